@@ -1,0 +1,1 @@
+"""Datasets, one module each; `base` holds what they share."""

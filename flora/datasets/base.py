@@ -1,0 +1,266 @@
+"""What every dataset serves: the sample, its pairing, and crops that keep its layers aligned."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NotRequired, TypedDict, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from flora.errors import FloraError
+from flora.sensors import OpticalScaling, SarScaling
+
+
+class Meta(TypedDict):
+    """Where and when a sample was taken.
+
+    `crs` and `transform` (six numbers, of the whole chip) are None without georeference.
+    """
+
+    id: str
+    place: str
+    date: str | None
+    crs: str | None
+    transform: tuple[float, ...] | None
+    split: str
+
+
+class Sample(TypedDict):
+    """One chip, the same for every dataset.
+
+    Attributes:
+        sar: float32 (C_s, H, W), normalised by the dataset's `sar_scaling`, 0 in nodata.
+        sar_valid: bool (H, W), false where the radar measured nothing.
+        optical: float32 (C_o, H, W) in [0, 1]; red, green, blue first where they exist.
+        optical_valid: bool (H, W), false in nodata and cloud.
+        index: float32 (1, H, W) in [-1, 1], the index that `optical_scaling` names.
+        water: int64 (H, W), 0 dry, 1 water, 255 ignore.
+        before: the optical stack from before the flood, where the dataset has one.
+        before_valid: its validity (H, W).
+        before_index: its index (1, H, W).
+        meta: see `Meta`.
+    """
+
+    sar: Tensor
+    sar_valid: Tensor
+    optical: Tensor
+    optical_valid: Tensor
+    index: Tensor
+    water: Tensor
+    before: NotRequired[Tensor]
+    before_valid: NotRequired[Tensor]
+    before_index: NotRequired[Tensor]
+    meta: Meta
+
+
+class Batch(TypedDict):
+    """Samples stacked along a first axis B; the fields of `Sample`, `meta` as a list."""
+
+    sar: Tensor
+    sar_valid: Tensor
+    optical: Tensor
+    optical_valid: Tensor
+    index: Tensor
+    water: Tensor
+    before: NotRequired[Tensor]
+    before_valid: NotRequired[Tensor]
+    before_index: NotRequired[Tensor]
+    meta: list[Meta]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of a chip, in pixels from its top left corner."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+
+class FloodDataset(Dataset[Sample], ABC):
+    """A dataset of paired SAR, optical and water layers.
+
+    A subclass declares itself in class-level data and reads one chip, whole or a window of it.
+    """
+
+    name: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]]
+    citation: ClassVar[str]
+    sar_scaling: SarScaling
+    optical_scaling: OpticalScaling
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of chips in the split."""
+
+    @abstractmethod
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """Read chip `index`, or only a window of it."""
+
+    @abstractmethod
+    def shape(self, index: int) -> tuple[int, int]:
+        """(rows, columns) of chip `index`, without reading its pixels."""
+
+    @abstractmethod
+    def manifest(self) -> list[str]:
+        """One identifier a chip, in reading order; recorded with every result."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"chip {index} of {len(self)} in {self.name}")
+        return self.read(index % len(self))
+
+    def manifest_hash(self) -> str:
+        """SHA-256 of the manifest: two runs with the same hash saw the same chips."""
+        return hashlib.sha256("\n".join(self.manifest()).encode()).hexdigest()
+
+
+class InMemory(FloodDataset):
+    """A dataset that keeps each chip after its first reading.
+
+    Args:
+        dataset: What to read from.
+    """
+
+    def __init__(self, dataset: FloodDataset) -> None:
+        self.dataset = dataset
+        self.name = dataset.name  # type: ignore[misc]
+        self.splits = dataset.splits  # type: ignore[misc]
+        self.citation = dataset.citation  # type: ignore[misc]
+        self.sar_scaling = dataset.sar_scaling
+        self.optical_scaling = dataset.optical_scaling
+        self._kept: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """See `FloodDataset.shape`."""
+        return self.dataset.shape(index)
+
+    def manifest(self) -> list[str]:
+        """See `FloodDataset.manifest`."""
+        return self.dataset.manifest()
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`."""
+        if index not in self._kept:
+            self._kept[index] = self.dataset.read(index)
+        sample = self._kept[index]
+        return sample if window is None else crop_sample(sample, window)
+
+
+class RandomCrops(Dataset[Sample]):
+    """An endless-looking stream of random, randomly oriented crops, addressed by number.
+
+    Crop `i` depends on `seed` and `i` alone: not on the worker that reads it, nor on what was
+    read before, so a resumed training sees exactly the crops it would have seen. Chips come in
+    a new random order every epoch.
+
+    Args:
+        dataset: Where chips come from.
+        crop: Side of the square crop, in pixels.
+        count: Number of crops served.
+        seed: Seed of order, position and orientation.
+
+    Raises:
+        FloraError: If the dataset is empty or a chip is smaller than the crop.
+    """
+
+    def __init__(self, dataset: FloodDataset, crop: int, count: int, seed: int) -> None:
+        if len(dataset) == 0:
+            raise FloraError(f"{dataset.name}: the split is empty, so there is nothing to train on")
+        for index in range(len(dataset)):
+            if min(dataset.shape(index)) < crop:
+                raise FloraError(
+                    f"crop {crop} is larger than chip {dataset.manifest()[index]} of shape "
+                    f"{dataset.shape(index)}: choose a crop of at most {min(dataset.shape(index))}"
+                )
+        self.dataset = dataset
+        self.crop = crop
+        self.count = count
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Sample:
+        epoch, position = divmod(number, len(self.dataset))
+        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.dataset))
+        index = int(order[position])
+        random = np.random.default_rng([self.seed, 1, number])
+        rows, columns = self.dataset.shape(index)
+        window = Window(
+            int(random.integers(rows - self.crop + 1)),
+            int(random.integers(columns - self.crop + 1)),
+            self.crop,
+            self.crop,
+        )
+        return orient_sample(self.dataset.read(index, window), int(random.integers(8)))
+
+
+def crop_sample(sample: Sample, window: Window) -> Sample:
+    """Cut the same window out of every layer of a sample.
+
+    Raises:
+        FloraError: If the window leaves the chip.
+    """
+    rows, columns = sample["water"].shape[-2:]
+    bottom, right = window.row + window.height, window.column + window.width
+    if min(window.row, window.column) < 0 or bottom > rows or right > columns:
+        raise FloraError(f"{window} leaves the chip of {rows} x {columns} px: crop inside it")
+    cropped = {
+        key: value[..., window.row : bottom, window.column : right]
+        if isinstance(value, Tensor)
+        else value
+        for key, value in sample.items()
+    }
+    return cast(Sample, cropped)
+
+
+def orient_sample(sample: Sample, orientation: int) -> Sample:
+    """Apply one of the eight symmetries of the square to every layer of a sample.
+
+    Args:
+        sample: The chip.
+        orientation: 0 to 7: quarter turns in the low two bits, then a flip of the columns.
+    """
+
+    def turn(layer: Tensor) -> Tensor:
+        turned = torch.rot90(layer, orientation % 4, dims=(-2, -1))
+        return turned.flip(-1) if orientation >= 4 else turned
+
+    oriented = {
+        key: turn(value) if isinstance(value, Tensor) else value for key, value in sample.items()
+    }
+    return cast(Sample, oriented)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of one size into a batch; `meta` becomes a list."""
+    batch: dict[str, Any] = {
+        key: torch.stack([cast(Tensor, sample[key]) for sample in samples])  # type: ignore[literal-required]
+        for key, value in samples[0].items()
+        if isinstance(value, Tensor)
+    }
+    batch["meta"] = [sample["meta"] for sample in samples]
+    return cast(Batch, batch)
+
+
+def require_folder(path: Path, dataset: str, expected: str) -> Path:
+    """Return `path` if it is a folder, else say what the dataset's layout asks for.
+
+    Raises:
+        FloraError: If the folder does not exist.
+    """
+    if not path.is_dir():
+        raise FloraError(f"{dataset}: no folder {path}: expected {expected}; check --root")
+    return path

@@ -1,0 +1,167 @@
+"""Bands, units, label codes and the constants that put a sensor's values on the model's scale.
+
+A scaling belongs to the sensor and never to the chip: absolute backscatter is what tells water
+from land, so two chips with the same sigma0 must reach the model with the same value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flora.errors import FloraError
+
+DRY = 0
+WATER = 1
+IGNORE = 255
+
+FloatArray = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SarScaling:
+    """How one SAR product's values become the model's input.
+
+    Attributes:
+        name: Product name, written into checkpoints.
+        bands: Polarisations in channel order.
+        unit: Unit of the stored values.
+        mean: Per-band value that becomes 0, in `unit`.
+        std: Per-band spread that becomes 1, in `unit`.
+        low: Values below are clipped; they carry no more than "very dark".
+        high: Values above are clipped; they are corner reflectors.
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    unit: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    low: float
+    high: float
+
+    def normalise(self, values: FloatArray, valid: BoolArray) -> FloatArray:
+        """Scale stored values to the model's input.
+
+        Nodata becomes 0, the sensor's mean, so that it looks neither like water nor like a
+        building; `valid` is what says that nothing was measured there.
+
+        Args:
+            values: (C, H, W) in `unit`, NaN allowed where not valid.
+            valid: (H, W), true where all bands were measured.
+
+        Returns:
+            (C, H, W) float32, finite.
+
+        Raises:
+            FloraError: If the number of bands differs from `bands`.
+        """
+        self._check_bands(values)
+        clipped = np.clip(np.where(valid, values, 0.0), self.low, self.high)
+        scaled = (clipped - self._column(self.mean)) / self._column(self.std)
+        return np.where(valid, scaled, 0.0).astype(np.float32)
+
+    def restore(self, scaled: FloatArray) -> FloatArray:
+        """Invert `normalise` up to its clipping: (C, H, W) model input to `unit`."""
+        self._check_bands(scaled)
+        return (scaled * self._column(self.std) + self._column(self.mean)).astype(np.float32)
+
+    def repeat(self, dates: int) -> Self:
+        """The scaling of several acquisitions stacked as channels, the earliest first."""
+        return replace(self, bands=self.bands * dates, mean=self.mean * dates, std=self.std * dates)
+
+    def _check_bands(self, values: FloatArray) -> None:
+        if values.ndim != 3 or values.shape[0] != len(self.bands):
+            raise FloraError(
+                f"SAR values of shape {values.shape} for {self.name}: expected (bands, rows, "
+                f"columns) with {len(self.bands)} bands in the order {', '.join(self.bands)}"
+            )
+
+    @staticmethod
+    def _column(constants: tuple[float, ...]) -> NDArray[np.float64]:
+        return np.asarray(constants)[:, None, None]
+
+
+@dataclass(frozen=True)
+class OpticalScaling:
+    """How one optical product's values become an image in [0, 1].
+
+    Attributes:
+        name: Product name, written into checkpoints.
+        bands: Band names in channel order; red, green, blue first where they exist.
+        white: Stored value that becomes 1. Every PSNR depends on it, so every PSNR names it.
+        index_name: The index that goes with the image: "NDVI", "NDWI" or "MNDWI".
+    """
+
+    name: str
+    bands: tuple[str, ...]
+    white: float
+    index_name: str
+
+    def normalise(self, values: NDArray[np.generic], valid: BoolArray) -> FloatArray:
+        """Scale stored values (C, H, W) to [0, 1]; what is not valid (H, W) becomes 0."""
+        scaled = np.clip(np.asarray(values, dtype=np.float32) / self.white, 0.0, 1.0)
+        return np.where(valid, scaled, 0.0).astype(np.float32)
+
+    @property
+    def scaling(self) -> str:
+        """The phrase that stands beside every PSNR, e.g. "B4/B3/B2, stored value / 3000"."""
+        return f"{'/'.join(self.bands)}, stored value / {self.white:g}"
+
+
+# Means and spreads are round numbers near those of land and water chips in Sen1Floods11
+# (published: -12.6 and -20.3 dB, 5.2 and 5.9 dB). The clip keeps what speckle and calm water
+# reach: clipping VH at -25 dB would saturate a sixth of a flooded chip.
+SENTINEL1 = SarScaling(
+    name="sentinel-1 sigma0",
+    bands=("VV", "VH"),
+    unit="dB",
+    mean=(-12.5, -20.0),
+    std=(5.0, 6.0),
+    low=-50.0,
+    high=15.0,
+)
+
+# OMBRIA's radar images are 8-bit and stretched per chip by their publisher: absolute dB is lost.
+OMBRIA_S1 = SarScaling(
+    name="ombria sentinel-1",
+    bands=("VV",),
+    unit="8-bit count",
+    mean=(110.0,),
+    std=(50.0,),
+    low=0.0,
+    high=255.0,
+)
+
+# Level-1C bands in the order in which Sen1Floods11 and SEN12MS store them.
+SENTINEL2_BANDS = (
+    "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12",
+)  # fmt: skip
+
+# Reflectance 0.3 is the usual white of a true-colour Sentinel-2 picture.
+SENTINEL2_RGB = OpticalScaling(
+    name="sentinel-2 true colour", bands=("B4", "B3", "B2"), white=3000.0, index_name="NDVI"
+)
+
+# No red band, hence neither true colour nor NDVI: shortwave infrared, near infrared, green.
+OMBRIA_S2 = OpticalScaling(
+    name="ombria sentinel-2", bands=("B11", "B8", "B3"), white=255.0, index_name="NDWI"
+)
+
+
+def normalised_difference(first: FloatArray, second: FloatArray) -> FloatArray:
+    """(first - second) / (first + second), and 0 where the sum is 0; in [-1, 1].
+
+    NDVI is of (near infrared, red), NDWI of (green, near infrared) after McFeeters (1996),
+    MNDWI of (green, shortwave infrared) after Xu (2006).
+    """
+    first = np.asarray(first, dtype=np.float32)
+    second = np.asarray(second, dtype=np.float32)
+    total = first + second
+    nonzero = np.abs(total) > 1e-6
+    ratio = np.divide(first - second, total, out=np.zeros_like(total), where=nonzero)
+    return np.clip(ratio, -1.0, 1.0).astype(np.float32)

@@ -131,7 +131,7 @@ OMBRIA_S1 = SarScaling(
     name="ombria sentinel-1",
     bands=("VV",),
     unit="8-bit count",
-    mean=(110.0,),
+    mean=(140.0,),
     std=(50.0,),
     low=0.0,
     high=255.0,
@@ -164,4 +164,5 @@ def normalised_difference(first: FloatArray, second: FloatArray) -> FloatArray:
     total = first + second
     nonzero = np.abs(total) > 1e-6
     ratio = np.divide(first - second, total, out=np.zeros_like(total), where=nonzero)
-    return np.clip(ratio, -1.0, 1.0).astype(np.float32)
+    clipped: FloatArray = np.clip(ratio, -1.0, 1.0)
+    return clipped

@@ -1,0 +1,70 @@
+# `make` alone lists what there is to make. Python 3.11 or newer, make and a connection to the
+# package registry are all that is needed; the connection only for the first installation.
+#
+# How long, measured on two cores: see the table in book/how_to_run.md.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help book pages test lint types unit notebooks clean distclean
+
+help: ## list what can be made
+	@echo "FLoRA, the executable paper. Usage: make TARGET [PYTHON=python3.12]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+book: $(VENV)/.installed-book ## execute the notebooks and build the book
+	@echo "==> The book: executing its notebooks (about a minute each), then building its pages"
+	$(BIN)/python tools/build_book.py $(PARAMETERS)
+
+pages: $(VENV)/.installed-book ## build the book from the committed outputs, executing nothing
+	@echo "==> The book, from the outputs its notebooks were committed with (seconds)"
+	$(BIN)/python tools/build_book.py --committed
+
+test: lint types unit notebooks ## check everything: style, types, tests, notebooks
+	@echo "==> All checks passed"
+
+lint: $(VENV)/.installed-test ## check style and formatting with ruff
+	@echo "==> Style (seconds)"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test ## check types with mypy
+	@echo "==> Types (about a minute the first time)"
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-test ## run the tests with pytest
+	@echo "==> Tests (some minutes)"
+	$(BIN)/python -m pytest tests
+
+notebooks: $(VENV)/.installed-test ## execute the notebooks and compare with their outputs
+	@echo "==> Notebooks, each against the outputs it was committed with (about a minute each)"
+	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+
+clean: ## remove what was built and the caches, keep the environment
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache
+	find flora tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV)
+
+# An installation happens in one resolution, so that torch and torchvision match, and again only
+# when pyproject.toml changes. The test extra contains the book's.
+$(VENV)/.installed-book: pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "==> Installing the library and the book's tools into $(VENV) (minutes, gigabytes: torch)"
+	$(BIN)/python -m pip install -e ".[book]"
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "==> Installing the library and the test tools into $(VENV) (minutes, gigabytes: torch)"
+	$(BIN)/python -m pip install -e ".[test]"
+	@touch $(VENV)/.installed-book $@
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is missing or older than 3.11: make PYTHON=/path/to/python3.11 (or newer)"; exit 1; }
+	@echo "==> Creating the environment $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "no venv: on Debian and Ubuntu, apt install python3-venv"; exit 1; }

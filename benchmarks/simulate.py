@@ -1,0 +1,39 @@
+"""Seconds that one scene with all its layers takes on one core.
+
+Run: python benchmarks/simulate.py [--size 512] [--runs 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+
+# One core: numpy's linear algebra would start a thread a core otherwise.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from flora.simulate import simulate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=512, help="side of the scene in pixels")
+    parser.add_argument("--runs", type=int, default=7, help="scenes timed, each of another seed")
+    arguments = parser.parse_args()
+    simulate(0, 64)  # imports and transforms that are planned once
+    wall, processor = [], []
+    for seed in range(arguments.runs):
+        start, start_processor = time.perf_counter(), time.process_time()
+        simulate(seed, arguments.size)
+        wall.append(time.perf_counter() - start)
+        processor.append(time.process_time() - start_processor)
+    print(
+        f"{arguments.size} x {arguments.size} px, {arguments.runs} runs: median "
+        f"{statistics.median(wall):.2f} s wall, {statistics.median(processor):.2f} s processor, "
+        f"slowest {max(wall):.2f} s wall"
+    )
+
+
+if __name__ == "__main__":
+    main()

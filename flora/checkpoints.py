@@ -1,0 +1,152 @@
+"""Weights as safetensors with everything needed to use them; training state beside them.
+
+Nothing is unpickled: weights are safetensors, the training state is read with torch's
+`weights_only` reader.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from flora.errors import FloraError
+
+FORMAT = "flora-weights-1"
+SHIPPED = "simulated-small.safetensors"
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its final name, then rename it: it is whole or not there.
+
+    Args:
+        path: Final name; its folder is made.
+        write: Writes the file it is given.
+
+    Raises:
+        FloraError: If the disk refuses (full, read-only, no such folder).
+    """
+    make_folder(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise FloraError(
+            f"cannot write {path}: {error}; choose a folder that is writable and has free space"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        FloraError: If the disk refuses, or a file is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FloraError(
+            f"cannot make the folder {folder}: {error}; choose one that is writable"
+        ) from error
+
+
+def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a module's weights with their metadata (plain JSON values).
+
+    Raises:
+        FloraError: If the file cannot be written.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    header = {"format": FORMAT, "flora": json.dumps(dict(metadata))}
+    write_whole(path, lambda partial: save_file(tensors, partial, metadata=header))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a weights file.
+
+    Raises:
+        FloraError: If there is no such file, or it is no weights file of this library.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FloraError(
+            f"weights {path}: not a readable safetensors file ({error}); expected a file written "
+            "by `flora train`"
+        ) from error
+    if header.get("format") != FORMAT:
+        raise FloraError(
+            f"weights {path}: a safetensors file of another program (format "
+            f"{header.get('format')!r}); expected a file written by `flora train`"
+        )
+    metadata: dict[str, Any] = json.loads(header["flora"])
+    return metadata
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load weights into a module of the same shape.
+
+    Raises:
+        FloraError: If names or shapes differ: the file belongs to a model of another size.
+    """
+    read_metadata(path)
+    with safe_open(path, framework="pt") as file:
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        if stored != wanted:
+            differing = sorted(
+                name
+                for name in stored.keys() | wanted.keys()
+                if stored.get(name) != wanted.get(name)
+            )
+            first = differing[0]
+            raise FloraError(
+                f"weights {path}: {len(differing)} tensors differ from the model, first {first}: "
+                f"stored {stored.get(first, 'nothing')}, model {wanted.get(first, 'nothing')}; "
+                "build the model from the file's own configuration (flora.load_model) or choose "
+                "the file of this size"
+            )
+        module.load_state_dict({name: file.get_tensor(name) for name in stored})
+
+
+def shipped_weights() -> Path:
+    """The weights that come with the package, trained on simulated scenes."""
+    return Path(str(resources.files("flora") / "weights" / SHIPPED))
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write the state of a training run: tensors and plain values.
+
+    Raises:
+        FloraError: If the file cannot be written.
+    """
+    write_whole(path, lambda partial: torch.save(dict(state), partial))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read the state of a training run.
+
+    Raises:
+        FloraError: If the file is damaged or holds anything but tensors and plain values.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise FloraError(
+            f"training state {path} cannot be read ({type(error).__name__}: {error}); delete the "
+            "run's folder to start anew"
+        ) from error
+    return state

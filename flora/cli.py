@@ -1,0 +1,295 @@
+"""The command line: train, evaluate, map."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from typer.core import TyperGroup
+
+from flora.errors import FloraError
+
+
+class Group(TyperGroup):
+    """Commands that turn a refused input into one line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; with --debug the error keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except FloraError as error:
+            if ctx.params["debug"]:
+                raise
+            Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Group,
+    help="Flood water and an optical image from Sentinel-1 SAR.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+class DatasetName(StrEnum):
+    """Datasets that the command line opens."""
+
+    simulated = "simulated"
+    sen1floods11 = "sen1floods11"
+    ombria = "ombria"
+
+
+class Size(StrEnum):
+    """Named model sizes."""
+
+    tiny = "tiny"
+    small = "small"
+    paper = "paper"
+
+
+class ModelName(StrEnum):
+    """Models that can be trained."""
+
+    flora = "flora"
+    unet = "unet"
+
+
+class ModeName(StrEnum):
+    """Where the optical guidance comes from."""
+
+    sar = "sar"
+    before = "before"
+    oracle = "oracle"
+
+
+class Units(StrEnum):
+    """Units of backscatter in a file."""
+
+    db = "db"
+    linear = "linear"
+
+
+Dataset = Annotated[DatasetName, typer.Option(help="Dataset, in its publisher's layout.")]
+Root = Annotated[Path | None, typer.Option(help="Folder of the dataset; `simulated` needs none.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from flora import __version__
+
+        typer.echo(f"flora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Flood water and an optical image from Sentinel-1 SAR."""
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues.")],
+    root: Root = None,
+    model: Annotated[ModelName, typer.Option(help="FLoRA, or the U-Net it is compared with.")] = (
+        ModelName.flora
+    ),
+    size: Annotated[Size, typer.Option(help="Named size of FLoRA.")] = Size.small,
+    split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    valid_split: Annotated[
+        str, typer.Option(help="Split that chooses the best weights; empty keeps the last.")
+    ] = "valid",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of the student.")] = 1500,
+    teacher_steps: Annotated[
+        int, typer.Option(min=0, help="Optimiser steps of the teacher before that.")
+    ] = 300,
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
+    crop: Annotated[int, typer.Option(min=16, help="Side of a crop, px.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read crops.")] = 0,
+    precision: Annotated[str, typer.Option(help="auto, no or bf16.")] = "auto",
+    cache: Annotated[
+        bool, typer.Option(help="Keep chips in memory after their first reading.")
+    ] = True,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+) -> None:
+    """Train FLoRA (teacher, then student) or a U-Net; writes OUT/weights.safetensors."""
+    from flora.checkpoints import write_whole
+    from flora.datasets import open_dataset
+    from flora.datasets.base import InMemory
+    from flora.recipes import config_for, train_flora, train_unet
+    from flora.training import TrainingConfig
+
+    chips = open_dataset(dataset, root, split)
+    valid = open_dataset(dataset, root, valid_split) if valid_split else None
+    if cache:
+        chips = InMemory(chips)
+        valid = InMemory(valid) if valid is not None else None
+    config = TrainingConfig(
+        steps=steps,
+        batch=batch,
+        crop=crop,
+        learning_rate=learning_rate,
+        seed=seed,
+        workers=workers,
+        mixed_precision=precision,
+    )
+    if model is ModelName.unet:
+        result = train_unet(chips, valid, config, out, quiet=quiet)
+    else:
+        teaching = replace(config, steps=teacher_steps)
+        shape = config_for(size, chips)
+        result = train_flora(shape, chips, valid, teaching, config, out, quiet=quiet)
+    weights = out / "weights.safetensors"
+    write_whole(weights, lambda partial: partial.write_bytes(result.best.read_bytes()))
+    chosen = "" if result.score is None else f" (validation mIoU {result.score:.3f})"
+    Console().print(f"Weights: {weights}{chosen}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def evaluate(
+    dataset: Dataset,
+    root: Root = None,
+    split: Annotated[str, typer.Option(help="Split to score.")] = "test",
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights; default: those that come with the package.")
+    ] = None,
+    mode: Annotated[ModeName, typer.Option(help="Where the optical guidance comes from.")] = (
+        ModeName.sar
+    ),
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability that counts as water.")
+    ] = 0.5,
+    lpips: Annotated[
+        Path | None, typer.Option(help="AlexNet weights (.npz) for LPIPS; without, no LPIPS.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write all scores, per place too, to this file.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Score weights on a split: one table for the split, one row a place."""
+    import torch
+
+    from flora.checkpoints import shipped_weights
+    from flora.datasets import open_dataset
+    from flora.evaluation import choose_device, evaluate
+    from flora.metrics import load_lpips
+    from flora.provenance import write_record
+    from flora.zoo import check_sensor, load_any, predictor_of
+
+    path = weights or shipped_weights()
+    chips = open_dataset(dataset, root, split)
+    metadata = check_sensor(path, chips)
+    network = load_any(path)
+    place = choose_device(device)
+    network.to(place)
+    scores = evaluate(
+        predictor_of(network, mode.value),
+        chips,
+        place,
+        load_lpips(lpips).to(place) if lpips else None,
+        threshold,
+        torch.tensor(metadata["optical_mean"]),
+    )
+    title = f"{dataset.value} {split}, {metadata['model']}, mode {mode.value}"
+    _print_scores(scores, title, chips.optical_scaling.scaling)
+    if json_path:
+        record = {
+            "dataset": dataset.value,
+            "split": split,
+            "chips": len(chips),
+            "data_sha256": chips.manifest_hash(),
+            "mode": mode.value,
+            "threshold": threshold,
+            "weights": metadata,
+            "scores": scores,
+        }
+        write_record(json_path, record)
+
+
+@app.command("map")
+def map_(
+    sar: Annotated[Path, typer.Argument(help="Sentinel-1 GeoTIFF, bands VV and VH.")],
+    out: Annotated[Path, typer.Option(help="Folder for the GeoTIFFs and the quicklook.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights; default: those that come with the package.")
+    ] = None,
+    before: Annotated[
+        Path | None, typer.Option(help="Optical GeoTIFF from before the flood, as guidance.")
+    ] = None,
+    units: Annotated[Units, typer.Option(help="Units of the backscatter.")] = Units.db,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability that counts as water.")
+    ] = 0.5,
+    tile: Annotated[int, typer.Option(min=32, help="Side of a tile, px.")] = 512,
+    overlap: Annotated[int, typer.Option(min=0, help="Overlap of tiles, px.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Tiles computed at once.")] = 4,
+    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
+    device: Device = None,
+) -> None:
+    """Map water and reconstruct the optical image of a Sentinel-1 scene of any size."""
+    from flora.evaluation import choose_device
+    from flora.scenes import map_scene
+    from flora.zoo import load_model, scene_predictor, sensor_of
+
+    network = load_model(weights)
+    sar_scaling, optical_scaling = sensor_of(weights)
+    with Progress(*Progress.get_default_columns(), console=Console(stderr=True)) as bar:
+        row = bar.add_task("tiles", total=None)
+        outputs = map_scene(
+            sar,
+            out,
+            scene_predictor(network, choose_device(device)),
+            sar_scaling=sar_scaling,
+            optical_scaling=optical_scaling,
+            before_path=before,
+            tile=tile,
+            overlap=overlap,
+            batch=batch,
+            threshold=threshold,
+            units=units.value,
+            overwrite=overwrite,
+            progress=lambda done, total: bar.update(row, completed=done, total=total),
+        )
+    console = Console(soft_wrap=True, highlight=False)
+    for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
+        console.print(f"  {path}")
+    share = outputs.water_pixels / outputs.valid_pixels
+    area = "" if outputs.water_km2 is None else f", {outputs.water_km2:.4g} km2"
+    console.print(f"Water: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}")
+
+
+def _print_scores(scores: dict[str, Any], title: str, scaling: str) -> None:
+    console = Console()
+    names = [name for name, value in scores["all"].items() if isinstance(value, float)]
+    table = Table("", *names, title=f"{title}\noptical: {scaling}")
+    for place, row in {"all": scores["all"], **scores["places"]}.items():
+        table.add_row(place, *(f"{row[n]:.3f}" if n in row else "-" for n in names))
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of the `flora` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Reading rasters and 8-bit pictures, and refusing what is not what it has to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from flora.datasets.base import Window
+from flora.errors import FloraError
+from flora.sensors import FloatArray
+
+Bytes = NDArray[np.uint8]
+
+_PICTURE_MODES = ("1", "L", "P", "RGB", "RGBA")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a raster's pixels lie.
+
+    Attributes:
+        rows: Height in pixels.
+        columns: Width in pixels.
+        crs: Coordinate reference system, e.g. "EPSG:4326", or None.
+        transform: Six numbers (a, b, c, d, e, f): x = a column + b row + c, y = d column + e row
+            + f, in units of the CRS.
+    """
+
+    rows: int
+    columns: int
+    crs: str | None
+    transform: tuple[float, ...]
+
+    def corners(self) -> NDArray[np.float64]:
+        """The four corners (4, 2) as x and y in units of the CRS."""
+        a, b, c, d, e, f = self.transform
+        pixels = [(0, 0), (self.columns, 0), (0, self.rows), (self.columns, self.rows)]
+        return np.array([(a * x + b * y + c, d * x + e * y + f) for x, y in pixels])
+
+    def matches(self, other: Grid, tolerance: float = 0.01) -> bool:
+        """Whether both have the same pixels: corners within `tolerance` of a pixel.
+
+        Publishers write the same bounds with different float rounding, so equality is too strict.
+        """
+        if (self.rows, self.columns, self.crs) != (other.rows, other.columns, other.crs):
+            return False
+        a, b, _, d, e, _ = self.transform
+        pixel = min(float(np.hypot(a, d)), float(np.hypot(b, e)))
+        return bool(np.abs(self.corners() - other.corners()).max() <= tolerance * pixel)
+
+    def __str__(self) -> str:
+        return f"{self.rows} x {self.columns} px, {self.crs}, transform {self.transform}"
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Stored values (bands, rows, columns), the file's nodata value and its whole grid."""
+
+    values: NDArray[Any]
+    nodata: float | None
+    grid: Grid
+
+
+def read_grid(path: Path) -> Grid:
+    """Read where a raster's pixels lie, without its pixels.
+
+    Raises:
+        FloraError: If the file is missing or no raster.
+    """
+    try:
+        with rasterio.open(path) as source:
+            return _grid(source)
+    except RasterioError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_raster(path: Path, bands: tuple[str, ...], window: Window | None = None) -> Raster:
+    """Read all bands of a raster, whole or a window of it.
+
+    Args:
+        path: The file.
+        bands: Names of the bands it must hold, in order.
+        window: The part to read.
+
+    Raises:
+        FloraError: If the file is missing, truncated or no raster, has another number of bands,
+            or if the window leaves it.
+    """
+    try:
+        with rasterio.open(path) as source:
+            grid = _grid(source)
+            if source.count != len(bands):
+                raise FloraError(
+                    f"{path} has {source.count} bands: expected {len(bands)}, {', '.join(bands)}"
+                )
+            part = None if window is None else _raster_window(window, grid, path)
+            return Raster(source.read(window=part), source.nodata, grid)
+    except RasterioError as error:
+        raise _unreadable(path, error) from error
+
+
+def require_same_grid(first: Grid, first_path: Path, second: Grid, second_path: Path) -> None:
+    """Refuse two rasters that do not share their pixels.
+
+    Raises:
+        FloraError: If size, CRS or position differ.
+    """
+    if not first.matches(second):
+        raise FloraError(
+            f"{first_path.name} and {second_path.name} lie on different grids ({first}; {second}):"
+            " reproject one onto the other, for example with gdalwarp"
+        )
+
+
+def require_decibel(values: FloatArray, source: str) -> None:
+    """Refuse backscatter that is empty or infinite, or looks like linear power.
+
+    Args:
+        values: (C, H, W) backscatter, NaN where nothing was measured.
+        source: What the message calls the values.
+
+    Raises:
+        FloraError: See above. Over land and water sigma0 is far below 1, so that dB are nearly all
+            negative, while linear power is never negative.
+    """
+    if np.isinf(values).any():
+        raise FloraError(
+            f"{source} holds infinite values: expected dB, with NaN for nodata (10*log10(0) is "
+            "-infinity: write NaN there)"
+        )
+    valid = values[np.isfinite(values)]
+    if valid.size == 0:
+        raise FloraError(
+            f"{source} holds nodata only: expected backscatter in dB; exclude this chip"
+        )
+    if looks_linear(values):
+        raise FloraError(
+            f"{source} looks like linear power (values from {valid.min():.3g} to "
+            f"{valid.max():.3g}, none negative): expected dB; convert with 10*log10(value)"
+        )
+
+
+def looks_linear(values: FloatArray) -> bool:
+    """Whether backscatter (NaN allowed) is never negative and small, as linear power is."""
+    valid = values[np.isfinite(values)]
+    return valid.size > 0 and bool(valid.min() >= 0 and np.median(valid) <= 5)
+
+
+def picture_shape(path: Path) -> tuple[int, int]:
+    """(rows, columns) of a picture, without decoding it."""
+    with _open_picture(path) as picture:
+        return picture.height, picture.width
+
+
+def read_grey(path: Path) -> Bytes:
+    """Read a picture that is grey, however it is stored (1-bit, palette, equal channels): (H, W).
+
+    Raises:
+        FloraError: If the file is no 8-bit picture, is truncated or coloured.
+    """
+    counts, grey = _picture(path)
+    if not grey:
+        raise FloraError(f"{path} is a colour picture: expected a grey one; are folders swapped?")
+    first: Bytes = counts[0]
+    return first
+
+
+def read_colour(path: Path) -> Bytes:
+    """Read a picture of three bands: (3, H, W).
+
+    Raises:
+        FloraError: If the file is no 8-bit picture, is truncated or grey (all black is allowed).
+    """
+    counts, grey = _picture(path)
+    if grey and counts.any():
+        raise FloraError(f"{path} is a grey picture: expected three bands; are folders swapped?")
+    return counts
+
+
+def _picture(path: Path) -> tuple[Bytes, bool]:
+    """(3, H, W) counts, and whether the three channels are equal."""
+    with _open_picture(path) as picture:
+        try:
+            counts = np.asarray(picture.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
+        except (OSError, SyntaxError) as error:  # Pillow's errors for broken chunks
+            raise FloraError(
+                f"cannot decode {path} ({error}): it is truncated; download it again"
+            ) from error
+    grey = bool((counts[0] == counts[1]).all() and (counts[0] == counts[2]).all())
+    return counts, grey
+
+
+def _open_picture(path: Path) -> Image.Image:
+    try:
+        picture = Image.open(path)
+    except (OSError, SyntaxError) as error:
+        raise FloraError(f"cannot read {path} as a picture ({error}): download it again") from error
+    if picture.mode not in _PICTURE_MODES:
+        raise FloraError(f"{path} holds pixels of kind {picture.mode!r}: expected 8-bit counts")
+    return picture
+
+
+def _grid(source: Any) -> Grid:
+    crs = None if source.crs is None else source.crs.to_string()
+    return Grid(source.height, source.width, crs, tuple(source.transform)[:6])
+
+
+def _raster_window(window: Window, grid: Grid, path: Path) -> RasterWindow:
+    bottom, right = window.row + window.height, window.column + window.width
+    if min(window.row, window.column) < 0 or bottom > grid.rows or right > grid.columns:
+        raise FloraError(
+            f"{window} leaves {path.name} of {grid.rows} x {grid.columns} px: crop inside it"
+        )
+    return RasterWindow(window.column, window.row, window.width, window.height)
+
+
+def _unreadable(path: Path, error: RasterioError) -> FloraError:
+    return FloraError(
+        f"cannot read {path} as a raster ({error}): it is missing, truncated or of another "
+        "format; download it again"
+    )

@@ -1,0 +1,139 @@
+"""Simulated scenes, served from memory: no download, and a truth without doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from flora.datasets.base import FloodDataset, Meta, Sample, Window, crop_sample
+from flora.errors import FloraError
+from flora.sensors import (
+    IGNORE,
+    SENTINEL1,
+    SENTINEL2_BANDS,
+    SENTINEL2_RGB,
+    BoolArray,
+    FloatArray,
+    normalised_difference,
+)
+from flora.simulate import SIMULATOR_VERSION, SMALLEST, Scene, simulate
+
+Date = Literal["before", "after"]
+
+# Scenes of a split have consecutive seeds; splits lie this far apart.
+_SPAN = 1_000_000
+
+
+class Simulated(FloodDataset):
+    """Scenes from `flora.simulate`, each made when it is read.
+
+    The label is open water after the flood, rivers and lakes included. A pixel in cloud or in
+    the shadow of a cloud is not valid: nothing seen by radar could tell its colour. Wrap in
+    `InMemory` where scenes are read more than once.
+
+    Args:
+        split: "train", "valid" or "test"; no two share a seed.
+        count: Number of scenes.
+        size: Side of a scene, in pixels of 10 m.
+        seed: Another number gives other scenes in every split.
+        sar_dates: Which radar images are stacked as channels, the earliest first.
+
+    Raises:
+        FloraError: If an argument is out of range.
+    """
+
+    name: ClassVar[str] = "simulated"
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+    citation: ClassVar[str] = "Simulated by flora.simulate; every constant there names its source."
+
+    def __init__(
+        self,
+        split: str,
+        count: int = 64,
+        size: int = 256,
+        seed: int = 0,
+        sar_dates: Sequence[Date] = ("after",),
+    ) -> None:
+        if split not in self.splits:
+            raise FloraError(f"{self.name}: no split {split!r}; choose {', '.join(self.splits)}")
+        if not 1 <= count <= _SPAN:
+            raise FloraError(f"count {count}: expected 1 to {_SPAN} scenes")
+        if size < SMALLEST:
+            raise FloraError(f"size {size}: a scene needs {SMALLEST} px or more a side")
+        if seed < 0:
+            raise FloraError(f"seed {seed}: expected an integer from 0")
+        self.sar_dates = tuple(sar_dates)
+        if self.sar_dates not in (("before",), ("after",), ("before", "after")):
+            raise FloraError(
+                f"{self.name}: sar_dates {self.sar_dates}: expected ('after',), ('before',) or "
+                "('before', 'after'), the earliest first"
+            )
+        self.sar_scaling = SENTINEL1.repeat(len(self.sar_dates))
+        self.optical_scaling = SENTINEL2_RGB
+        self.split = split
+        self.size = size
+        first = (seed * len(self.splits) + self.splits.index(split)) * _SPAN
+        self.seeds = range(first, first + count)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """See `FloodDataset.shape`."""
+        return self.size, self.size
+
+    def manifest(self) -> list[str]:
+        """See `FloodDataset.manifest`; ids hold the simulator's version, the seed and the size."""
+        return [_identifier(seed, self.size) for seed in self.seeds]
+
+    def scene(self, index: int) -> Scene:
+        """Simulate scene `index` with all that a sample leaves out."""
+        return simulate(self.seeds[index], self.size)
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`; the whole scene is simulated, so a window saves no time."""
+        scene = self.scene(index)
+        images = {"before": scene.sar_before, "after": scene.sar_after}
+        sar = np.concatenate([images[date] for date in self.sar_dates])
+        sar_valid: BoolArray = np.isfinite(sar).all(axis=0)
+        clear = ~(scene.cloud_after | scene.shadow_after)
+        clear_before = ~(scene.cloud_before | scene.shadow_before)
+        optical, index_after = self._optical(scene.optical_after, clear)
+        before, index_before = self._optical(scene.optical_before, clear_before)
+        water = np.where(sar_valid, scene.water_after.astype(np.int64), IGNORE)
+        sample = Sample(
+            sar=torch.from_numpy(self.sar_scaling.normalise(sar, sar_valid)),
+            sar_valid=torch.from_numpy(sar_valid),
+            optical=torch.from_numpy(optical),
+            optical_valid=torch.from_numpy(clear),
+            index=torch.from_numpy(index_after),
+            water=torch.from_numpy(water),
+            before=torch.from_numpy(before),
+            before_valid=torch.from_numpy(clear_before),
+            before_index=torch.from_numpy(index_before),
+            meta=Meta(
+                id=_identifier(scene.seed, self.size),
+                place="simulated",
+                date=None,
+                crs=scene.crs,
+                transform=scene.transform,
+                split=self.split,
+            ),
+        )
+        return sample if window is None else crop_sample(sample, window)
+
+    def _optical(self, reflectance: FloatArray, clear: BoolArray) -> tuple[FloatArray, FloatArray]:
+        """True colour in [0, 1] and NDVI (1, H, W), both 0 where not clear."""
+        red, green, blue, near_infrared = (
+            reflectance[SENTINEL2_BANDS.index(name)] for name in ("B4", "B3", "B2", "B8")
+        )
+        stored = np.stack([red, green, blue]) * np.float32(10_000.0)
+        ndvi = np.where(clear, normalised_difference(near_infrared, red), 0.0)
+        return self.optical_scaling.normalise(stored, clear), ndvi[None].astype(np.float32)
+
+
+def _identifier(seed: int, size: int) -> str:
+    return f"simulated-v{SIMULATOR_VERSION}-{size}px-{seed}"

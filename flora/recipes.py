@@ -1,0 +1,70 @@
+"""Whole trainings from a dataset to weights, as the command line and the experiments run them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from flora.baselines import UNet, UNetTask
+from flora.checkpoints import load_weights
+from flora.datasets.base import FloodDataset
+from flora.losses import LossWeights
+from flora.model import Flora, FloraConfig, named_config
+from flora.tasks import GuidanceMix, StudentTask, TeacherTask
+from flora.training import FitResult, TrainingConfig, fit
+
+
+def config_for(size: str, dataset: FloodDataset) -> FloraConfig:
+    """A named size with the bands of a dataset."""
+    return replace(
+        named_config(size),
+        sar_channels=len(dataset.sar_scaling.bands),
+        optical_channels=len(dataset.optical_scaling.bands),
+    )
+
+
+def train_flora(
+    config: FloraConfig,
+    dataset: FloodDataset,
+    valid: FloodDataset | None,
+    teaching: TrainingConfig,
+    training: TrainingConfig,
+    folder: Path,
+    loss: LossWeights | None = None,
+    mix: GuidanceMix | None = None,
+    quiet: bool = False,
+) -> FitResult:
+    """Pre-train the teacher, freeze it, train the student; both continue where they were.
+
+    Args:
+        config: The model's shape.
+        dataset: Chips to train on.
+        valid: Chips that choose the best weights, or None.
+        teaching: Length and schedule of the teacher; 0 steps leave it at its random start.
+        training: Length and schedule of the student.
+        folder: Where the runs `teacher` and `student` go.
+        loss: Weights of the loss terms.
+        mix: Shares of the guidance modes.
+        quiet: Hide the progress bars.
+    """
+    torch.manual_seed(training.seed)
+    model = Flora(config)
+    if teaching.steps:
+        taught = fit(TeacherTask(model, loss), dataset, teaching, folder / "teacher", quiet=quiet)
+        load_weights(model, taught.last)
+    return fit(StudentTask(model, loss, mix), dataset, training, folder / "student", valid, quiet)
+
+
+def train_unet(
+    dataset: FloodDataset,
+    valid: FloodDataset | None,
+    training: TrainingConfig,
+    folder: Path,
+    quiet: bool = False,
+) -> FitResult:
+    """Train the plain U-Net on water alone; see `train_flora` for the arguments."""
+    torch.manual_seed(training.seed)
+    model = UNet(len(dataset.sar_scaling.bands))
+    return fit(UNetTask(model), dataset, training, folder / "unet", valid, quiet)

@@ -1,0 +1,118 @@
+"""From a weights file back to the model that it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flora.baselines import UNet, unet_predictor
+from flora.checkpoints import load_weights, read_metadata, shipped_weights
+from flora.datasets.base import FloodDataset
+from flora.errors import FloraError
+from flora.evaluation import Predict, flora_predictor
+from flora.model import Flora, FloraConfig, Mode
+from flora.scene_inputs import OpticalInput
+from flora.scenes import Predictor
+from flora.sensors import OpticalScaling, SarScaling
+
+
+def load_model(path: Path | None = None) -> Flora:
+    """Rebuild FLoRA from a weights file, in evaluation mode.
+
+    Args:
+        path: The file; None takes the weights that come with the package.
+
+    Raises:
+        FloraError: If it is no such file, or belongs to another kind of model.
+    """
+    model = load_any(path or shipped_weights())
+    if not isinstance(model, Flora):
+        raise FloraError(f"weights {path}: of a {type(model).__name__}, expected those of FLoRA")
+    return model
+
+
+def load_any(path: Path) -> Flora | UNet:
+    """Rebuild whichever model a weights file holds, in evaluation mode.
+
+    Raises:
+        FloraError: If the file cannot be read or names an unknown model.
+    """
+    metadata = read_metadata(path)
+    model: Flora | UNet
+    if metadata["model"] == "flora":
+        model = Flora(FloraConfig.from_dict(metadata["config"]))
+    elif metadata["model"] == "unet":
+        model = UNet(**metadata["config"])
+    else:
+        raise FloraError(
+            f"weights {path}: model {metadata['model']!r} is unknown to this version of flora; "
+            "install the version that wrote the file"
+        )
+    load_weights(model, path)
+    return model.eval()
+
+
+def predictor_of(model: Flora | UNet, mode: Mode) -> Predict:
+    """How a model of either kind predicts; a U-Net knows mode `sar` only.
+
+    Raises:
+        FloraError: If a U-Net is asked for optical guidance.
+    """
+    if isinstance(model, Flora):
+        return flora_predictor(model, mode)
+    if mode != "sar":
+        raise FloraError(f'mode {mode!r}: a U-Net sees SAR alone; use mode "sar"')
+    return unet_predictor(model)
+
+
+def scene_predictor(model: Flora, device: torch.device) -> Predictor:
+    """FLoRA for `flora.scenes.map_scene`: mode `before` if it gets an image, else `sar`."""
+    model = model.to(device).eval()
+
+    @torch.inference_mode()
+    def predict(sar: Tensor, before: OpticalInput | None) -> tuple[Tensor, Tensor]:
+        guide = None
+        if before is not None:
+            layers = (before.optical, before.index, before.valid)
+            guide = model.guide(*(layer.to(device) for layer in layers))
+        output = model(sar.to(device), guide)
+        return output.rgb.cpu(), torch.sigmoid(output.water_logits).cpu()
+
+    return predict
+
+
+def sensor_of(path: Path | None = None) -> tuple[SarScaling, OpticalScaling]:
+    """The scalings that a weights file was trained with; None is the file of the package."""
+    metadata = read_metadata(path or shipped_weights())
+    return (
+        SarScaling(**_tuples(metadata["sar_scaling"])),
+        OpticalScaling(**_tuples(metadata["optical_scaling"])),
+    )
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Undo JSON, which knows lists only."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def check_sensor(path: Path, dataset: FloodDataset) -> dict[str, Any]:
+    """Refuse weights that were trained on another SAR product than a dataset's.
+
+    Returns:
+        The metadata of the weights.
+
+    Raises:
+        FloraError: If bands or scaling differ.
+    """
+    metadata = read_metadata(path)
+    trained, here = metadata["sar_scaling"], dataset.sar_scaling
+    if (trained["name"], trained["bands"]) != (here.name, list(here.bands)):
+        raise FloraError(
+            f"weights {path} were trained on {trained['name']} {'/'.join(trained['bands'])}, "
+            f"{dataset.name} has {here.name} {'/'.join(here.bands)}: train on this dataset, or "
+            "choose weights of its sensor"
+        )
+    return metadata

@@ -1,0 +1,163 @@
+"""Small files in the publishers' layouts, from a seed, for tests without the real data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.transform import Affine
+from scipy.ndimage import gaussian_filter
+
+PIXEL = 8.983152841195215e-05  # degrees, as in Sen1Floods11
+CHIPS = {
+    "train": ("Ghana_103272", "Sri-Lanka_12348", "USA_9"),
+    "valid": ("Ghana_5079", "Mekong_11"),
+    "test": ("Spain_7370579", "Ghana_313799"),
+    "bolivia": ("Bolivia_103757",),
+}
+
+
+def north_up(west: float, north: float, pixel: float = PIXEL) -> Affine:
+    """The transform of a grid whose top left corner is (west, north)."""
+    return Affine(pixel, 0.0, west, 0.0, -pixel, north)
+
+
+def write_raster(
+    path: Path,
+    values: NDArray[np.generic],
+    nodata: float | None = None,
+    transform: Affine | None = None,
+    crs: str = "EPSG:4326",
+) -> Path:
+    """Write (bands, rows, columns) as a GeoTIFF, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=values.shape[0],
+        height=values.shape[1],
+        width=values.shape[2],
+        dtype=values.dtype,
+        crs=crs,
+        transform=transform or north_up(-0.78, 38.12),
+        nodata=nodata,
+    ) as target:
+        target.write(values)
+    return path
+
+
+def write_picture(path: Path, values: NDArray[np.generic]) -> Path:
+    """Write (H, W) or (H, W, 3) uint8 as a PNG, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def fake_scene(seed: int, size: int) -> dict[str, NDArray[np.generic]]:
+    """One flooded scene: water (H, W) bool, VV and VH in dB, and 13 bands of reflectance x 10000.
+
+    Water is dark in radar and near infrared; every pixel is valid and free of cloud.
+    """
+    random = np.random.default_rng(seed)
+    height = gaussian_filter(random.normal(size=(size, size)), size / 8)
+    water = height < np.quantile(height, 0.3)
+    land_db = np.array([-8.0, -15.0])[:, None, None]
+    water_db = np.array([-19.0, -27.0])[:, None, None]
+    sar = np.where(water, water_db, land_db) + random.normal(0, 1.5, (2, size, size))
+    land = np.array([1400, 1100, 1000, 900, 1200, 2000, 2400, 2500, 2600, 500, 10, 1800, 1100])
+    wet = np.array([1400, 1100, 900, 700, 600, 500, 450, 400, 380, 200, 10, 200, 120])
+    mean = np.where(water, wet[:, None, None], land[:, None, None])
+    optical = mean * random.normal(1, 0.03, (13, size, size))
+    return {
+        "water": water,
+        "sar": sar.astype(np.float32),
+        "optical": np.maximum(optical, 1).astype(np.int16),
+    }
+
+
+def fake_sen1floods11(
+    root: Path,
+    size: int = 48,
+    seed: int = 0,
+    chips: Mapping[str, Sequence[str]] = CHIPS,
+    mirror: bool = False,
+) -> Path:
+    """Write hand-labelled chips and split lists under `root`/v1.1; returns `root`.
+
+    The top left 4 x 4 px have no radar data, the next 4 columns no label.
+    """
+    base = root / "v1.1"
+    hand = base / "data" / "flood_events" / "HandLabeled"
+    sar_folder, optical_folder = ("S1GRDHand", "S2L1CHand") if mirror else ("S1Hand", "S2Hand")
+    number = 0
+    for split, ids in chips.items():
+        lists = base / "splits" / "flood_handlabeled"
+        lists.mkdir(parents=True, exist_ok=True)
+        rows = [f"{chip}_S1Hand.tif,{chip}_LabelHand.tif\n" for chip in ids]
+        (lists / f"flood_{split}_data.csv").write_text("".join(rows))
+        for chip in ids:
+            scene = fake_scene(seed + number, size)
+            number += 1
+            scene["sar"][:, :4, :4] = np.nan
+            label = scene["water"].astype(np.int16)[None]
+            label[:, :4, 4:8] = -1
+            write_raster(hand / sar_folder / f"{chip}_S1Hand.tif", scene["sar"], np.nan)
+            write_raster(hand / optical_folder / f"{chip}_S2Hand.tif", scene["optical"], 0)
+            write_raster(hand / "LabelHand" / f"{chip}_LabelHand.tif", label)
+    return root
+
+
+def fake_ombria(root: Path, size: int = 48, seed: int = 0) -> Path:
+    """Write official OMBRIA folders under `root`: 8 training and 2 test chips; returns `root`.
+
+    Two training chips, 40 and 400, belong to the part held out for choosing. The two top rows of
+    every chip are outside its footprint: black in Sentinel-2, white in Sentinel-1.
+    """
+    numbers = {"train": (1, 2, 5, 40, 120, 300, 400, 500), "test": (13, 613)}
+    for part, chips in numbers.items():
+        for number in chips:
+            pictures = _ombria_pictures(seed + number, size)
+            for sensor in ("S1", "S2"):
+                for kind in ("before", "after", "mask"):
+                    name = f"{sensor}_{kind}_{number:04d}.png"
+                    folder = root / f"Ombria{sensor}" / part / kind.upper()
+                    write_picture(folder / name, pictures[sensor, kind])
+    return root
+
+
+def fake_ombria_2021(root: Path, size: int = 48, seed: int = 0) -> Path:
+    """Write OMBRIA's 2021 layout under `root`/2021: two places; returns `root`."""
+    names = {"before": "imbefore", "after": "imafter", "mask": "gt"}
+    for place, chips in {"ALBANIA": (1, 2, 10), "TIMOR": (3,)}.items():
+        for number in chips:
+            pictures = _ombria_pictures(seed + number, size)
+            for sensor in ("1", "2"):
+                for kind, name in names.items():
+                    folder = root / "2021" / place / f"Sentinel{sensor}" / kind.upper()
+                    write_picture(folder / f"{name}_{number}.png", pictures[f"S{sensor}", kind])
+    return root
+
+
+def _ombria_pictures(seed: int, size: int) -> dict[tuple[str, str], NDArray[np.generic]]:
+    """By sensor and kind; the flood is dark in the after-images only."""
+    random = np.random.default_rng(seed)
+    scene = fake_scene(seed, size)
+    dry_sar = np.clip(random.normal(160, 15, (size, size)), 1, 254)
+    dry_optical = np.clip(random.normal((60, 90, 40), 4, (size, size, 3)), 1, 254)
+    flood = scene["water"].astype(bool)
+    flood[:2] = False
+    pictures: dict[tuple[str, str], NDArray[np.generic]] = {
+        ("S1", "before"): dry_sar,
+        ("S1", "after"): np.where(flood, dry_sar - 100, dry_sar),
+        ("S2", "before"): dry_optical,
+        ("S2", "after"): np.where(flood[..., None], dry_optical * (0.1, 0.2, 1.1), dry_optical),
+    }
+    for (sensor, _), values in pictures.items():
+        values[:2] = 255 if sensor == "S1" else 0
+    masks = {(sensor, "mask"): flood * 255 for sensor in ("S1", "S2")}
+    return {key: values.astype(np.uint8) for key, values in (pictures | masks).items()}

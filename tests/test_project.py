@@ -1,0 +1,268 @@
+"""The project's own promises: versions, bounds, import order, and nothing of one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+import yaml
+
+import flora
+from tools.build_book import book_config, repository_url, toc_pages
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
+
+# Each module may import from its own row and from those above it, never in a circle.
+LAYERS = (
+    ("errors",),
+    ("sensors", "layers", "filters", "checkpoints"),
+    ("terrain", "hydrology", "landcover", "backscatter", "reflectance", "simulate"),
+    ("datasets", "losses", "metrics", "plots"),
+    ("provenance", "scene_inputs", "scene_outputs", "scenes"),
+    ("model",),
+    ("evaluation",),
+    ("baselines", "tasks"),
+    ("training", "zoo"),
+    ("recipes",),
+    ("experiments",),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
+
+# Names that differ: on conda-forge, and between a distribution and what it is imported as.
+CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "segmentation-models-pytorch": "segmentation_models_pytorch",
+}
+
+
+def split_requirement(requirement: str) -> tuple[str, str]:
+    """("name", ">=1,<2") of a requirement without extras or markers."""
+    match = re.fullmatch(r"([A-Za-z0-9._-]+)\s*([<>=!~].*)?", requirement)
+    assert match, f"{requirement}: neither extras nor markers are expected here"
+    return match[1].lower(), (match[2] or "").replace(" ", "")
+
+
+def requirements(entries: list[str]) -> dict[str, str]:
+    own = f"{PROJECT['name']}["
+    return dict(split_requirement(entry) for entry in entries if not entry.startswith(own))
+
+
+CORE = requirements(PROJECT["dependencies"])
+EXTRAS = {
+    name: bound
+    for entries in PROJECT["optional-dependencies"].values()
+    for name, bound in requirements(entries).items()
+}
+
+
+def test_environment_is_in_step_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    entries = environment["dependencies"]
+    listed = dict(split_requirement(entry) for entry in entries if isinstance(entry, str))
+    expected = {CONDA_NAMES.get(name, name): bound for name, bound in (CORE | EXTRAS).items()}
+    expected |= {"python": PROJECT["requires-python"], "pip": ""}
+    assert listed == expected
+    assert entries[-1] == {"pip": ["-e ."]}
+    assert environment["channels"][0] == "conda-forge"
+
+
+def test_every_bound_has_its_reason_beside_it():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    bounds = [line for line in text.splitlines() if re.search(r'"[^"]*[<>]=?\s*\d', line)]
+    assert len(bounds) > len(CORE)  # the pattern finds them
+    assert [line for line in bounds if not re.search(r"#\s*\S+.*\s\S+", line)] == []
+
+
+def test_one_version_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
+    assert newest is not None
+    assert citation["version"] == newest[1] == flora.__version__
+
+
+def test_pages_of_the_table_of_contents_exist():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    pages = list(toc_pages(toc))
+    assert len(pages) == len(set(pages)) > 1
+    missing = [
+        page
+        for page in pages
+        if sum((ROOT / f"{page}{suffix}").is_file() for suffix in (".md", ".ipynb")) != 1
+    ]
+    assert missing == []
+    notebooks = {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert notebooks <= set(pages), "a notebook that is no chapter"
+
+
+def test_address_of_the_repository_stands_in_one_place():
+    url = repository_url()
+    assert book_config()["repository"]["url"] == url
+    address = url.removeprefix("https://")
+    holders = [path.as_posix() for path, text in own_texts() if address in text]
+    # The README is read on the repository's own page, where nothing is generated.
+    assert set(holders) - {"README.md"} == {"pyproject.toml"}
+    cloned = re.findall(r"git clone (\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert set(cloned) <= {url, f"{url}.git"}
+
+
+# --- imports ------------------------------------------------------------------------------------
+
+
+def module_of(path: Path) -> str:
+    """The first name under `flora` of one of its files: datasets/base.py is in `datasets`."""
+    return path.relative_to(ROOT / "flora").with_suffix("").parts[0]
+
+
+def library_files() -> list[Path]:
+    files = sorted((ROOT / "flora").rglob("*.py"))
+    return [path for path in files if path != ROOT / "flora/__init__.py"]
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Every module that the code names in an import, in full; `from a import b` gives a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of `flora` that a file of `flora` imports."""
+    names = imported_names(ast.parse(path.read_text(encoding="utf-8")))
+    parts = [name.split(".") for name in names]
+    return {name[1] for name in parts if name[0] == "flora" and name[1:] != ["__version__"]}
+
+
+def test_import_order():
+    unplaced = {module_of(path) for path in library_files()} - set(RANK)
+    assert unplaced == set(), "give the module its place in LAYERS"
+    upwards = [
+        f"{path.relative_to(ROOT)} imports {target}"
+        for path in library_files()
+        for target in sorted(imports_of(path))
+        if RANK.get(target, len(LAYERS)) > RANK[module_of(path)]
+    ]
+    assert upwards == []
+
+
+def test_imports_have_no_circle():
+    graph: dict[str, set[str]] = {}
+    for path in library_files():
+        module = module_of(path)
+        graph.setdefault(module, set()).update(imports_of(path) - {module})
+    assert sum(len(targets) for targets in graph.values()) > len(graph) / 2  # imports are seen
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_scenes_know_no_model():
+    scenes = ROOT / "flora/scenes.py"
+    if not scenes.exists():
+        pytest.skip("flora/scenes.py does not exist yet")
+    assert {name for name in imports_of(scenes) if RANK[name] >= RANK["model"]} == set()
+
+
+def third_party(names: Iterator[str]) -> set[str]:
+    heads = {name.split(".")[0] for name in names}
+    return heads - set(sys.stdlib_module_names) - {"flora"}
+
+
+def test_library_imports_what_it_declares():
+    core = {IMPORT_NAMES.get(name, name) for name in CORE}
+    declared = core | {IMPORT_NAMES.get(name, name) for name in EXTRAS}
+    for path in library_files():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert third_party(imported_names(tree)) <= declared, path
+        # What an extra brings is imported where it is used, so that the rest works without it.
+        top = ast.Module([node for node in tree.body if not isinstance(node, DEFINITIONS)], [])
+        assert third_party(imported_names(top)) <= core, path
+
+
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def test_import_has_no_side_effect():
+    code = (
+        "import os, sys, logging, warnings\n"
+        "before = dict(os.environ), list(logging.root.handlers), list(warnings.filters)\n"
+        "import flora\n"
+        "after = dict(os.environ), list(logging.root.handlers), list(warnings.filters)\n"
+        "assert [b == a for b, a in zip(before, after)][:2] == [True, True], 'state changed'\n"
+        "heavy = {'matplotlib.pyplot', 'IPython', 'rasterio', 'typer'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+# --- nothing of one machine ---------------------------------------------------------------------
+
+TEXT_SUFFIXES = {
+    *(".py", ".md", ".toml", ".yml", ".yaml", ".cff", ".bib", ".ipynb", ".json", ".css", ".txt"),
+    "",
+}
+
+# Written in pieces, so that this file does not contain what it looks for.
+MACHINE = re.compile(
+    "|".join(
+        [
+            r"(?<![\w.])/(?:root|work|Users|home)" + r"/\w",
+            r"\b[A-Z]:\\\\?" + r"Users",
+            r"/tmp/" + r"ipykernel",
+            r"\b(?:test\.)?pypi" + r"\.(?:org|python\.org)",
+            r"files\.python" + r"hosted\.org",
+            r"registry\.npm" + r"js\.org",
+        ]
+    )
+)
+
+
+@cache
+def own_texts() -> list[tuple[Path, str]]:
+    """(path in the repository, text) of every file that is committed or about to be."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    try:
+        listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("no git repository here to list the project's files")
+    paths = [Path(line) for line in listing.stdout.splitlines()]
+    return [
+        (path, (ROOT / path).read_text(encoding="utf-8"))
+        for path in paths
+        if path.suffix in TEXT_SUFFIXES and (ROOT / path).is_file()
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["in /ro" + "ot/data", "/ho" + "me/ana/x", "C:\\\\Us" + "ers", "https://py" + "pi.org/simple"],
+)
+def test_pattern_finds_what_belongs_to_one_machine(text):
+    assert MACHINE.search(text)
+
+
+def test_pattern_passes_what_is_general():
+    assert not MACHINE.search("/content/drive, data/home/x, book/how_to_run.md, my-data/")
+
+
+def test_no_file_names_a_machine_or_a_registry():
+    found = [f"{path}: {match[0]}" for path, text in own_texts() if (match := MACHINE.search(text))]
+    assert found == []

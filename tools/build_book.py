@@ -1,0 +1,179 @@
+"""Build the book: stage its pages, execute its notebooks, run Jupyter Book on the stage.
+
+The committed notebooks are read and never written: what is executed, and what Jupyter Book reads,
+lies in `_build/source`. The repository's address is taken from `pyproject.toml`, its only place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class BuildError(Exception):
+    """The book cannot be built; the message says why."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Build the book as the command line asks, and return the exit status."""
+    options = parse_arguments(arguments)
+    build = options.output.resolve() / "_build"
+    try:
+        source = stage(build / "source")
+        if not options.committed:
+            execute(source, dict(options.parameter))
+        build_pages(source, options.output.resolve())
+    except BuildError as error:
+        print(f"The book was not built: {error}", file=sys.stderr)
+        return 1
+    page = build / "html" / "index.html"
+    print(f"The book is built. Open this page in a browser:\n{page}")
+    return 0
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; values of parameters are read as YAML, as papermill does."""
+    parser = argparse.ArgumentParser(description="Build the book with Jupyter Book.")
+    parser.add_argument(
+        "--committed",
+        action="store_true",
+        help="take the notebooks with the outputs they were committed with, execute nothing",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT, help="folder that receives _build (the repository)"
+    )
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="value for the notebooks' parameters cell, for instance -p SEED 1; may be repeated",
+    )
+    options = parser.parse_args(arguments)
+    options.parameter = [(name, yaml.safe_load(value)) for name, value in options.parameter]
+    return options
+
+
+def toc_pages(toc: Any) -> Iterator[str]:
+    """Every page of a table of contents, in reading order, without suffix."""
+    if isinstance(toc, dict):
+        for key, value in toc.items():
+            if key in ("root", "file"):
+                yield value
+            else:
+                yield from toc_pages(value)
+    elif isinstance(toc, list):
+        for entry in toc:
+            yield from toc_pages(entry)
+
+
+def repository_url() -> str:
+    """The address under `project.urls` in pyproject.toml."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        url: str = tomllib.load(file)["project"]["urls"]["Repository"]
+    return url
+
+
+def book_config() -> dict[str, Any]:
+    """_config.yml with the repository's address filled in where the book needs it.
+
+    Buttons get it as Jupyter Book's `repository.url`, prose as the substitutions `repository`
+    (a link), `clone` and `colab` (commands).
+    """
+    config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    url = repository_url()
+    config["repository"]["url"] = url
+    config["parse"]["myst_substitutions"] = {
+        "repository": f"[{url.removeprefix('https://')}]({url})",
+        "colab": f"```python\n%pip install -q git+{url}.git\n```",
+        "clone": f"```bash\ngit clone {url}.git\ncd {url.rsplit('/', 1)[-1]}\n```",
+    }
+    return config
+
+
+def stage(source: Path) -> Path:
+    """Lay the book's pages, configuration and committed notebooks into an empty folder.
+
+    Raises:
+        BuildError: If a page of the table of contents does not exist.
+    """
+    print(f"Staging the pages in {source}", flush=True)
+    if source.exists():
+        shutil.rmtree(source)
+    shutil.copytree(ROOT / "book", source / "book")
+    shutil.copy2(ROOT / "_toc.yml", source)
+    (source / "_config.yml").write_text(
+        yaml.safe_dump(book_config(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    for page in toc_pages(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))):
+        found = [page + suffix for suffix in (".md", ".ipynb") if (ROOT / (page + suffix)).exists()]
+        if len(found) != 1:
+            raise BuildError(f"_toc.yml names {page}, and there is no one {page}.md or .ipynb")
+        target = source / found[0]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / found[0], target)
+    return source
+
+
+def execute(source: Path, parameters: dict[str, Any]) -> None:
+    """Execute every staged notebook in place, each in a kernel of its own.
+
+    Raises:
+        BuildError: If a cell of a notebook fails.
+    """
+    # Imported here: a build from committed outputs does not need it.
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    for notebook in sorted(source.rglob("*.ipynb")):
+        name = notebook.relative_to(source)
+        print(f"Executing {name} ...", flush=True)
+        start = time.monotonic()
+        try:
+            papermill.execute_notebook(
+                notebook,
+                notebook,
+                parameters,
+                cwd=notebook.parent,
+                progress_bar=False,
+                extra_arguments=["--log-level=ERROR"],  # of the kernel; the notebook's show
+            )
+        except PapermillExecutionError as error:
+            raise BuildError(f"{name} failed while it was executed.\n{error}") from error
+        print(f"Executed {name} in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def build_pages(source: Path, output: Path) -> None:
+    """Run Jupyter Book on the stage; any warning is an error.
+
+    Raises:
+        BuildError: If Jupyter Book reports a warning or an error.
+    """
+    html = output / "_build" / "html"
+    if html.exists():
+        shutil.rmtree(html)
+    print("Building the pages with Jupyter Book; a warning is an error", flush=True)
+    # --all: Sphinx reports the warnings of a page only when it reads it.
+    # -c: the module has no __main__, and a script called jupyter-book on PATH may be another one.
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    flags = ["--warningiserror", "--nitpick", "--keep-going", "--all", "-q"]
+    finished = subprocess.run([*command, "build", source, "--path-output", output, *flags])
+    if finished.returncode != 0:
+        raise BuildError("Jupyter Book reported the warnings or errors above.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,8 +15,8 @@ from flora.sensors import BoolArray, FloatArray
 from flora.terrain import PIXEL_M, random_field
 
 # Mean sigma0 (VV, VH) in dB at 38 degrees and its standard deviation between fields, in dB.
-# Means lie inside the C-band ranges of Ulaby and Dobson (1989) and of Sentinel-1 time series
-# over crops (Vreugdenhil et al. 2018) and forest (Dostalova et al. 2018).
+# Set by hand to what is usual at C band (compare Ulaby and Dobson 1989; crops: Vreugdenhil et al.
+# 2018) and to the medians of real Sentinel-1 chips; every scene shifts each class by about 1 dB.
 _SIGMA0 = {
     Cover.FOREST: (-8.5, -14.0, 0.6),
     Cover.GRASS: (-12.0, -18.5, 1.2),
@@ -29,16 +29,16 @@ _CROP_SIGMA0 = (-10.0, -15.5, 1.2)
 _SAND_SIGMA0 = (-18.0, -25.0, 1.0)
 
 # Exponent n of sigma0 ~ cos(theta) ** n: 2 for volume scattering, more for bare ground
-# (Mladenova et al. 2013).
+# (compare Mladenova et al. 2013; the values are set by hand).
 _INCIDENCE_EXPONENT = {Cover.FOREST: 1.5, Cover.SHRUB: 1.7, Cover.BARE: 3.0, Cover.ROAD: 3.0}
 _REFERENCE_INCIDENCE = 38.0
 
-# Co-polarised backscatter of soil rises by 0.25 dB per percent of volumetric moisture (Ulaby et
-# al. 1986), over some 30 percent from dry to wet; cross-polarised by less.
+# Co-polarised sigma0 of soil rises by 0.2 to 0.3 dB per percent of volumetric moisture (compare
+# Ulaby et al. 1986), here 6 dB from dry to wet; cross-polarised by less.
 _MOISTURE_GAIN_DB = (6.0, 4.0)
 
 # Double bounce between water and stems, trunks or walls, in dB at C band, VV and VH
-# (Tsyganskaya et al. 2018: 2 to 6 dB in VV, little in VH).
+# (compare the review of Tsyganskaya et al. 2018; the values are set by hand).
 _DOUBLE_BOUNCE_DB = (4.0, 1.0)
 
 
@@ -242,8 +242,8 @@ def water_backscatter(wind: FloatArray, incidence: float) -> tuple[FloatArray, F
     """Sigma0 of open water in linear power, VV and VH.
 
     VV follows the wind by 17 dB a decade and the angle by 0.4 dB a degree about its value of
-    -20 dB at 5 m/s and 38 degrees, a straight line through CMOD5.N (Hersbach 2010) averaged
-    over wind direction; lakes and rivers lie some dB below the sea because the fetch is short.
+    -20 dB at 5 m/s and 38 degrees: a straight line set by hand to the trend of wind functions
+    such as CMOD5.N (Hersbach 2010), and some dB lower because the fetch inland is short.
     VH = 0.592 wind - 35.6 dB at any angle (Vachon and Wolfe 2011).
 
     Args:

@@ -22,7 +22,7 @@ from torch import nn
 from flora.errors import FloraError
 
 FORMAT = "flora-weights-1"
-SHIPPED = "simulated-small.safetensors"
+SHIPPED = "simulated-tiny.safetensors"
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from flora.errors import FloraError
+
+if TYPE_CHECKING:
+    from flora.datasets.base import FloodDataset
 
 
 class Group(TyperGroup):
@@ -79,6 +82,9 @@ class Units(StrEnum):
 
 Dataset = Annotated[DatasetName, typer.Option(help="Dataset, in its publisher's layout.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of the dataset; `simulated` needs none.")]
+Scenes = Annotated[
+    int | None, typer.Option(min=1, help="Number of scenes; of the dataset `simulated` only.")
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")
 ]
@@ -107,6 +113,7 @@ def train(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues.")],
     root: Root = None,
+    scenes: Scenes = None,
     model: Annotated[ModelName, typer.Option(help="FLoRA, or the U-Net it is compared with.")] = (
         ModelName.flora
     ),
@@ -132,13 +139,14 @@ def train(
 ) -> None:
     """Train FLoRA (teacher, then student) or a U-Net; writes OUT/weights.safetensors."""
     from flora.checkpoints import write_whole
-    from flora.datasets import open_dataset
     from flora.datasets.base import InMemory
     from flora.recipes import config_for, train_flora, train_unet
     from flora.training import TrainingConfig
 
-    chips = open_dataset(dataset, root, split)
-    valid = open_dataset(dataset, root, valid_split) if valid_split else None
+    chips = _open(dataset, root, split, scenes)
+    valid = None
+    if valid_split:
+        valid = _open(dataset, root, valid_split, scenes and max(8, scenes // 16))
     if cache:
         chips = InMemory(chips)
         valid = InMemory(valid) if valid is not None else None
@@ -168,6 +176,7 @@ def evaluate(
     dataset: Dataset,
     root: Root = None,
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
+    scenes: Scenes = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights; default: those that come with the package.")
     ] = None,
@@ -189,14 +198,13 @@ def evaluate(
     import torch
 
     from flora.checkpoints import shipped_weights
-    from flora.datasets import open_dataset
     from flora.evaluation import choose_device, evaluate
     from flora.metrics import load_lpips
     from flora.provenance import write_record
     from flora.zoo import check_sensor, load_any, predictor_of
 
     path = weights or shipped_weights()
-    chips = open_dataset(dataset, root, split)
+    chips = _open(dataset, root, split, scenes)
     metadata = check_sensor(path, chips)
     network = load_any(path)
     place = choose_device(device)
@@ -252,8 +260,7 @@ def map_(
 
     network = load_model(weights)
     sar_scaling, optical_scaling = sensor_of(weights)
-    with Progress(*Progress.get_default_columns(), console=Console(stderr=True)) as bar:
-        row = bar.add_task("tiles", total=None)
+    with TilesBar() as bar:
         outputs = map_scene(
             sar,
             out,
@@ -267,7 +274,7 @@ def map_(
             threshold=threshold,
             units=units.value,
             overwrite=overwrite,
-            progress=lambda done, total: bar.update(row, completed=done, total=total),
+            progress=bar.show,
         )
     console = Console(soft_wrap=True, highlight=False)
     for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
@@ -275,6 +282,31 @@ def map_(
     share = outputs.water_pixels / outputs.valid_pixels
     area = "" if outputs.water_km2 is None else f", {outputs.water_km2:.4g} km2"
     console.print(f"Water: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}")
+
+
+def _open(dataset: DatasetName, root: Path | None, split: str, scenes: int | None) -> FloodDataset:
+    from flora.datasets import open_dataset
+
+    return open_dataset(dataset.value, root, split, **({"count": scenes} if scenes else {}))
+
+
+class TilesBar:
+    """A progress bar that appears with the first tile, after all inputs have been accepted."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
+        self._row = self._bar.add_task("tiles", total=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """Show `done` of `total` tiles."""
+        self._bar.start()
+        self._bar.update(self._row, completed=done, total=total)
 
 
 def _print_scores(scores: dict[str, Any], title: str, scaling: str) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
+from flora import __version__
 from flora.checkpoints import write_whole
 
-PACKAGES = ("flora", "torch", "numpy", "rasterio", "accelerate", "torchmetrics")
+PACKAGES = ("torch", "numpy", "rasterio", "accelerate", "torchmetrics")
 
 
 def provenance() -> dict[str, Any]:
@@ -33,7 +34,7 @@ def provenance() -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-        "versions": {"python": platform.python_version()}
+        "versions": {"python": platform.python_version(), "flora": __version__}
         | {name: version(name) for name in PACKAGES},
     }
 

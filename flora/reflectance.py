@@ -27,8 +27,9 @@ def _spectrum(*values: float) -> FloatArray:
     return np.array(values, dtype=np.float32)
 
 
-# Surface reflectance of pure materials in the order of SENTINEL2_BANDS, read off the USGS
-# spectral library (Kokaly et al. 2017) and the ECOSTRESS library (Meerdink et al. 2019).
+# Surface reflectance of pure materials in the order of SENTINEL2_BANDS. Set by hand after the usual
+# shapes of these materials, not sampled from a library (USGS: Kokaly et al. 2017; ECOSTRESS:
+# Meerdink et al. 2019); random mixing covers more than the error of any one value.
 # fmt: off
 _LEAVES = _spectrum(.020, .025, .055, .030, .085, .270, .350, .380, .400, .40, .40, .195, .090)
 _NEEDLES = _spectrum(.015, .020, .035, .022, .060, .190, .240, .260, .275, .27, .27, .120, .055)
@@ -40,13 +41,15 @@ _ROOFS = _spectrum(.090, .105, .130, .170, .185, .200, .210, .220, .230, .23, .2
 _ASPHALT = _spectrum(.080, .090, .100, .110, .115, .120, .125, .130, .135, .135, .14, .155, .150)
 _CLEAR = _spectrum(.025, .027, .024, .012, .008, .005, .005, .004, .003, .003, .0, .001, .001)
 _TURBID = _spectrum(.065, .085, .130, .150, .145, .085, .085, .060, .055, .03, .0, .008, .005)
-# Diffuse attenuation of clear water per m: pure water (Pope and Fry 1997; Kou et al. 1993).
+# Diffuse attenuation of clear water per m, rounded: absorption of pure water (Pope and Fry 1997;
+# Kou et al. 1993) and a little scattering.
 _ATTENUATION = _spectrum(.1, .1, .15, .5, .8, 2.4, 2.4, 3.6, 4.6, 25., 400., 700., 1800.)
-# Share of light that gases leave in each band: ozone, oxygen and above all water vapour.
+# Share of light that gases leave in each band: ozone, oxygen and above all water vapour. B9 and B10
+# were set by the real Level-1C chips, the others by hand.
 _GAS = _spectrum(.99, .98, .94, .96, .96, .94, .98, .95, .98, .17, .004, .96, .93)
 # fmt: on
 
-# Clouds from white cumulus: nearly flat in the visible, absorbing in the shortwave infrared.
+# Cloud by hand after white cumulus: flat in the visible, absorbing in the shortwave infrared.
 _CLOUD = _spectrum(1.0, 0.98, 0.96, 0.98, 1.0, 1.0, 1.0, 1.0, 1.0, 0.9, 0.9, 0.62, 0.50)
 
 
@@ -231,7 +234,8 @@ def top_of_atmosphere(
     # Optical depth of air (Hansen and Travis 1974) and of aerosol (Angstrom exponent 1.3).
     rayleigh = 0.008569 * _WAVELENGTH**-4 * (1 + 0.0113 * _WAVELENGTH**-2)
     aerosol = parameters.aerosol[date] * (_WAVELENGTH / 0.55) ** -1.3
-    # Single scattering towards a nadir view; near-backward phase functions of 1.2 and 0.3.
+    # Single scattering towards a nadir view; phase functions near backward of 1.2 (Rayleigh) and
+    # 0.3 (by hand) give the dark-water reflectance of the real Level-1C chips.
     clean, dusty = 1.2 * rayleigh / (4.0 * cosine), 0.3 * aerosol / (4.0 * cosine)
     # Half of what air scatters and most of what aerosol scatters still reaches the ground.
     passed = np.exp(-(0.5 * rayleigh + 0.17 * aerosol) * (1.0 / cosine + 1.0))

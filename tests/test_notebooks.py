@@ -107,6 +107,11 @@ def test_no_function_is_defined_twice_in_the_book(path):
     assert set(functions(path)) & set(elsewhere) == set()
 
 
+def test_no_cell_hides_its_value_with_a_semicolon(path):
+    # nbval runs cells without history, where IPython does not see the semicolon: it would show.
+    assert [c.source for c in code_cells(path) if c.source.rstrip().endswith(";")] == []
+
+
 def test_small(path):
     assert path.stat().st_size < 1_000_000
 

@@ -47,7 +47,7 @@ class Simulated(FloodDataset):
 
     name: ClassVar[str] = "simulated"
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
-    citation: ClassVar[str] = "Simulated by flora.simulate; every constant there names its source."
+    citation: ClassVar[str] = "Simulated by flora.simulate."
 
     def __init__(
         self,

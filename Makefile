@@ -36,7 +36,7 @@ types: $(VENV)/.installed-test ## check types with mypy
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-test ## run the tests with pytest
-	@echo "==> Tests (some minutes)"
+	@echo "==> Tests (about 3 minutes)"
 	$(BIN)/python -m pytest tests
 
 notebooks: $(VENV)/.installed-test ## execute the notebooks and compare with their outputs

@@ -15,8 +15,9 @@ from flora.sensors import BoolArray, FloatArray
 from flora.terrain import PIXEL_M, random_field
 
 # Mean sigma0 (VV, VH) in dB at 38 degrees and its standard deviation between fields, in dB.
-# Set by hand to what is usual at C band (compare Ulaby and Dobson 1989; crops: Vreugdenhil et al.
+# Set by eye to what is usual at C band (compare Ulaby and Dobson 1989; crops: Vreugdenhil et al.
 # 2018) and to the medians of real Sentinel-1 chips; every scene shifts each class by about 1 dB.
+# How far the result is from those chips: results/simulator_realism.json.
 _SIGMA0 = {
     Cover.FOREST: (-8.5, -14.0, 0.6),
     Cover.GRASS: (-12.0, -18.5, 1.2),
@@ -175,8 +176,9 @@ def make_ground(
     towards = rise if parameters.look_east else -rise
     angle = np.deg2rad(parameters.incidence)
     local = np.clip(angle - np.arctan(towards), np.deg2rad(8.0), np.deg2rad(88.0))
-    # Illuminated area of a slope, relative to flat ground (Small 2011); layover piles several
-    # slopes into one pixel and is held by the clip on the local angle.
+    # Illuminated area of a slope relative to flat ground, sin / sin as in one dimension (compare
+    # Small 2011), and a fall with the local angle set by eye. Layover piles several slopes into
+    # one pixel and is held by the clip on the local angle.
     gain = np.sin(angle) / np.sin(local) * (np.cos(local) / np.cos(angle)) ** 0.5
     return Ground(
         texture=np.stack(texture).astype(np.float32),
@@ -243,8 +245,9 @@ def water_backscatter(wind: FloatArray, incidence: float) -> tuple[FloatArray, F
 
     VV follows the wind by 17 dB a decade and the angle by 0.4 dB a degree about its value of
     -20 dB at 5 m/s and 38 degrees: a straight line set by hand to the trend of wind functions
-    such as CMOD5.N (Hersbach 2010), and some dB lower because the fetch inland is short.
-    VH = 0.592 wind - 35.6 dB at any angle (Vachon and Wolfe 2011).
+    such as CMOD5.N (Hersbach 2010), and some dB lower because the fetch inland is short; real
+    chips suggest too low. VH = 0.592 wind - 35.6 dB at any angle (Vachon and Wolfe 2011), which
+    they measured on the sea at winds that lift VH above the noise.
 
     Args:
         wind: Wind speed in m/s.
@@ -260,7 +263,8 @@ def speckle(rng: Generator, shape: tuple[int, int], looks: float, resolution: fl
 
     Complex Gaussian looks are blurred by the point spread function and their powers averaged
     (Goodman 1976; Lee and Pottier 2009). The correlation of intensity at a lag of d pixels is
-    exp(-d**2 / (2 resolution**2)): 0.65 to 0.75 at one pixel in Sentinel-1 GRD at 10 m.
+    exp(-d**2 / (2 resolution**2)): 0.63 to 0.79 at one pixel in five real chips at 10 m
+    (results/simulator_realism.json).
 
     Args:
         rng: Source of randomness.

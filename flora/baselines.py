@@ -29,7 +29,7 @@ class UNet(nn.Module):
     """A plain U-Net from SAR to water, with batch normalisation and max-pooling.
 
     Ronneberger et al., U-Net, MICCAI 2015; padded convolutions, bilinear upsampling. The default
-    widths give 0.47 M parameters.
+    widths give 0.49 M parameters.
 
     Args:
         sar_channels: SAR bands.

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from flora.errors import FloraError
@@ -70,7 +70,7 @@ def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, Any]) -> 
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     header = {"format": FORMAT, "flora": json.dumps(dict(metadata))}
-    write_whole(path, lambda partial: save_file(tensors, partial, metadata=header))
+    write_whole(path, lambda partial: partial.write_bytes(save(tensors, metadata=header)))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, map."""
+"""The command line: download, check, train, evaluate, map."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 from typer.core import TyperGroup
 
+from flora.cli_data import check, download_app
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(download_app, name="download")
+app.command()(check)
 
 
 class DatasetName(StrEnum):
@@ -47,6 +50,9 @@ class DatasetName(StrEnum):
 
     simulated = "simulated"
     sen1floods11 = "sen1floods11"
+    sen1floods11_weak = "sen1floods11-weak"
+    sen12ms = "sen12ms"
+    deepflood = "deepflood"
     ombria = "ombria"
 
 
@@ -85,6 +91,13 @@ Root = Annotated[Path | None, typer.Option(help="Folder of the dataset; `simulat
 Scenes = Annotated[
     int | None, typer.Option(min=1, help="Number of scenes; of the dataset `simulated` only.")
 ]
+Option = Annotated[
+    list[str],
+    typer.Option(
+        help="Further option of the dataset, NAME=VALUE, e.g. sar_dates=before,after or "
+        "require_all=false; may be given several times."
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")
 ]
@@ -114,6 +127,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues.")],
     root: Root = None,
     scenes: Scenes = None,
+    option: Option = [],  # noqa: B006 - typer reads the default and never changes it
     model: Annotated[ModelName, typer.Option(help="FLoRA, or the U-Net it is compared with.")] = (
         ModelName.flora
     ),
@@ -143,10 +157,10 @@ def train(
     from flora.recipes import config_for, train_flora, train_unet
     from flora.training import TrainingConfig
 
-    chips = _open(dataset, root, split, scenes)
+    chips = _open(dataset, root, split, scenes, option)
     valid = None
     if valid_split:
-        valid = _open(dataset, root, valid_split, scenes and max(8, scenes // 16))
+        valid = _open(dataset, root, valid_split, scenes and max(8, scenes // 16), option)
     if cache:
         chips = InMemory(chips)
         valid = InMemory(valid) if valid is not None else None
@@ -177,6 +191,7 @@ def evaluate(
     root: Root = None,
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
     scenes: Scenes = None,
+    option: Option = [],  # noqa: B006 - typer reads the default and never changes it
     weights: Annotated[
         Path | None, typer.Option(help="Weights; default: those that come with the package.")
     ] = None,
@@ -204,7 +219,7 @@ def evaluate(
     from flora.zoo import check_sensor, load_any, predictor_of
 
     path = weights or shipped_weights()
-    chips = _open(dataset, root, split, scenes)
+    chips = _open(dataset, root, split, scenes, option)
     metadata = check_sensor(path, chips)
     network = load_any(path)
     place = choose_device(device)
@@ -218,12 +233,13 @@ def evaluate(
         torch.tensor(metadata["optical_mean"]),
     )
     title = f"{dataset.value} {split}, {metadata['model']}, mode {mode.value}"
-    _print_scores(scores, title, chips.optical_scaling.scaling)
+    _print_scores(scores, title)
     if json_path:
         record = {
             "dataset": dataset.value,
             "split": split,
             "chips": len(chips),
+            "citation": chips.citation,
             "data_sha256": chips.manifest_hash(),
             "mode": mode.value,
             "threshold": threshold,
@@ -284,10 +300,26 @@ def map_(
     console.print(f"Water: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}")
 
 
-def _open(dataset: DatasetName, root: Path | None, split: str, scenes: int | None) -> FloodDataset:
+def _open(
+    dataset: DatasetName, root: Path | None, split: str, scenes: int | None, options: list[str]
+) -> FloodDataset:
     from flora.datasets import open_dataset
 
-    return open_dataset(dataset.value, root, split, **({"count": scenes} if scenes else {}))
+    given = dict(_option(text) for text in options)
+    if scenes is not None:
+        given["count"] = scenes
+    return open_dataset(dataset.value, root, split, **given)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Name and value of NAME=VALUE: a truth value, a number, a list with commas, or text."""
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise FloraError(f"--option {text!r}: expected NAME=VALUE, e.g. require_all=false")
+    if value in ("true", "false"):
+        return name, value == "true"
+    values = [int(part) if part.isdecimal() else part for part in value.split(",")]
+    return name, tuple(values) if "," in value else values[0]
 
 
 class TilesBar:
@@ -309,13 +341,25 @@ class TilesBar:
         self._bar.update(self._row, completed=done, total=total)
 
 
-def _print_scores(scores: dict[str, Any], title: str, scaling: str) -> None:
-    console = Console()
-    names = [name for name, value in scores["all"].items() if isinstance(value, float)]
-    table = Table("", *names, title=f"{title}\noptical: {scaling}")
-    for place, row in {"all": scores["all"], **scores["places"]}.items():
-        table.add_row(place, *(f"{row[n]:.3f}" if n in row else "-" for n in names))
-    console.print(table)
+PLACE_SCORES = ("chips", "water_iou", "water_f1", "miou", "psnr", "ssim", "lpips")
+
+
+def _print_scores(scores: dict[str, Any], title: str) -> None:
+    """One score a line for the split, then one line a place with the main ones."""
+    console = Console(highlight=False)
+    whole = Table("score", "value", title=title, title_justify="left")
+    for name, value in scores["all"].items():
+        whole.add_row(name, _score_text(value))
+    console.print(whole)
+    names = [name for name in PLACE_SCORES if name in scores["all"]]
+    places = Table("place", *names)
+    for place, row in scores["places"].items():
+        places.add_row(place, *(_score_text(row.get(name, "-")) for name in names))
+    console.print(places)
+
+
+def _score_text(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

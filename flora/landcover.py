@@ -70,7 +70,7 @@ class CoverParameters:
 
     @classmethod
     def draw(cls, rng: Generator) -> Self:
-        """Draw from boreal forest to irrigated plains and steppe."""
+        """Draw from boreal forest to irrigated plains and steppe; ranges are set by eye."""
         crop, grass, bare, shrub = rng.dirichlet([1.6, 1.2, 0.7, 0.8])
         return cls(
             forest=float(rng.beta(1.0, 2.5)),
@@ -292,7 +292,8 @@ def _greenness(
 ) -> FloatArray:
     """Green cover (2, H, W) at the two dates: each field has its own growing season."""
     shape = (cover.shape[0], cover.shape[1])
-    # Winter cereals peak in May, summer crops in July and August; farmers sow weeks apart.
+    # Winter cereals peak in May, summer crops in July and August; farmers sow weeks apart. Dates
+    # and shares of green are set by eye, for the northern mid-latitudes.
     summer = rng.random(count) < rng.random()
     peak = np.where(summer, 215.0, 130.0) + rng.normal(0.0, 18.0, count)
     length = rng.uniform(25.0, 55.0, count)

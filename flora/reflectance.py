@@ -41,8 +41,8 @@ _ROOFS = _spectrum(.090, .105, .130, .170, .185, .200, .210, .220, .230, .23, .2
 _ASPHALT = _spectrum(.080, .090, .100, .110, .115, .120, .125, .130, .135, .135, .14, .155, .150)
 _CLEAR = _spectrum(.025, .027, .024, .012, .008, .005, .005, .004, .003, .003, .0, .001, .001)
 _TURBID = _spectrum(.065, .085, .130, .150, .145, .085, .085, .060, .055, .03, .0, .008, .005)
-# Diffuse attenuation of clear water per m, rounded: absorption of pure water (Pope and Fry 1997;
-# Kou et al. 1993) and a little scattering.
+# Diffuse attenuation of clear water per m, rounded: from the red on, absorption of pure water
+# (Pope and Fry 1997; Kou et al. 1993); in blue and green, where it hardly absorbs, set by eye.
 _ATTENUATION = _spectrum(.1, .1, .15, .5, .8, 2.4, 2.4, 3.6, 4.6, 25., 400., 700., 1800.)
 # Share of light that gases leave in each band: ozone, oxygen and above all water vapour. B9 and B10
 # were set by the real Level-1C chips, the others by hand.
@@ -100,7 +100,8 @@ class OpticalParameters:
             cloud_height=float(rng.uniform(600.0, 2500.0)),
             needles=float(rng.uniform(0.0, 1.0)),
             moisture=moisture,
-            # Signal-to-noise ratios of 130 to 170 at reference radiance (Sentinel-2 handbook).
+            # Signal-to-noise ratios at reference radiance are specified as 50 to 174, by band
+            # (Sentinel-2 handbook); one noise for all bands is a simplification.
             noise=float(rng.uniform(0.0008, 0.002)),
         )
 
@@ -158,7 +159,7 @@ def surface_reflectance(
         ground = ground * np.clip(1.0 + texture + slant[band] * hue[1], 0.3, 2.0)
 
         # Deep-water reflectance and a bottom seen through the water (Maritorena et al. 1994);
-        # suspended matter dims the bottom in every band.
+        # suspended matter dims the bottom in every band, by an amount set by eye.
         deep = _CLEAR[band] + (_TURBID[band] - _CLEAR[band]) * muddy
         through = np.exp(-2.0 * (_ATTENUATION[band] + 6.0 * muddy) * water.depth)
         lake = deep * (1.0 - through) + 0.6 * ground * through
@@ -231,7 +232,8 @@ def top_of_atmosphere(
     """
     shape = (shade.shape[0], shade.shape[1])
     cosine = np.sin(np.deg2rad(parameters.sun_elevation))
-    # Optical depth of air (Hansen and Travis 1974) and of aerosol (Angstrom exponent 1.3).
+    # Optical depth of air (Hansen and Travis 1974, first two terms) and of aerosol (Angstrom
+    # exponent 1.3).
     rayleigh = 0.008569 * _WAVELENGTH**-4 * (1 + 0.0113 * _WAVELENGTH**-2)
     aerosol = parameters.aerosol[date] * (_WAVELENGTH / 0.55) ** -1.3
     # Single scattering towards a nadir view; phase functions near backward of 1.2 (Rayleigh) and

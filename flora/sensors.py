@@ -94,7 +94,7 @@ class OpticalScaling:
         name: Product name, written into checkpoints.
         bands: Band names in channel order; red, green, blue first where they exist.
         white: Stored value that becomes 1. Every PSNR depends on it, so every PSNR names it.
-        index_name: The index that goes with the image: "NDVI", "NDWI" or "MNDWI".
+        index_name: The index that goes with the image: "NDVI", "NDWI", "MNDWI" or "NGRDI".
     """
 
     name: str

@@ -56,11 +56,12 @@ class TerrainParameters:
     def draw(cls, rng: Generator) -> Self:
         """Draw from lowland deltas to hill valleys."""
         return cls(
+            # Ranges without a source are set by eye, to be wide.
             relief=float(np.exp(rng.uniform(np.log(3), np.log(250)))),
             hurst=float(rng.uniform(0.55, 0.95)),
             floodplain=float(np.exp(rng.uniform(np.log(150), np.log(2500)))),
             unevenness=float(rng.uniform(0.5, 3.0)),
-            # Slopes of sand-bed and gravel-bed rivers (Leopold and Wolman 1957).
+            # Range set by eye to the slopes of lowland rivers (compare Leopold and Wolman 1957).
             valley_slope=float(np.exp(rng.uniform(np.log(5e-5), np.log(2e-3)))),
             river_width=float(np.exp(rng.uniform(np.log(15), np.log(300)))),
             sinuosity=float(rng.uniform(0.2, 1.3)),
@@ -242,8 +243,9 @@ def _erode(
 ) -> NDArray[np.float64]:
     """Hills in the shape that running water leaves them, in arbitrary units, 0 at the river.
 
-    Where erosion balances uplift, slope falls as catchment area ** -0.45 (Whipple and Tucker
-    1999), so heights follow from the drainage tree, summed upstream from the river.
+    Where erosion balances uplift, slope falls as a power of catchment area (Whipple and Tucker
+    1999); -0.45 is the usual exponent (Gailleton et al. 2021). Heights follow from the drainage
+    tree, summed upstream from the river.
     """
     rough = 4.0 * random_field(rng, (floor.shape[0], floor.shape[1]), 60.0, 0.5)
     drainage = route(floor + uplift * (60.0 + 8.0 * rough) + 0.1 * rough, outlet)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
+
+from flora.datasets.base import Sample
 
 PIXEL = 8.983152841195215e-05  # degrees, as in Sen1Floods11
 CHIPS = {
@@ -49,6 +53,34 @@ def write_raster(
     ) as target:
         target.write(values)
     return path
+
+
+def rewrite(path: Path, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    """Replace a raster by `change` of its values, on its own grid."""
+    with rasterio.open(path) as source:
+        values, nodata, transform = source.read(), source.nodata, source.transform
+        crs = source.crs.to_string()
+    path.unlink()
+    write_raster(path, change(values), nodata, transform, crs)
+
+
+def same(first: Sample, second: Sample) -> bool:
+    """Whether two samples are equal, bit for bit."""
+    tensors = [key for key, value in first.items() if isinstance(value, torch.Tensor)]
+    return first["meta"] == second["meta"] and all(
+        torch.equal(first[key], second[key]) for key in tensors
+    )
+
+
+def edge_offset(sample: Sample, key: str) -> int:
+    """Columns by which a layer lies beside the label: where dark-equals-water agrees best."""
+    water = (sample["water"] == 1).float()
+    dark = sample[key][0] if key == "index" else sample[key].mean(0)
+    dark = (dark < dark.mean()).float()
+    scores = {
+        shift: float((water == dark.roll(shift, -1)).float().mean()) for shift in range(-3, 4)
+    }
+    return max(scores, key=lambda shift: scores[shift])
 
 
 def write_picture(path: Path, values: NDArray[np.generic]) -> Path:
@@ -109,6 +141,97 @@ def fake_sen1floods11(
             write_raster(hand / sar_folder / f"{chip}_S1Hand.tif", scene["sar"], np.nan)
             write_raster(hand / optical_folder / f"{chip}_S2Hand.tif", scene["optical"], 0)
             write_raster(hand / "LabelHand" / f"{chip}_LabelHand.tif", label)
+    return root
+
+
+def fake_weak(root: Path, size: int = 48, seed: int = 0) -> Path:
+    """Write weakly labelled chips of Sen1Floods11 under `root`/v1.1; returns `root`.
+
+    The Otsu label lacks the left half's water, so that the two labels differ. The names and codes
+    are those of the publisher's listing and of programs that read these files; no real one was
+    at hand.
+    """
+    weak = root / "v1.1" / "data" / "flood_events" / "WeaklyLabeled"
+    for number, chip in enumerate(("Bolivia_1", "Ghana_2", "Spain_3", "Spain_40")):
+        scene = fake_scene(seed + number, size)
+        index = scene["water"].astype(np.int16)[None]
+        index[:, :4, 4:8] = -1
+        otsu = scene["water"].astype(np.int16)[None]
+        otsu[:, :, : size // 2] = 0
+        write_raster(weak / "S1Weak" / f"{chip}_S1Weak.tif", scene["sar"], np.nan)
+        write_raster(weak / "S2IndexLabelWeak" / f"{chip}_S2IndexLabelWeak.tif", index)
+        write_raster(weak / "S1OtsuLabelWeak" / f"{chip}_S1OtsuLabelWeak.tif", otsu)
+    return root
+
+
+def fake_sen12ms(root: Path, size: int = 48, seed: int = 0) -> Path:
+    """Write SEN12MS patches under `root`, land cover included; returns `root`.
+
+    Scene 15 of spring is one of the publisher's hold-out scenes, scene 139 of fall falls to
+    "valid", scene 1 of winter to "train". Water is class 17 of IGBP and 3 of the others; land is 9
+    (savannas), 11, 9 and 30; the top row of IGBP is 11, permanent wetland.
+    """
+    patches = {
+        ("ROIs1158_spring", 15): (1, 2),
+        ("ROIs1970_fall", 139): (839,),
+        ("ROIs2017_winter", 1): (2, 10, 100),
+    }
+    for (season, scene_number), numbers in patches.items():
+        for number in numbers:
+            scene = fake_scene(seed + number, size)
+            water = scene["water"].astype(bool)
+            cover = np.stack(
+                [np.where(water, wet, land) for wet, land in ((17, 9), (3, 11), (3, 9), (3, 30))]
+            ).astype(np.uint16)
+            cover[0, 0] = 11
+            optical = scene["optical"].astype(np.uint16)
+            for layer, values in (("s1", scene["sar"]), ("s2", optical), ("lc", cover)):
+                stem = f"{season}_{layer}_{scene_number}_p{number}"
+                folder = root / season / f"{layer}_{scene_number}"
+                write_raster(
+                    folder / f"{stem}.tif",
+                    values,
+                    transform=north_up(500_000, 4e6, 10),
+                    crs="EPSG:32650",
+                )
+    return root
+
+
+def fake_deepflood(root: Path, size: int = 48, seed: int = 0) -> Path:
+    """Write tiles of DeepFlood under `root`/TILES as notes describe them; returns `root`.
+
+    Not checked against a real file: none could be obtained. Water is class 2 on the right and class
+    0 (inundated vegetation, bright in radar) on the left; land is class 1, with class 3 in the
+    bottom row. The top row of the aerial image is black.
+    """
+    names = (
+        "Elizabeth_Florence_14_09_18_01_tile_7",
+        "Elizabeth_Florence_14_09_18_01_tile_10",
+        "Elizabeth_Florence_14_09_18_02_tile_7",
+        "Grifton_Mattew_15_10_16_02_tile_957",
+        "Kinston_Mattew_15_10_16_01_tile_1",
+        "Washington_Florence_14_09_18_01_tile_1072",
+    )
+    for number, name in enumerate(names):
+        scene = fake_scene(seed + number, size)
+        water = scene["water"].astype(bool)
+        mask = np.where(water, 2, 1)
+        mask[:, : size // 2][water[:, : size // 2]] = 0
+        mask[-1] = 3
+        sar = scene["sar"].copy()
+        sar[:, mask == 0] += 14
+        aerial = np.where(
+            water, np.array([60, 80, 70])[:, None, None], np.array([90, 120, 60])[:, None, None]
+        )
+        aerial[:, 0] = 0
+        layers = {
+            "SAR VV": sar[:1],
+            "SAR VH": sar[1:],
+            "Optical": aerial.astype(np.uint8),
+            "Mask": mask[None].astype(np.uint8),
+        }
+        for layer, values in layers.items():
+            write_raster(root / "TILES" / layer / f"{name}.tif", values)
     return root
 
 

@@ -9,6 +9,7 @@ import rasterio
 from make_fake_data import fake_ombria
 from typer.testing import CliRunner
 
+from flora.checkpoints import read_metadata
 from flora.cli import app
 from flora.errors import FloraError
 from flora.simulate import simulate
@@ -83,6 +84,15 @@ def test_train_unet_then_evaluate(ombria: Path, tmp_path: Path) -> None:
     weights = ["--weights", tmp_path / "weights.safetensors"]
     assert "unet" in flora("evaluate", *arguments, *weights)
     assert "a U-Net sees SAR alone" in refused("evaluate", *arguments, *weights, "--mode", "before")
+
+
+def test_options_reach_the_dataset(ombria: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--dataset", "ombria", "--root", ombria, "--out", tmp_path, "--quiet"]
+    arguments += ["--size", "tiny", "--steps", 1, "--teacher-steps", 0, "--batch", 1, "--crop", 32]
+    flora(*arguments, "--option", "sar_dates=before,after")
+    assert read_metadata(tmp_path / "weights.safetensors")["config"]["sar_channels"] == 2
+    assert "no option colour" in refused(*arguments, "--option", "colour=red")
+    assert "expected NAME=VALUE" in refused(*arguments, "--option", "colour")
 
 
 def test_map_works_right_after_installation(scene: Path, tmp_path: Path) -> None:

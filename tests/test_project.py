@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -27,7 +28,7 @@ LAYERS = (
     ("errors",),
     ("sensors", "layers", "filters", "checkpoints"),
     ("terrain", "hydrology", "landcover", "backscatter", "reflectance", "simulate"),
-    ("datasets", "losses", "metrics", "plots"),
+    ("datasets", "losses", "metrics", "plots", "widgets"),
     ("provenance", "scene_inputs", "scene_outputs", "scenes"),
     ("model",),
     ("evaluation",),
@@ -35,6 +36,7 @@ LAYERS = (
     ("training", "zoo"),
     ("recipes",),
     ("experiments",),
+    ("cli_data",),
     ("cli",),
     ("__main__",),
 )
@@ -118,6 +120,35 @@ def test_address_of_the_repository_stands_in_one_place():
     assert set(holders) - {"README.md"} == {"pyproject.toml"}
     cloned = re.findall(r"git clone (\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert set(cloned) <= {url, f"{url}.git"}
+
+
+SCORES = {
+    "water IoU": "water_iou",
+    "mIoU": "miou",
+    "PSNR, dB": "psnr",
+    "constant image, dB": "psnr_constant",
+}
+
+
+def test_scores_in_the_readme_are_those_of_the_records():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    header: list[str] = []
+    checked = 0
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        link = re.search(r"\]\((results/[\w.-]+\.json)\)", line)
+        if "water IoU" in cells:
+            header = cells
+        elif line.startswith("|") and link:
+            record = json.loads((ROOT / link[1]).read_text(encoding="utf-8"))
+            scores = record["scores"]["all"]
+            for name, cell in zip(header, cells, strict=True):
+                if name in SCORES:
+                    value = scores.get(SCORES[name])
+                    digits = 1 if name.endswith("dB") else 3
+                    assert cell == ("-" if value is None else f"{value:.{digits}f}"), (line, name)
+                    checked += 1
+    assert checked >= 8
 
 
 # --- imports ------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 import os
@@ -215,6 +216,50 @@ def test_unwritable_folder_is_refused_and_nothing_is_left(data: InMemory, tmp_pa
     blocked.write_text("in the way")
     with pytest.raises(FloraError, match="cannot make the folder"):
         fit(student(), data, SHORT, blocked / "run", quiet=True)
+
+
+def test_a_full_disk_leaves_the_state_before(
+    data: InMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    save = torch.save
+
+    def fill_up(state: object, path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, path)
+
+    with monkeypatch.context() as patch, pytest.raises(FloraError, match="No space left"):
+        patch.setattr(torch, "save", fill_up)
+        fit(student(), data, SHORT, tmp_path / "full", quiet=True)
+    names = {path.name for path in (tmp_path / "full").iterdir()}
+    assert names == {"state.pt", "log.jsonl"}
+    resumed = fit(student(), data, SHORT, tmp_path / "full", quiet=True)
+    whole = fit(student(), data, SHORT, tmp_path / "whole", quiet=True)
+    a, b = load_file(resumed.last), load_file(whole.last)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_two_processes_share_one_training(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(RUN.format(tests=str(Path(__file__).parent)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    for _ in range(2):  # the second call finds a finished run of two processes
+        result = subprocess.run(
+            [*command, "--standalone", str(script), str(tmp_path / "run")],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stderr
+    assert [row["step"] for row in read_log(tmp_path / "run")] == list(range(1, 13))
+    with pytest.raises(FloraError, match="another processes"):
+        fit(student(), InMemory(Simulated("train", count=3, size=64)), SHORT, tmp_path / "run")
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

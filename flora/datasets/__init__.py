@@ -9,7 +9,7 @@ from typing import Any
 from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
 
-DATASETS = ("ombria", "sen1floods11", "simulated")
+DATASETS = ("deepflood", "ombria", "sen12ms", "sen1floods11", "sen1floods11-weak", "simulated")
 
 
 def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> FloodDataset:
@@ -24,7 +24,7 @@ def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> Fl
     Raises:
         FloraError: If the name, an option or the split is unknown, or the root is missing.
     """
-    dataset = _dataset_class(name)
+    dataset = dataset_class(name)
     if name == "simulated":
         if root is not None:
             raise FloraError(f"simulated scenes are made, not read: leave out root {root}")
@@ -44,12 +44,28 @@ def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> Fl
     return opened
 
 
-def _dataset_class(name: str) -> Any:
-    """The class of a name, imported when asked for: one dataset needs not another's packages."""
+def dataset_class(name: str) -> Any:
+    """The class of a name, imported when asked for: one dataset needs not another's packages.
+
+    Raises:
+        FloraError: If the name is unknown.
+    """
+    if name == "deepflood":
+        from flora.datasets.deepflood import DeepFlood
+
+        return DeepFlood
     if name == "ombria":
         from flora.datasets.ombria import Ombria
 
         return Ombria
+    if name == "sen12ms":
+        from flora.datasets.sen12ms import Sen12MS
+
+        return Sen12MS
+    if name == "sen1floods11-weak":
+        from flora.datasets.sen1floods11_weak import Sen1Floods11Weak
+
+        return Sen1Floods11Weak
     if name == "sen1floods11":
         from flora.datasets.sen1floods11 import Sen1Floods11
 

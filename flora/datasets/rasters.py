@@ -82,13 +82,19 @@ def read_grid(path: Path) -> Grid:
         raise _unreadable(path, error) from error
 
 
-def read_raster(path: Path, bands: tuple[str, ...], window: Window | None = None) -> Raster:
-    """Read all bands of a raster, whole or a window of it.
+def read_raster(
+    path: Path,
+    bands: tuple[str, ...],
+    window: Window | None = None,
+    only: tuple[str, ...] | None = None,
+) -> Raster:
+    """Read bands of a raster, whole or a window of it.
 
     Args:
         path: The file.
         bands: Names of the bands it must hold, in order.
         window: The part to read.
+        only: Names of the bands to read, in the order wanted; all of them without.
 
     Raises:
         FloraError: If the file is missing, truncated or no raster, has another number of bands,
@@ -102,7 +108,8 @@ def read_raster(path: Path, bands: tuple[str, ...], window: Window | None = None
                     f"{path} has {source.count} bands: expected {len(bands)}, {', '.join(bands)}"
                 )
             part = None if window is None else _raster_window(window, grid, path)
-            return Raster(source.read(window=part), source.nodata, grid)
+            numbers = None if only is None else [bands.index(name) + 1 for name in only]
+            return Raster(source.read(numbers, window=part), source.nodata, grid)
     except RasterioError as error:
         raise _unreadable(path, error) from error
 
@@ -117,6 +124,19 @@ def require_same_grid(first: Grid, first_path: Path, second: Grid, second_path: 
         raise FloraError(
             f"{first_path.name} and {second_path.name} lie on different grids ({first}; {second}):"
             " reproject one onto the other, for example with gdalwarp"
+        )
+
+
+def require_size(grid: Grid, path: Path, size: tuple[int, int]) -> None:
+    """Refuse a raster that has not the size of all others of its dataset.
+
+    Raises:
+        FloraError: If it has another number of rows or columns.
+    """
+    if (grid.rows, grid.columns) != size:
+        raise FloraError(
+            f"{path} has {grid.rows} x {grid.columns} px where the first chip has "
+            f"{size[0]} x {size[1]}: download it again, or exclude this chip"
         )
 
 

@@ -1,0 +1,310 @@
+"""Is a downloaded dataset what it should be: every chip read, counted and held against physics."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from flora.datasets import dataset_class, open_dataset
+from flora.datasets.base import FloodDataset, Sample
+from flora.datasets.pairing import EmptySplitError, MissingFilesError
+from flora.datasets.rasters import read_raster
+from flora.datasets.sentinel import unsigned
+from flora.errors import FloraError, FloraWarning
+from flora.sensors import DRY, SENTINEL1, SENTINEL2_BANDS, WATER
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a measurement can be; values beyond are not of the sensor or not in the unit.
+
+    Attributes:
+        low: Least value.
+        high: Greatest value.
+        unit: Its unit.
+        scale: Stored value of one unit.
+        tolerated: Share of values that may lie beyond, e.g. sun glint.
+    """
+
+    low: float
+    high: float
+    unit: str
+    scale: float = 1.0
+    tolerated: float = 0.0
+
+
+# Sen1Floods11 reaches from -79 to +30 dB. Cloud and glint pass a reflectance of 1, not of 3.
+DECIBEL = Limits(-100.0, 60.0, "dB")
+REFLECTANCE = Limits(0.0, 3.0, "reflectance", scale=10_000.0, tolerated=0.001)
+
+_S1 = (SENTINEL1.bands, DECIBEL)
+_S2 = (SENTINEL2_BANDS, REFLECTANCE)
+_LAYERS: dict[str, dict[str, tuple[tuple[str, ...], Limits]]] = {
+    "deepflood": {"SAR VV": (("VV",), DECIBEL), "SAR VH": (("VH",), DECIBEL)},
+    "sen12ms": {"s1": _S1, "s2": _S2},
+    "sen1floods11": {"S1Hand": _S1, "S2Hand": _S2},
+    "sen1floods11-weak": {"S1Weak": _S1},
+}
+
+
+@dataclass
+class PlaceCount:
+    """Chips and pixels of one place in one split.
+
+    Attributes:
+        chips: Chips that could be read.
+        pixels: Their pixels.
+        water: Pixels labelled water.
+        dry: Pixels labelled dry.
+        optical: Pixels with a valid optical image.
+    """
+
+    chips: int = 0
+    pixels: int = 0
+    water: int = 0
+    dry: int = 0
+    optical: int = 0
+
+
+@dataclass
+class CheckReport:
+    """What `check_dataset` found.
+
+    Attributes:
+        dataset: Name of the dataset.
+        root: Its folder.
+        places: Counts by (split, place).
+        problems: What is wrong, one line each; empty where nothing is.
+        notes: What is not wrong but should be known.
+    """
+
+    dataset: str
+    root: Path
+    places: dict[tuple[str, str], PlaceCount] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def table(self) -> Table:
+        """Counts per split and place, with the shares of their pixels."""
+        table = Table("split", title=f"{self.dataset} in {self.root}")
+        table.add_column("place", overflow="fold")
+        for name in ("chips", "water", "dry", "unlabelled", "optical valid"):
+            table.add_column(name, justify="right")
+        for (split, place), count in self.places.items():
+            unlabelled = count.pixels - count.water - count.dry
+            shares = [count.water, count.dry, unlabelled, count.optical]
+            cells = (f"{share / max(1, count.pixels):.1%}" for share in shares)
+            table.add_row(split, place, str(count.chips), *cells)
+        return table
+
+
+def check_dataset(
+    name: str,
+    root: Path,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> CheckReport:
+    """Read every chip of a downloaded dataset and say what is wrong with it.
+
+    Problems are files that are missing, unreadable or misnamed; grids that differ within a chip;
+    label codes outside the list; values outside physics; chips without any data; and labels that
+    do not fit their radar images, in which water is darker than land. A place that was not
+    downloaded at all is a note.
+
+    Args:
+        name: One of `flora.datasets.DATASETS`, except "simulated".
+        root: The folder it was downloaded to.
+        progress: Called with the chips done and the chips of the split, for a progress bar.
+        options: Further arguments of the dataset's constructor, e.g. `units` of `DeepFlood`.
+
+    Raises:
+        FloraError: If the name is unknown or is "simulated".
+    """
+    if name == "simulated":
+        raise FloraError("simulated scenes are made, not read: there is nothing to check")
+    kind = dataset_class(name)
+    report = CheckReport(name, Path(root))
+    if hasattr(kind, "truth"):
+        report.notes.append(kind.truth)
+    darkness = _Darkness(getattr(kind, "classes", None))
+    split_of: dict[str, str] = {}
+    absent: dict[str, Path] = {}
+    for split, layer in _parts(name, Path(root)):
+        dataset = _open(report, split, layer | options, absent)
+        if dataset is None:
+            continue
+        label = ", ".join((split, *layer.values()))
+        for chip in dataset.manifest():
+            if split_of.setdefault(chip, split) != split:
+                report.problems.append(f"{chip} is in two splits, {split_of[chip]} and {split}")
+        for index in range(len(dataset)):
+            _check_chip(report, dataset, index, label, darkness)
+            if progress is not None:
+                progress(index + 1, len(dataset))
+    darkness.conclude(report)
+    _conclude_absent(report, absent)
+    if not report.places and not report.problems:
+        report.problems.append(f"{name}: no chip in {root}: check the folder")
+    return report
+
+
+def _parts(name: str, root: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Splits that together hold every chip once, for each label layer where there are two."""
+    kind = dataset_class(name)
+    if name == "ombria":
+        official = (root / "OmbriaS1").is_dir() or not (root / "2021").is_dir()
+        splits: tuple[str, ...] = ("train", "valid", "test") if official else ()
+        splits += ("2021",) if (root / "2021").is_dir() else ()
+        yield from ((split, {}) for split in splits)
+    elif name == "sen1floods11-weak":
+        base = root / "v1.1" if (root / "v1.1").is_dir() else root
+        weak = base / "data" / "flood_events" / "WeaklyLabeled"
+        layers = [layer for layer in kind.label_layers if (weak / layer).is_dir()]
+        for layer in layers or kind.label_layers[:1]:
+            yield from ((split, {"label": layer}) for split in ("train", "only-Bolivia"))
+    else:
+        yield from ((split, {}) for split in kind.splits)
+
+
+def _open(
+    report: CheckReport,
+    split: str,
+    options: Mapping[str, Any],
+    absent: dict[str, Path],
+    exclude: tuple[str, ...] = (),
+) -> FloodDataset | None:
+    """The dataset of a split without its incomplete chips, or None where it cannot be opened.
+
+    A file of each chip of which nothing is there goes to `absent`.
+    """
+    if exclude:
+        options = {**options, "exclude": (*options.get("exclude", ()), *exclude)}
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", FloraWarning)
+            dataset = open_dataset(report.dataset, report.root, split, **options)
+    except MissingFilesError as error:
+        for chip, paths in error.missing.items():
+            if chip in error.absent:
+                absent[chip] = paths[0]
+            else:
+                lost = ", ".join(map(str, paths))
+                report.problems.append(f"split {split!r}: {chip} is incomplete: no {lost}")
+        return _open(report, split, options, absent, tuple(error.missing))
+    except EmptySplitError as error:
+        if not exclude:
+            report.notes.append(str(error))
+    except FloraError as error:
+        if str(error) not in report.problems:
+            report.problems.append(str(error))
+    else:
+        report.notes.extend(str(warning.message) for warning in caught)
+        return dataset
+    return None
+
+
+def _conclude_absent(report: CheckReport, absent: Mapping[str, Path]) -> None:
+    """Listed chips of which nothing is there: a place may be left out, but not parts of one."""
+    present = {place for _, place in report.places}
+    for place in sorted({chip.split("_")[0] for chip in absent}):
+        paths = [path for chip, path in absent.items() if chip.split("_")[0] == place]
+        if place in present:
+            report.problems.append(
+                f"{len(paths)} chips of {place} are missing, the first is {paths[0]}"
+            )
+        else:
+            report.notes.append(f"nothing of {place} is there ({len(paths)} chips)")
+
+
+def _check_chip(
+    report: CheckReport, dataset: FloodDataset, index: int, label: str, darkness: _Darkness
+) -> None:
+    """Read a chip as training reads it, count it, and hold its stored values against physics."""
+    try:
+        sample = dataset[index]
+        beyond = list(_beyond(dataset, index))
+    except FloraError as error:
+        report.problems.append(str(error))
+        return
+    report.problems.extend(beyond)
+    key = (label, sample["meta"]["place"])
+    count = report.places.setdefault(key, PlaceCount())
+    count.chips += 1
+    count.pixels += sample["water"].numel()
+    count.water += int((sample["water"] == WATER).sum())
+    count.dry += int((sample["water"] == DRY).sum())
+    count.optical += int(sample["optical_valid"].sum())
+    darkness.add(dataset, index, sample)
+
+
+def _beyond(dataset: Any, index: int) -> Iterator[str]:
+    """A line for each layer of a chip that holds nothing, or values that no sensor gives."""
+    for layer, (bands, limits) in _LAYERS.get(dataset.name, {}).items():
+        path = dataset.path(index, layer)
+        raster = read_raster(path, bands)
+        stored = unsigned(raster.values) if limits is REFLECTANCE else raster.values
+        if limits is REFLECTANCE:
+            measured = stored > 0
+        else:
+            measured = np.isfinite(stored) & (stored != raster.nodata)
+        if not measured.any():
+            yield f"{path} holds nodata only: exclude this chip"
+            continue
+        values = stored[measured].astype(np.float64) / limits.scale
+        outside = np.count_nonzero((values < limits.low) | (values > limits.high))
+        if outside > limits.tolerated * values.size:
+            yield (
+                f"{path}: {outside} of {values.size} values lie outside {limits.low:g} to "
+                f"{limits.high:g} {limits.unit} (from {values.min():.4g} to {values.max():.4g})"
+            )
+
+
+class _Darkness:
+    """Mean of the first radar band by class: where labels fit their images, water is darkest."""
+
+    def __init__(self, classes: Mapping[int, str] | None) -> None:
+        self.classes = classes
+        self.unit = ""
+        self.total: dict[int, float] = {}
+        self.pixels: dict[int, int] = {}
+
+    def add(self, dataset: Any, index: int, sample: Sample) -> None:
+        """Count a chip, by the publisher's classes where there are more than water and dry."""
+        if self.classes is None:
+            codes = sample["water"].numpy()
+        else:
+            codes = read_raster(dataset.path(index, "Mask"), ("class",)).values[0]
+        self.unit = dataset.sar_scaling.unit
+        first = dataset.sar_scaling.restore(sample["sar"].numpy())[0]
+        valid = sample["sar_valid"].numpy()
+        for code in np.unique(codes[valid]).tolist():
+            chosen = first[valid & (codes == code)]
+            self.total[code] = self.total.get(code, 0.0) + float(chosen.sum(dtype=np.float64))
+            self.pixels[code] = self.pixels.get(code, 0) + chosen.size
+
+    def conclude(self, report: CheckReport) -> None:
+        """Note the means; a class that is as dark as water is a problem."""
+        classes = self.classes or {DRY: "dry land", WATER: "water"}
+        water = next(code for code, name in classes.items() if name in ("water", "open water"))
+        means = {
+            code: self.total[code] / self.pixels[code] for code in classes if code in self.pixels
+        }
+        if means:
+            parts = ", ".join(f"{classes[code]} {mean:.1f}" for code, mean in means.items())
+            report.notes.append(f"mean of the first radar band, {self.unit}: {parts}")
+        brighter = [
+            classes[code]
+            for code in means
+            if code != water and means[code] <= means.get(water, -np.inf)
+        ]
+        if brighter:
+            report.problems.append(
+                f"{classes[water]} is no darker in radar than {', '.join(brighter)}: labels of "
+                "other images, swapped codes, or water roughened by wind; look before training"
+            )

@@ -1,6 +1,6 @@
 """Seconds that one scene with all its layers takes on one core.
 
-Run: python benchmarks/simulate.py [--size 512] [--runs 7]
+Run: python benchmarks/simulate.py [--size 512] [--runs 7] [--record results/simulate.json]
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import argparse
 import os
 import statistics
 import time
+from pathlib import Path
 
 # One core: numpy's linear algebra would start a thread a core otherwise.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from flora.provenance import write_record
 from flora.simulate import simulate
 
 
@@ -20,6 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=512, help="side of the scene in pixels")
     parser.add_argument("--runs", type=int, default=7, help="scenes timed, each of another seed")
+    parser.add_argument("--record", type=Path, help="write the seconds as JSON to this file")
     arguments = parser.parse_args()
     simulate(0, 64)  # imports and transforms that are planned once
     wall, processor = [], []
@@ -33,6 +36,14 @@ def main() -> None:
         f"{statistics.median(wall):.2f} s wall, {statistics.median(processor):.2f} s processor, "
         f"slowest {max(wall):.2f} s wall"
     )
+    if arguments.record:
+        seconds = {
+            "wall_s": wall,
+            "processor_s": processor,
+            "median_wall_s": statistics.median(wall),
+        }
+        record = {"benchmark": "simulate", "size": arguments.size, **seconds}
+        write_record(arguments.record, record)
 
 
 if __name__ == "__main__":

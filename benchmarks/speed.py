@@ -5,14 +5,13 @@
 Inference is of one 512 x 512 px chip at 10 m, both outputs, mode `sar`; a training step is of
 2 crops of 256 px, forward, loss, backward and update. Rounds of all models are interleaved and
 each model's median is taken, so that a busy machine slows all of them alike. Peak memory is that
-of a fresh process that does nothing else.
+of a fresh process that does nothing else (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -87,7 +86,9 @@ def _peak_here(name: str, kind: Callable[[str], Callable[[], object]]) -> float:
     run = kind(name)
     run()
     run()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    # Not getrusage: its peak is inherited from the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
 
 def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -124,9 +125,9 @@ def main() -> None:
         }
         for name in names
     }
-    table = Table("model", *(key.replace("_", " ") for key in rows[UNET]))
-    for name, row in rows.items():
-        table.add_row(name, *(f"{value:,.2f}" for value in row.values()))
+    table = Table("", *names)
+    for key in rows[UNET]:
+        table.add_row(key.replace("_", " "), *(f"{rows[name][key]:,.2f}" for name in names))
     Console().print(table)
     if arguments.record:
         write_record(arguments.record, {"benchmark": "speed", "rows": rows})

@@ -1,9 +1,23 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +26,16 @@ def flora_data() -> Path:
     if "FLORA_DATA" not in os.environ:
         pytest.skip("FLORA_DATA is not set: it names the folder of real samples")
     return Path(os.environ["FLORA_DATA"])
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium or Chrome for all tests: on PATH, or named by FLORA_BROWSER."""
+    named = os.environ.get("FLORA_BROWSER")
+    found = named or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} on PATH, no FLORA_BROWSER")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=BROWSER_FLAGS)
+        yield chromium
+        chromium.close()

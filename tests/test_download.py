@@ -240,9 +240,12 @@ def test_full_disk_is_noticed_first(
 
 
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 from flora.datasets.download import Sen1Floods11Source, Transfer, download, plan_download
+# A shell that starts tests in its background hands them an ignored Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 transfer = Transfer(timeout=20)
 plan = plan_download(Sen1Floods11Source(base=sys.argv[1]), Path(sys.argv[2]), transfer)
 print("begin", flush=True)

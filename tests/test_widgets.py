@@ -1,16 +1,11 @@
 import base64
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from flora.errors import FloraError
 from flora.widgets import ThresholdSlider
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def by_hand():
@@ -77,36 +72,28 @@ def test_wrong_input_is_refused(arguments, message):
         ThresholdSlider(**given)
 
 
-def test_the_keyboard_moves_it_and_the_browser_counts_the_same():
-    named = os.environ.get("FLORA_BROWSER")
-    found = named or next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} on PATH, no FLORA_BROWSER")
+def test_the_keyboard_moves_it_and_the_browser_counts_the_same(browser):
     random = np.random.default_rng(0)
     codes = random.choice([0, 1, 255], (40, 50), p=[0.6, 0.3, 0.1])
     values = random.normal(-16.0, 3.0, (40, 50)) - 7.0 * (codes == 1)
     slider = ThresholdSlider(values, codes, start=-20.0)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": 390, "height": 900})
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        # Twice the same figure on a page: both work.
-        page.set_content(slider._repr_html_() * 2)
-        first = page.locator("output").first
-        assert f"IoU {slider.iou(-20.0):.2f}" in first.inner_text()
-        before = page.evaluate("document.querySelector('canvas').toDataURL()")
-        page.locator("input").first.focus()
-        for _ in range(3):
-            page.keyboard.press("ArrowRight")
-        assert first.inner_text().startswith("−19.25 dB")
-        assert f"IoU {slider.iou(-19.25):.2f}" in first.inner_text()
-        assert f"IoU {slider.iou(-20.0):.2f}" in page.locator("output").last.inner_text()
-        assert "IoU" in page.locator("input").first.get_attribute("aria-valuetext")
-        assert page.evaluate("document.querySelector('canvas').toDataURL()") != before
-        overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    # Twice the same figure on a page: both work.
+    page.set_content(slider._repr_html_() * 2)
+    first = page.locator("output").first
+    assert f"IoU {slider.iou(-20.0):.2f}" in first.inner_text()
+    before = page.evaluate("document.querySelector('canvas').toDataURL()")
+    page.locator("input").first.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    assert first.inner_text().startswith("−19.25 dB")
+    assert f"IoU {slider.iou(-19.25):.2f}" in first.inner_text()
+    assert f"IoU {slider.iou(-20.0):.2f}" in page.locator("output").last.inner_text()
+    assert "IoU" in page.locator("input").first.get_attribute("aria-valuetext")
+    assert page.evaluate("document.querySelector('canvas').toDataURL()") != before
+    overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    page.close()
     assert errors == []
     assert overflow <= 0

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
 from flora.datasets.base import Batch
 from flora.evaluation import Predict
 from flora.losses import FloraLoss, LossWeights
 from flora.model import check_bands
+from flora.sensors import FloatArray
 
 
 class WaterOutput(NamedTuple):
@@ -85,6 +89,43 @@ def unet_predictor(model: UNet) -> Predict:
     return lambda batch: (None, torch.sigmoid(model(batch["sar"])))
 
 
+def otsu_threshold(values: FloatArray, bins: int = 256) -> float:
+    """The threshold that maximises the variance between the values below and above it.
+
+    Otsu, IEEE Transactions on Systems, Man, and Cybernetics 9(1), 1979.
+
+    Args:
+        values: Any number of finite values.
+        bins: Bins of the histogram between the smallest and the largest value.
+    """
+    counts, edges = np.histogram(values, bins)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    gap = sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)
+    return float(edges[1:][np.argmax(below * above * gap**2)])
+
+
+def otsu_predictor(band: int, median: int = 1) -> Predict:
+    """A predictor that calls water what is darker than the chip's own Otsu threshold.
+
+    Args:
+        band: Channel of the SAR image.
+        median: Side of a median filter that is run before, in pixels; 1 for none.
+    """
+
+    def predict(batch: Batch) -> tuple[None, Tensor]:
+        water = torch.zeros_like(batch["sar"][:, :1])
+        for chip, image in enumerate(batch["sar"][:, band].cpu().numpy()):
+            smooth = median_filter(image, median)
+            threshold = otsu_threshold(smooth[batch["sar_valid"][chip].cpu().numpy()])
+            water[chip, 0] = torch.from_numpy(smooth < threshold)
+        return None, water
+
+    return predict
+
+
 class UNetTask(nn.Module):
     """Train a U-Net on the water mask alone, with FLoRA's water losses.
 
@@ -118,4 +159,5 @@ class UNetTask(nn.Module):
         return {
             "model": "unet",
             "config": {"sar_channels": self.model.sar_channels, "widths": self.model.widths},
+            "loss": asdict(self.loss.weights),
         }

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             f"cannot write {path}: {error}; choose a folder that is writable and has free space"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk may refuse this too; the error above says why
+            partial.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -146,7 +148,7 @@ def load_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise FloraError(
-            f"training state {path} cannot be read ({type(error).__name__}: {error}); delete the "
-            "run's folder to start anew"
+            f"training state {path} is damaged, or not a training state ({type(error).__name__}); "
+            "delete the run's folder to start anew"
         ) from error
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -26,12 +27,20 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; with --debug the error keeps its traceback."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                return super().invoke(ctx)
         except FloraError as error:
             if ctx.params["debug"]:
                 raise
             Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False)
             raise typer.Exit(1) from error
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the source that Python would show."""
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(f"Warning: {message}", style="yellow", markup=False)
 
 
 app = typer.Typer(
@@ -124,7 +133,7 @@ def options(
 @app.command()
 def train(
     dataset: Dataset,
-    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run continues.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one continues.")],
     root: Root = None,
     scenes: Scenes = None,
     option: Option = [],  # noqa: B006 - typer reads the default and never changes it
@@ -143,7 +152,7 @@ def train(
     batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
     crop: Annotated[int, typer.Option(min=16, help="Side of a crop, px.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
-    seed: Annotated[int, typer.Option(help="Seed of weights and crops.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and crops.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read crops.")] = 0,
     precision: Annotated[str, typer.Option(help="auto, no or bf16.")] = "auto",
     cache: Annotated[
@@ -173,10 +182,13 @@ def train(
         workers=workers,
         mixed_precision=precision,
     )
+    other = {ModelName.flora: "unet", ModelName.unet: "student"}[model]
+    if (out / other).exists():
+        raise FloraError(f"--out {out} holds a run of the other model: choose another folder")
     if model is ModelName.unet:
         result = train_unet(chips, valid, config, out, quiet=quiet)
     else:
-        teaching = replace(config, steps=teacher_steps)
+        teaching = replace(config, steps=teacher_steps) if teacher_steps else None
         shape = config_for(size, chips)
         result = train_flora(shape, chips, valid, teaching, config, out, quiet=quiet)
     weights = out / "weights.safetensors"
@@ -257,7 +269,11 @@ def map_(
         Path | None, typer.Option(help="Weights; default: those that come with the package.")
     ] = None,
     before: Annotated[
-        Path | None, typer.Option(help="Optical GeoTIFF from before the flood, as guidance.")
+        Path | None,
+        typer.Option(
+            help="Sentinel-2 Level-1C GeoTIFF from before the flood: 13 bands, or B4, B3, B2, B8; "
+            "reflectance x 10000 without the offset of baseline 04.00."
+        ),
     ] = None,
     units: Annotated[Units, typer.Option(help="Units of the backscatter.")] = Units.db,
     threshold: Annotated[
@@ -276,6 +292,11 @@ def map_(
 
     network = load_model(weights)
     sar_scaling, optical_scaling = sensor_of(weights)
+    if sar_scaling.unit != "dB":
+        raise FloraError(
+            f"--weights {weights}: trained on {sar_scaling.name} ({sar_scaling.unit}), a scene is "
+            "in dB; choose weights trained on sigma0 in dB"
+        )
     with TilesBar() as bar:
         outputs = map_scene(
             sar,
@@ -316,6 +337,8 @@ def _option(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not (name and sign):
         raise FloraError(f"--option {text!r}: expected NAME=VALUE, e.g. require_all=false")
+    if name in ("root", "split"):
+        raise FloraError(f"--option {text}: use --{name}")
     if value in ("true", "false"):
         return name, value == "true"
     values = [int(part) if part.isdecimal() else part for part in value.split(",")]

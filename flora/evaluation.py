@@ -22,8 +22,10 @@ def flora_predictor(model: Flora, mode: Mode) -> Predict:
     """A predictor that runs FLoRA in one guidance mode."""
 
     def predict(batch: Batch) -> tuple[Tensor, Tensor]:
-        output = model(batch["sar"], model.guide_from(batch, mode))
-        return output.rgb, torch.sigmoid(output.water_logits)
+        asked = batch["sar"].device
+        here = to_device(batch, next(model.parameters()).device)
+        output = model(here["sar"], model.guide_from(here, mode))
+        return output.rgb.to(asked), torch.sigmoid(output.water_logits).to(asked)
 
     return predict
 
@@ -45,7 +47,9 @@ def choose_device(name: str | None = None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise FloraError(
             f"device {name!r} cannot be used ({str(error).splitlines()[0]}): choose cpu, or a "
             "device that torch sees on this machine"
@@ -62,7 +66,7 @@ def mean_image(dataset: FloodDataset, chips: int = 256) -> Tensor:
     """
     bands = len(dataset.optical_scaling.bands)
     total, pixels = torch.zeros(bands, dtype=torch.float64), 0
-    for index in range(0, len(dataset), max(1, len(dataset) // chips)):
+    for index in range(0, len(dataset), max(1, -(-len(dataset) // chips))):
         sample = dataset[index]
         total += sample["optical"][:, sample["optical_valid"]].double().sum(dim=1)
         pixels += int(sample["optical_valid"].sum())
@@ -96,7 +100,10 @@ def evaluate(
         FloraError: If the split is empty.
     """
     if len(dataset) == 0:
-        raise FloraError(f"{dataset.name}: the split is empty, so there is nothing to evaluate")
+        raise FloraError(
+            f"{dataset.name}: the split is empty, so there is nothing to evaluate; check root and "
+            "split"
+        )
     scores = SplitScores(dataset.optical_scaling.scaling, lpips=lpips, mean_image=mean_image)
     for batch in DataLoader(dataset, batch_size=1, collate_fn=collate):
         here = to_device(batch, device or torch.device("cpu"))

@@ -99,6 +99,8 @@ class WindowCrossAttention(nn.Module):
         self.to_key_value = nn.Conv2d(guide_channels, 2 * channels, 1)
         self.project = nn.Conv2d(channels, channels, 1)
         zero_(self.project)
+        for w in self.window_sizes:
+            self.register_buffer(f"offsets_{w}", relative_positions(w), persistent=False)
         self.position_bias = nn.ParameterList(
             nn.Parameter(torch.zeros(self.heads_per_window, (2 * w - 1) ** 2))
             for w in self.window_sizes
@@ -128,14 +130,19 @@ class WindowCrossAttention(nn.Module):
         q, k, v = (
             window_partition(F.pad(x, pad), window, self.heads_per_window) for x in (q, k, v)
         )
-        mask = bias[:, relative_positions(window).to(bias.device)]  # (heads, w * w, w * w)
+        mask = bias[:, self.get_buffer(f"offsets_{window}")]  # (heads, w * w, w * w)
         if any(pad):
             inside = F.pad(q.new_ones(1, 1, height, width), pad)
             outside = window_partition(inside, window, 1)[..., 0] == 0  # (1, windows, 1, w * w)
             mask = mask + torch.zeros_like(outside, dtype=mask.dtype).masked_fill(
                 outside, float("-inf")
             ).unsqueeze(-2)
+        batch, windows = q.shape[:2]
+        # The fast kernels take four axes: images and windows become one.
+        q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (B * windows, heads, w * w, D)
+        mask = mask.expand(batch, windows, *mask.shape[-3:]).flatten(0, 1)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
+        attended = attended.view(batch, windows, *attended.shape[1:])
         padded = (height + pad[2] + pad[3], width + pad[0] + pad[1])
         merged = window_merge(attended, window, *padded)
         return merged[..., pad[2] : pad[2] + height, pad[0] : pad[0] + width]

@@ -32,7 +32,7 @@ class FloraConfig:
         attention_levels: Levels (0 is the finest) whose fusion attends; the others project.
         window_sizes: Sides of the attention windows, in pixels of the level.
         heads: Attention heads of a level, shared out among the window sizes.
-        attention_depth: Attention blocks of a level; every other one is shifted.
+        attention_depth: Attention blocks of a level; every other one, from the second, is shifted.
         encoder_depth: Convolutions of a level of the SAR encoder.
         decoder_depth: Convolutions of a level of each decoder.
     """
@@ -48,6 +48,21 @@ class FloraConfig:
     attention_depth: int = 2
     encoder_depth: int = 2
     decoder_depth: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or any(width < 8 or width % 8 for width in self.widths):
+            raise FloraError(f"widths {self.widths}: expected two or more multiples of 8")
+        if self.stem_stride not in (1, 2):
+            raise FloraError(f"stem_stride {self.stem_stride}: expected 1 or 2")
+        if not set(self.attention_levels) <= set(range(len(self.widths))):
+            raise FloraError(
+                f"attention_levels {self.attention_levels}: expected levels 0 (the finest) to "
+                f"{len(self.widths) - 1}"
+            )
+        channels = (self.sar_channels, self.optical_channels, self.index_channels)
+        depths = (self.attention_depth, self.encoder_depth, self.decoder_depth, self.heads)
+        if min(*channels, *depths, *self.window_sizes, 1) < 1:
+            raise FloraError(f"{self}: expected numbers of 1 or more")
 
     @property
     def stride(self) -> int:
@@ -275,7 +290,16 @@ class Flora(nn.Module):
             optical: (B, C_o, H, W) in [0, 1].
             index: (B, 1, H, W) in [-1, 1].
             valid: (B, H, W) bool, false in cloud and nodata.
+
+        Raises:
+            FloraError: If the bands are not those of the model.
         """
+        expected = (self.config.optical_channels, self.config.index_channels)
+        if (optical.shape[1], index.shape[1]) != expected:
+            raise FloraError(
+                f"optical of shape {tuple(optical.shape)} and index of shape {tuple(index.shape)}: "
+                f"this model's teacher sees {expected[0]} optical bands and {expected[1]} index"
+            )
         optical, index = self._pad(optical), self._pad(index)
         unseen = 1 - self._pad(valid.unsqueeze(1).to(optical.dtype))
         features = self.teacher(optical, index, unseen.squeeze(1) == 0)
@@ -292,10 +316,12 @@ class Flora(nn.Module):
             guide: Optical guidance from `guide`, or None for SAR alone.
 
         Raises:
-            FloraError: If the SAR image has another number of bands than the model.
+            FloraError: If the SAR image has another number of bands than the model, or the guide
+                is of another size.
         """
         check_bands(sar, self.config.sar_channels)
         height, width = sar.shape[-2:]
+        self._check_guide(sar, guide)
         student = self.sar_encoder(self._pad(sar))
         prior = self.prior(student)
         guidance = prior
@@ -329,9 +355,21 @@ class Flora(nn.Module):
 
     def decode(self, pyramid: list[Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
         """Optical image (B, C_o, height, width) in (0, 1) and water logits of a pyramid."""
-        rgb = torch.sigmoid(self.optical_decoder(pyramid))
-        water_logits = self.water_decoder(pyramid)
+        # In float32 under autocast too: the losses and scores that follow are.
+        rgb = torch.sigmoid(self.optical_decoder(pyramid).float())
+        water_logits = self.water_decoder(pyramid).float()
         return rgb[..., :height, :width], water_logits[..., :height, :width]
+
+    def _check_guide(self, sar: Tensor, guide: Guide | None) -> None:
+        if guide is None:
+            return
+        sides = [-(-side // self.config.stride) for side in sar.shape[-2:]]
+        seen = guide.features[-1]
+        if [seen.shape[0], *seen.shape[-2:]] != [sar.shape[0], *sides]:
+            raise FloraError(
+                f"guide of another image than sar of shape {tuple(sar.shape)}: make it from an "
+                "optical image on the same pixels"
+            )
 
     def _pad(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]

@@ -64,6 +64,9 @@ def _commit() -> str | None:
         return None
     if head.returncode:
         return None
+    top = subprocess.run([*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+    if Path(top.stdout.strip()).resolve() != source:
+        return None  # installed inside somebody else's repository
     changed = subprocess.run(
         [*git, "status", "--porcelain", "--", "flora", "benchmarks"], capture_output=True, text=True
     )

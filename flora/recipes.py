@@ -29,7 +29,7 @@ def train_flora(
     config: FloraConfig,
     dataset: FloodDataset,
     valid: FloodDataset | None,
-    teaching: TrainingConfig,
+    teaching: TrainingConfig | None,
     training: TrainingConfig,
     folder: Path,
     loss: LossWeights | None = None,
@@ -42,7 +42,7 @@ def train_flora(
         config: The model's shape.
         dataset: Chips to train on.
         valid: Chips that choose the best weights, or None.
-        teaching: Length and schedule of the teacher; 0 steps leave it at its random start.
+        teaching: Length and schedule of the teacher; None leaves it at its random start.
         training: Length and schedule of the student.
         folder: Where the runs `teacher` and `student` go.
         loss: Weights of the loss terms.
@@ -51,7 +51,7 @@ def train_flora(
     """
     torch.manual_seed(training.seed)
     model = Flora(config)
-    if teaching.steps:
+    if teaching is not None:
         taught = fit(TeacherTask(model, loss), dataset, teaching, folder / "teacher", quiet=quiet)
         load_weights(model, taught.last)
     return fit(StudentTask(model, loss, mix), dataset, training, folder / "student", valid, quiet)

@@ -50,7 +50,7 @@ class TeacherTask(nn.Module):
     def __init__(self, model: Flora, loss: LossWeights | None = None) -> None:
         super().__init__()
         self.model = model
-        self.loss = FloraLoss(loss or LossWeights())
+        self.loss = FloraLoss(loss)
         model.requires_grad_(False)
         for part in (model.teacher, model.optical_decoder, model.water_decoder):
             part.requires_grad_(True)
@@ -76,7 +76,12 @@ class TeacherTask(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """See `Task`."""
-        return {"model": "flora", "config": self.model.config.to_dict(), "task": "teacher"}
+        return {
+            "model": "flora",
+            "config": self.model.config.to_dict(),
+            "task": "teacher",
+            "loss": asdict(self.loss.weights),
+        }
 
     def _output(self, batch: Batch) -> FloraOutput:
         guide = self.model.guide(batch["optical"], batch["index"], batch["optical_valid"])
@@ -91,15 +96,19 @@ class StudentTask(nn.Module):
         model: The model, its teacher pre-trained by `TeacherTask`.
         loss: Weights of the loss terms.
         mix: Shares of the guidance modes.
+        perceptual: A module from `flora.metrics.load_lpips`; needed if `loss` gives it a weight.
     """
 
     def __init__(
-        self, model: Flora, loss: LossWeights | None = None, mix: GuidanceMix | None = None
+        self,
+        model: Flora,
+        loss: LossWeights | None = None,
+        mix: GuidanceMix | None = None,
+        perceptual: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.loss_weights = loss or LossWeights()
-        self.loss = FloraLoss(self.loss_weights)
+        self.loss = FloraLoss(loss, perceptual=perceptual)
         self.mix = mix or GuidanceMix()
         model.requires_grad_(True)
         model.teacher.requires_grad_(False)
@@ -128,14 +137,14 @@ class StudentTask(nn.Module):
             "model": "flora",
             "config": self.model.config.to_dict(),
             "task": "student",
-            "loss": asdict(self.loss_weights),
+            "loss": asdict(self.loss.weights),
             "mix": asdict(self.mix),
         }
 
     def _mixed(self, seen: Guide, batch: Batch) -> Guide:
         """Draw a mode for each sample and assemble its guide."""
         count = batch["sar"].shape[0]
-        shares = torch.tensor([self.mix.sar, self.mix.before, self.mix.oracle])
+        shares = torch.tensor([self.mix.sar, self.mix.before, self.mix.oracle], dtype=torch.float)
         # Drawn on the CPU, whose random state is saved with the run.
         modes = torch.multinomial(shares, count, replacement=True).to(batch["sar"].device)
         guide = seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
@@ -39,7 +41,10 @@ class TrainingConfig:
         checkpoint_every: Steps between two saved states.
         validate_every: Steps between two validations; the last step is always validated.
         workers: Processes that read crops; 0 reads in the training process.
-        mixed_precision: "bf16", "no", or "auto": bf16 on a GPU that has it, else "no".
+        mixed_precision: "bf16", "no", or "auto": bf16 on a GPU that computes in it, else "no".
+
+    Raises:
+        FloraError: If a number is out of range.
     """
 
     steps: int = 1500
@@ -54,6 +59,19 @@ class TrainingConfig:
     validate_every: int = 250
     workers: int = 0
     mixed_precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "batch", "crop", "checkpoint_every", "validate_every")
+        least = dict.fromkeys(counts, 1) | {"seed": 0, "workers": 0, "weight_decay": 0}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise FloraError(f"{name} {getattr(self, name)}: expected {smallest} or more")
+        for name in ("learning_rate", "gradient_clip"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise FloraError(f"{name} {value}: expected a finite number above 0")
+        if not 0 <= self.warmup <= 1:
+            raise FloraError(f"warmup {self.warmup}: expected a share of the steps, 0 to 1")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step counted from 0."""
@@ -123,6 +141,7 @@ def fit(
 
     A run that was killed and is started again ends with the weights it would have had: crops
     depend on seed and step alone, and the saved state holds weights, optimiser and random state.
+    On a CPU that is so bit for bit; a GPU may add in another order.
 
     Args:
         task: A module that satisfies `Task`.
@@ -137,6 +156,10 @@ def fit(
             the crop does not fit, or the disk refuses.
     """
     make_folder(folder)
+    if valid is not None and len(valid) == 0:
+        raise FloraError(f"{valid.name}: the validation split is empty; leave it out or choose one")
+    # Without this, a second call in one session could not choose another precision.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=_precision(config.mixed_precision))
     set_seed(config.seed)
     model: nn.Module = task
@@ -145,7 +168,7 @@ def fit(
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
     )
-    settings = _settings(model, dataset, config, accelerator.num_processes)
+    settings = _settings(model, dataset, valid, config, accelerator.num_processes)
     state_path = folder / "state.pt"
     progress = _Progress()
     if state_path.exists():
@@ -170,7 +193,12 @@ def fit(
                     f"(now {config.learning_rate}); {folder} keeps the state of the last checkpoint"
                 )
             accelerator.backward(total)
-            accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            norm = accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+                raise FloraError(
+                    f"the gradient is not finite at step {step}: lower the learning rate "
+                    f"(now {config.learning_rate}); {folder} keeps the state of the last checkpoint"
+                )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -212,19 +240,33 @@ def _precision(choice: str) -> str:
         raise FloraError(f"mixed_precision {choice!r}: expected one of {', '.join(choices)}")
     if choice != "auto":
         return choice
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    # From compute capability 8 on; older cards emulate bf16, more slowly than float32.
+    capable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    return "bf16" if capable else "no"
 
 
 def _settings(
-    task: nn.Module, dataset: FloodDataset, config: TrainingConfig, processes: int
+    task: nn.Module,
+    dataset: FloodDataset,
+    valid: FloodDataset | None,
+    config: TrainingConfig,
+    processes: int,
 ) -> dict[str, Any]:
     """What must be the same for a run to be continued."""
-    return {
+    start = hashlib.sha256()
+    for name, tensor in task.state_dict().items():
+        start.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    settings = {
         "config": asdict(config),
-        "model": json.loads(json.dumps(task.describe())),  # type: ignore[operator]
+        "model": task.describe(),  # type: ignore[operator]
         "data": dataset.manifest_hash(),
+        "validation": None if valid is None else valid.manifest_hash(),
+        "sensors": [asdict(dataset.sar_scaling), asdict(dataset.optical_scaling)],
+        "starting weights": start.hexdigest(),
         "processes": processes,
     }
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
 
 
 def _metadata(task: nn.Module, dataset: FloodDataset, config: TrainingConfig) -> dict[str, Any]:
@@ -262,6 +304,11 @@ def _validate(task: nn.Module, valid: FloodDataset, accelerator: Accelerator) ->
     task.eval()
     with accelerator.autocast():
         scores = evaluate(task.predictor(), valid, accelerator.device)  # type: ignore[operator]
+    if "miou" not in scores["all"]:
+        raise FloraError(
+            f"{valid.name}: no two-class mIoU on the validation chips, where only one class is "
+            "labelled and predicted; choose a split with both water and land, or validate on none"
+        )
     return float(scores["all"]["miou"])
 
 
@@ -293,10 +340,12 @@ def _restore(
     folder: Path,
 ) -> _Progress:
     if state["settings"] != settings:
-        differing = [key for key in settings if state["settings"].get(key) != settings[key]]
+        differing = [
+            _difference(key, state["settings"].get(key), settings[key]) for key in settings
+        ]
         raise FloraError(
-            f"{folder} holds a run with another {', '.join(differing)}: choose another folder, or "
-            "delete this one to start anew"
+            f"{folder} holds a run with another {', '.join(d for d in differing if d)}: choose "
+            "another folder, or delete this one to start anew"
         )
     task.load_state_dict(state["task"])
     optimizer.load_state_dict(state["optimizer"])
@@ -305,10 +354,20 @@ def _restore(
     return _Progress(state["step"], state["best_score"], rows)
 
 
+def _difference(name: str, then: Any, now: Any) -> str | None:
+    """What differs between the settings of two runs, None if nothing does."""
+    if then == now:
+        return None
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = [key for key in now if then.get(key) != now[key]]
+        return f"{name} ({', '.join(f'{key} {then.get(key)}, now {now[key]}' for key in keys)})"
+    return name
+
+
 def _bar(hidden: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[terms]}"),

@@ -30,7 +30,10 @@ def load_model(path: Path | None = None) -> Flora:
     """
     model = load_any(path or shipped_weights())
     if not isinstance(model, Flora):
-        raise FloraError(f"weights {path}: of a {type(model).__name__}, expected those of FLoRA")
+        raise FloraError(
+            f"weights {path}: of a {type(model).__name__}, expected those of FLoRA; choose a file "
+            "that `flora train` wrote without --model"
+        )
     return model
 
 
@@ -42,6 +45,11 @@ def load_any(path: Path) -> Flora | UNet:
     """
     metadata = read_metadata(path)
     model: Flora | UNet
+    if metadata.get("task") == "teacher":
+        raise FloraError(
+            f"weights {path}: of a pre-trained teacher, whose SAR branch is untrained; take the "
+            "run's weights.safetensors, or student/best.safetensors"
+        )
     if metadata["model"] == "flora":
         model = Flora(FloraConfig.from_dict(metadata["config"]))
     elif metadata["model"] == "unet":
@@ -99,7 +107,7 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_sensor(path: Path, dataset: FloodDataset) -> dict[str, Any]:
-    """Refuse weights that were trained on another SAR product than a dataset's.
+    """Refuse weights that were trained on other products than a dataset's.
 
     Returns:
         The metadata of the weights.
@@ -107,12 +115,12 @@ def check_sensor(path: Path, dataset: FloodDataset) -> dict[str, Any]:
     Raises:
         FloraError: If bands or scaling differ.
     """
-    metadata = read_metadata(path)
-    trained, here = metadata["sar_scaling"], dataset.sar_scaling
-    if (trained["name"], trained["bands"]) != (here.name, list(here.bands)):
-        raise FloraError(
-            f"weights {path} were trained on {trained['name']} {'/'.join(trained['bands'])}, "
-            f"{dataset.name} has {here.name} {'/'.join(here.bands)}: train on this dataset, or "
-            "choose weights of its sensor"
-        )
-    return metadata
+    sar, optical = sensor_of(path)
+    for then, now in ((sar, dataset.sar_scaling), (optical, dataset.optical_scaling)):
+        if then != now:
+            raise FloraError(
+                f"weights {path} were trained on {then.name} {'/'.join(then.bands)}, "
+                f"{dataset.name} has {now.name} {'/'.join(now.bands)}, or scales it otherwise: "
+                "train on this dataset, or choose weights of its sensor"
+            )
+    return read_metadata(path)

@@ -20,6 +20,10 @@ BROWSER_FLAGS = [
 ]
 
 
+# Tests compare numbers that a CPU computed, on machines with a GPU too.
+os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
 @pytest.fixture(scope="session")
 def flora_data() -> Path:
     """The folder of real samples, each in its publisher's layout."""

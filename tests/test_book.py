@@ -162,7 +162,8 @@ def visit(page: Page, address: str, path: str) -> list[str]:
             problems.append(f"status {response.status}: {response.url}")
 
     def on_failed(request) -> None:
-        if own(request.url):
+        # The browser itself drops what is under way, a favicon say, when the walk goes on.
+        if own(request.url) and request.failure != "net::ERR_ABORTED":
             problems.append(f"failed: {request.url} {request.failure}")
 
     listeners = {

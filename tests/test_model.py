@@ -99,10 +99,11 @@ def test_what_lies_under_cloud_does_not_reach_the_output(trained: Flora, batch: 
     valid[:, :32] = False
     noisy = batch["optical"].clone()
     noisy[:, :, :32] = torch.rand_like(noisy[:, :, :32])
-    for optical in (noisy,):
-        a = trained(batch["sar"], trained.guide(batch["optical"], batch["index"], valid))
-        b = trained(batch["sar"], trained.guide(optical, batch["index"], valid))
-        assert torch.equal(a.rgb, b.rgb)
+    other = batch["index"].clone()
+    other[:, :, :32] = 1 - other[:, :, :32]
+    a = trained(batch["sar"], trained.guide(batch["optical"], batch["index"], valid))
+    b = trained(batch["sar"], trained.guide(noisy, other, valid))
+    assert torch.equal(a.rgb, b.rgb)
     clear = torch.ones_like(valid)
     seen = trained(batch["sar"], trained.guide(noisy, batch["index"], clear))
     assert not torch.allclose(a.rgb, seen.rgb)
@@ -161,6 +162,43 @@ def test_guidance_mix_follows_its_shares(batch: Batch) -> None:
     assert 0.4 < guided.float().mean() < 0.6
     with pytest.raises(FloraError, match="shares of 0 or more"):
         GuidanceMix(sar=-1.0)
+
+
+def test_each_share_is_guided_by_its_own_image(batch: Batch) -> None:
+    model = Flora(SMALLEST)
+    seen = model.guide_from(batch, "oracle")
+    before = model.guide_from(batch, "before")
+    assert seen is not None and before is not None
+    assert not torch.equal(seen.features[0], before.features[0])
+    for mix, expected in ((GuidanceMix(0, 1, 0), before), (GuidanceMix(0, 0, 1), seen)):
+        mixed = StudentTask(model, mix=mix)._mixed(seen, batch)
+        for ours, theirs in zip(
+            mixed.features + mixed.valid, [*expected.features, *expected.valid], strict=True
+        ):
+            assert torch.equal(ours, theirs)
+    alone = StudentTask(model, mix=GuidanceMix(1, 0, 0))._mixed(seen, batch)
+    assert not any(valid.any() for valid in alone.valid)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"widths": (12, 20)}, {"heads": 0}, {"attention_levels": (9,)}, {"stem_stride": 4}],
+)
+def test_impossible_shapes_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(FloraError, match="expected"):
+        dataclasses.replace(SMALLEST, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_guide_of_another_image_is_refused(batch: Batch) -> None:
+    model = Flora(SMALLEST)
+    small = model.guide(
+        batch["optical"][..., :32, :32], batch["index"][..., :32, :32],
+        batch["optical_valid"][..., :32, :32],
+    )  # fmt: skip
+    with pytest.raises(FloraError, match="guide of another image"):
+        model(batch["sar"], small)
+    with pytest.raises(FloraError, match="teacher sees 3 optical bands"):
+        model.guide(batch["optical"][:, :2], batch["index"], batch["optical_valid"])
 
 
 @pytest.mark.parametrize("size", ["tiny", "small"])

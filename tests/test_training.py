@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from flora.baselines import UNet, UNetTask
-from flora.datasets.base import InMemory
+from flora.checkpoints import load_state
+from flora.datasets.base import InMemory, Sample
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
+from flora.losses import LossWeights
 from flora.model import Flora, FloraConfig
 from flora.tasks import StudentTask, TeacherTask
 from flora.training import TrainingConfig, fit, read_log
@@ -101,17 +103,24 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, errors
 
 
+def saved_step(folder: Path) -> int:
+    path = folder / "state.pt"
+    return int(load_state(path)["step"]) if path.exists() else 0
+
+
 def test_a_killed_run_ends_with_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start_run(whole))
-    # Killed at whatever moment each delay falls on, from before the first checkpoint on.
-    for delay in (0.3, 0.8, 1.3):
+    # Killed as soon as a further state is seen on disk: somewhere in the steps after it.
+    reached = [0]
+    for _ in range(2):
         process = start_run(killed)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(delay)
+        while saved_step(killed) == reached[-1] and process.poll() is None:
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        reached.append(saved_step(killed))
+    assert 0 < reached[1] < SHORT.steps
     finish(start_run(killed))
     for name in ("last", "best"):
         a = load_file(whole / f"{name}.safetensors")
@@ -159,6 +168,14 @@ def test_a_folder_with_another_run_is_refused(data: InMemory, tmp_path: Path) ->
         fit(student(), data, replace(SHORT, learning_rate=1e-4), tmp_path, quiet=True)
     with pytest.raises(FloraError, match="another data"):
         fit(student(), Simulated("train", count=2, size=64), SHORT, tmp_path, quiet=True)
+    with pytest.raises(FloraError, match="another validation"):
+        fit(student(), data, SHORT, tmp_path, valid=data, quiet=True)
+    other = StudentTask(student().model, LossWeights(dice=5.0))
+    with pytest.raises(FloraError, match="another model"):
+        fit(other, data, SHORT, tmp_path, quiet=True)
+    torch.manual_seed(9)
+    with pytest.raises(FloraError, match="another starting weights"):
+        fit(StudentTask(Flora(SHAPE)), data, SHORT, tmp_path, quiet=True)
 
 
 def test_a_finished_run_is_not_trained_again(data: InMemory, tmp_path: Path) -> None:
@@ -185,14 +202,12 @@ def test_weights_of_another_size_are_refused(data: InMemory, tmp_path: Path) -> 
 
 
 def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
-    from flora.checkpoints import load_state
-
     class Harmful:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'executed'}",)
 
     torch.save({"step": Harmful()}, tmp_path / "state.pt")
-    with pytest.raises(FloraError, match="cannot be read"):
+    with pytest.raises(FloraError, match="is damaged, or not a training state"):
         load_state(tmp_path / "state.pt")
     assert not (tmp_path / "executed").exists()
 
@@ -204,6 +219,46 @@ def test_divergence_stops_with_an_error(data: InMemory, tmp_path: Path) -> None:
     with pytest.raises(FloraError, match="at step 0: lower the learning rate"):
         fit(task, data, SHORT, tmp_path, quiet=True)
     assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
+    data: InMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = student()
+    weight = task.model.water_decoder.head[0].weight
+    weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(FloraError, match="gradient is not finite at step 0"):
+        fit(task, data, SHORT, tmp_path, quiet=True)
+    assert weight.isfinite().all() and not (tmp_path / "last.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0}, {"batch": 0}, {"seed": -1}, {"checkpoint_every": 0},
+        {"learning_rate": -1.0}, {"learning_rate": float("nan")}, {"warmup": 2.0},
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(FloraError, match=f"{next(iter(wrong))} .*expected"):
+        replace(SHORT, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_validation_split_of_one_class_is_refused(data: InMemory, tmp_path: Path) -> None:
+    class Unlabelled(InMemory):
+        def read(self, index: int, window: object = None) -> Sample:
+            sample = Sample(**self.dataset.read(index))
+            sample["water"] = torch.full_like(sample["water"], 255)
+            return sample
+
+    with pytest.raises(FloraError, match="no two-class mIoU"):
+        fit(student(), data, SHORT, tmp_path, valid=Unlabelled(data.dataset), quiet=True)
+
+
+def test_a_teacher_is_no_model_to_deploy(data: InMemory, tmp_path: Path) -> None:
+    result = fit(TeacherTask(student().model), data, SHORT, tmp_path, quiet=True)
+    with pytest.raises(FloraError, match="pre-trained teacher"):
+        load_model(result.last)
 
 
 def test_crop_larger_than_the_chip_is_refused(data: InMemory, tmp_path: Path) -> None:
@@ -243,23 +298,50 @@ def test_a_full_disk_leaves_the_state_before(
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+SHARE = """
+import json, os, sys
+from pathlib import Path
+from accelerate import Accelerator
+from flora.datasets.simulated import Simulated
+from flora.training import TrainingConfig, _loader
+config = TrainingConfig(steps=2, batch=2, crop=32)
+loader = _loader(Simulated("train", count=8, size=64), config, 0, Accelerator())
+ids = [meta["id"] for batch in loader for meta in batch["meta"]]
+Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(ids))
+"""
+
+
+def two_processes(script: Path, argument: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [*command, "--standalone", str(script), str(argument)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_two_processes_see_different_crops(tmp_path: Path) -> None:
+    script = tmp_path / "share.py"
+    script.write_text(SHARE)
+    two_processes(script, tmp_path)
+    first, second = (json.loads((tmp_path / rank).read_text()) for rank in "01")
+    # Two steps of two crops for each of two processes are one epoch of the eight scenes.
+    assert len(first) == len(second) == 4
+    assert set(first) | set(second) == set(Simulated("train", count=8, size=64).manifest())
+
+
 def test_two_processes_share_one_training(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(RUN.format(tests=str(Path(__file__).parent)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     for _ in range(2):  # the second call finds a finished run of two processes
-        result = subprocess.run(
-            [*command, "--standalone", str(script), str(tmp_path / "run")],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=300,
-        )
-        assert result.returncode == 0, result.stderr
+        two_processes(script, tmp_path / "run")
     assert [row["step"] for row in read_log(tmp_path / "run")] == list(range(1, 13))
+    data = InMemory(Simulated("train", count=3, size=64))
     with pytest.raises(FloraError, match="another processes"):
-        fit(student(), InMemory(Simulated("train", count=3, size=64)), SHORT, tmp_path / "run")
+        fit(student(), data, SHORT, tmp_path / "run", valid=data)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

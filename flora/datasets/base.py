@@ -124,14 +124,18 @@ class FloodDataset(Dataset[Sample], ABC):
 
 
 class InMemory(FloodDataset):
-    """A dataset that keeps each chip after its first reading.
+    """A dataset that keeps each chip after its first reading, while there is room.
+
+    Do not change a sample in place: the next reader gets the same tensors.
 
     Args:
         dataset: What to read from.
+        budget: Bytes to keep at most; chips beyond it are read anew each time.
     """
 
-    def __init__(self, dataset: FloodDataset) -> None:
+    def __init__(self, dataset: FloodDataset, budget: int = 6_000_000_000) -> None:
         self.dataset = dataset
+        self._room = budget
         self.name = dataset.name  # type: ignore[misc]
         self.splits = dataset.splits  # type: ignore[misc]
         self.citation = dataset.citation  # type: ignore[misc]
@@ -153,7 +157,11 @@ class InMemory(FloodDataset):
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See `FloodDataset.read`."""
         if index not in self._kept:
-            self._kept[index] = self.dataset.read(index)
+            if self._room <= 0:
+                return self.dataset.read(index, window)
+            sample = self.dataset.read(index)
+            self._kept[index] = sample
+            self._room -= sum(v.nbytes for v in sample.values() if isinstance(v, Tensor))
         sample = self._kept[index]
         return sample if window is None else crop_sample(sample, window)
 
@@ -177,7 +185,10 @@ class RandomCrops(Dataset[Sample]):
 
     def __init__(self, dataset: FloodDataset, crop: int, count: int, seed: int) -> None:
         if len(dataset) == 0:
-            raise FloraError(f"{dataset.name}: the split is empty, so there is nothing to train on")
+            raise FloraError(
+                f"{dataset.name}: the split is empty, so there is nothing to train on; check root "
+                "and split"
+            )
         for index in range(len(dataset)):
             if min(dataset.shape(index)) < crop:
                 raise FloraError(

@@ -1,0 +1,37 @@
+import numpy as np
+import torch
+
+from flora.baselines import UNet, otsu_predictor, otsu_threshold
+from flora.datasets.base import collate
+from flora.datasets.simulated import Simulated
+from flora.evaluation import evaluate
+from flora.model import parameter_count
+
+
+def test_otsu_parts_two_heaps() -> None:
+    values = np.array([0.0, 0.0, 1.0, 9.0, 10.0, 10.0], dtype=np.float32)
+    assert 1.0 < otsu_threshold(values) < 9.0
+
+
+def test_otsu_follows_the_gain_of_a_chip() -> None:
+    values = np.random.default_rng(0).normal([[-25.0], [-12.0]], 2.0, (2, 5000))
+    first, second = otsu_threshold(values), otsu_threshold(2 * values + 30)
+    assert -21 < first < -16
+    assert abs(second - (2 * first + 30)) < 1e-6
+
+
+def test_otsu_finds_simulated_water_and_a_filter_helps_against_speckle() -> None:
+    chips = Simulated("test", count=2, size=128, seed=3)
+    plain = evaluate(otsu_predictor(1), chips)["all"]
+    smooth = evaluate(otsu_predictor(1, median=5), chips)["all"]
+    assert smooth["accuracy"] > plain["accuracy"] > 0.5
+
+
+def test_unet_maps_any_size_and_has_its_documented_size() -> None:
+    model = UNet(2).eval()
+    assert 0.48e6 < parameter_count(model) < 0.50e6
+    with torch.inference_mode():
+        for shape in ((1, 1), (7, 31), (64, 33)):
+            assert model(torch.randn(1, 2, *shape)).shape == (1, 1, *shape)
+    batch = collate([Simulated("test", count=1, size=64)[0]])
+    assert model(batch["sar"]).isfinite().all()

@@ -356,7 +356,8 @@ class TilesBar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:  # stopping writes a line even where nothing was shown
+            self._bar.stop()
 
     def show(self, done: int, total: int) -> None:
         """Show `done` of `total` tiles."""

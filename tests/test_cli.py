@@ -28,7 +28,7 @@ def refused(*arguments: object) -> str:
     """Run a command that must be refused in one line, without a traceback; that line."""
     result = RUNNER.invoke(app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 1, result.output
-    lines = result.stderr.strip().splitlines()
+    lines = result.stderr.splitlines()
     assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
     return lines[0]
 

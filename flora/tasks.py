@@ -66,7 +66,7 @@ class TeacherTask(nn.Module):
         return self.model
 
     def predictor(self) -> Predict:
-        """The teacher's own prediction: an upper bound, it sees the optical image."""
+        """The teacher's own prediction: no result, for it sees the optical image."""
 
         def predict(batch: Batch) -> tuple[Tensor, Tensor]:
             output = self._output(batch)

@@ -15,6 +15,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from flora.cli_data import check, download_app
+from flora.cli_experiment import experiment
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ app = typer.Typer(
 )
 app.add_typer(download_app, name="download")
 app.command()(check)
+app.command()(experiment)
 
 
 class DatasetName(StrEnum):
@@ -63,6 +65,7 @@ class DatasetName(StrEnum):
     sen12ms = "sen12ms"
     deepflood = "deepflood"
     ombria = "ombria"
+    sih1733 = "sih1733"
 
 
 class Size(StrEnum):

@@ -243,7 +243,8 @@ class FusionBlock(nn.Module):
         f = s + gate(s, g) * m
 
     Every branch starts at zero, so at initialisation f equals s. Where attention would cost more
-    than it gives (fine strides), a 1 x 1 projection of s takes its place.
+    than it gives (fine strides), a 1 x 1 projection of s takes its place. Without FiLM m is a,
+    without a gate f is s + m: the ablations.
 
     Args:
         channels: Channels of the SAR features s and of the fused features f.
@@ -251,6 +252,8 @@ class FusionBlock(nn.Module):
         heads: Heads of the attention.
         window_sizes: Window sides of the attention; empty for a level without attention.
         depth: Number of attention blocks; every other one is shifted.
+        film: Whether the update is modulated.
+        gated: Whether the update passes a gate.
     """
 
     def __init__(
@@ -260,6 +263,8 @@ class FusionBlock(nn.Module):
         heads: int,
         window_sizes: Sequence[int],
         depth: int = 2,
+        film: bool = True,
+        gated: bool = True,
     ) -> None:
         super().__init__()
         self.attention = nn.ModuleList(
@@ -270,8 +275,8 @@ class FusionBlock(nn.Module):
         if not window_sizes:
             self.projection = nn.Conv2d(channels, channels, 1, bias=False)
             zero_(self.projection)
-        self.film = FiLM(channels, guide_channels)
-        self.residual = GatedResidual(channels, guide_channels)
+        self.film = FiLM(channels, guide_channels) if film else None
+        self.residual = GatedResidual(channels, guide_channels) if gated else None
 
     def attend(self, s: Tensor, guide: Tensor) -> Tensor:
         """What attention (or the projection) takes from the guidance, (B, C, H, W)."""
@@ -284,6 +289,10 @@ class FusionBlock(nn.Module):
 
     def forward(self, s: Tensor, guide: Tensor) -> Tensor:
         """Fuse s (B, C, H, W) with guide (B, C_g, H, W) into f (B, C, H, W)."""
-        update = self.film(self.attend(s, guide), guide)
+        update = self.attend(s, guide)
+        if self.film is not None:
+            update = self.film(update, guide)
+        if self.residual is None:
+            return s + update
         fused: Tensor = self.residual(s, guide, update)
         return fused

@@ -35,6 +35,10 @@ class FloraConfig:
         attention_depth: Attention blocks of a level; every other one, from the second, is shifted.
         encoder_depth: Convolutions of a level of the SAR encoder.
         decoder_depth: Convolutions of a level of each decoder.
+        film: Whether FiLM modulates what attention brings.
+        gated: Whether a gate decides how much of it is added.
+        detach_water: Whether the water decoder's loss stops at the fused features, as in the
+            paper's released code; water then shapes no feature.
     """
 
     sar_channels: int = 2
@@ -48,6 +52,9 @@ class FloraConfig:
     attention_depth: int = 2
     encoder_depth: int = 2
     decoder_depth: int = 1
+    film: bool = True
+    gated: bool = True
+    detach_water: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or any(width < 8 or width % 8 for width in self.widths):
@@ -275,6 +282,8 @@ class Flora(nn.Module):
                 config.heads,
                 config.window_sizes if level in config.attention_levels else (),
                 config.attention_depth,
+                config.film,
+                config.gated,
             )
             for level, width in enumerate(widths)
         )
@@ -357,6 +366,8 @@ class Flora(nn.Module):
         """Optical image (B, C_o, height, width) in (0, 1) and water logits of a pyramid."""
         # In float32 under autocast too: the losses and scores that follow are.
         rgb = torch.sigmoid(self.optical_decoder(pyramid).float())
+        if self.config.detach_water:
+            pyramid = [level.detach() for level in pyramid]
         water_logits = self.water_decoder(pyramid).float()
         return rgb[..., :height, :width], water_logits[..., :height, :width]
 

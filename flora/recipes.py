@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from flora.augmentation import RadiometricJitter
 from flora.baselines import UNet, UNetTask
 from flora.checkpoints import load_weights
 from flora.datasets.base import FloodDataset
@@ -35,6 +36,7 @@ def train_flora(
     loss: LossWeights | None = None,
     mix: GuidanceMix | None = None,
     quiet: bool = False,
+    jitter: bool = False,
 ) -> FitResult:
     """Pre-train the teacher, freeze it, train the student; both continue where they were.
 
@@ -48,13 +50,16 @@ def train_flora(
         loss: Weights of the loss terms.
         mix: Shares of the guidance modes.
         quiet: Hide the progress bars.
+        jitter: Whether the student's SAR is changed by `RadiometricJitter`.
     """
     torch.manual_seed(training.seed)
     model = Flora(config)
     if teaching is not None:
         taught = fit(TeacherTask(model, loss), dataset, teaching, folder / "teacher", quiet=quiet)
         load_weights(model, taught.last)
-    return fit(StudentTask(model, loss, mix), dataset, training, folder / "student", valid, quiet)
+    task = StudentTask(model, loss, mix)
+    student = RadiometricJitter(task) if jitter else task
+    return fit(student, dataset, training, folder / "student", valid, quiet)
 
 
 def train_unet(

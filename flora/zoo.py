@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flora.baselines import UNet, unet_predictor
+from flora.baselines import LateFusion, UNet, unet_predictor
 from flora.checkpoints import load_weights, read_metadata, shipped_weights
 from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
@@ -37,14 +37,14 @@ def load_model(path: Path | None = None) -> Flora:
     return model
 
 
-def load_any(path: Path) -> Flora | UNet:
+def load_any(path: Path) -> Flora | UNet | LateFusion:
     """Rebuild whichever model a weights file holds, in evaluation mode.
 
     Raises:
         FloraError: If the file cannot be read or names an unknown model.
     """
     metadata = read_metadata(path)
-    model: Flora | UNet
+    model: Flora | UNet | LateFusion
     if metadata.get("task") == "teacher":
         raise FloraError(
             f"weights {path}: of a pre-trained teacher, whose SAR branch is untrained; take the "
@@ -54,6 +54,8 @@ def load_any(path: Path) -> Flora | UNet:
         model = Flora(FloraConfig.from_dict(metadata["config"]))
     elif metadata["model"] == "unet":
         model = UNet(**metadata["config"])
+    elif metadata["model"] == "late fusion":
+        model = LateFusion(**metadata["config"])
     else:
         raise FloraError(
             f"weights {path}: model {metadata['model']!r} is unknown to this version of flora; "
@@ -63,16 +65,19 @@ def load_any(path: Path) -> Flora | UNet:
     return model.eval()
 
 
-def predictor_of(model: Flora | UNet, mode: Mode) -> Predict:
-    """How a model of either kind predicts; a U-Net knows mode `sar` only.
+def predictor_of(model: Flora | UNet | LateFusion, mode: Mode) -> Predict:
+    """How a model of either kind predicts; a baseline knows the one mode it was trained for.
 
     Raises:
-        FloraError: If a U-Net is asked for optical guidance.
+        FloraError: If a baseline is asked for another mode.
     """
     if isinstance(model, Flora):
         return flora_predictor(model, mode)
-    if mode != "sar":
-        raise FloraError(f'mode {mode!r}: a U-Net sees SAR alone; use mode "sar"')
+    if mode != model.sees:
+        raise FloraError(
+            f'mode {mode!r}: this {type(model).__name__} was trained for mode "{model.sees}"; '
+            "use that mode"
+        )
     return unet_predictor(model)
 
 

@@ -34,9 +34,12 @@ LAYERS = (
     ("evaluation",),
     ("baselines", "tasks"),
     ("training", "zoo"),
+    ("augmentation", "released", "pix2pix"),
     ("recipes",),
+    ("competitors",),
     ("experiments",),
-    ("cli_data",),
+    ("catalogue",),
+    ("cli_data", "cli_experiment"),
     ("cli",),
     ("__main__",),
 )

@@ -9,7 +9,15 @@ from typing import Any
 from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
 
-DATASETS = ("deepflood", "ombria", "sen12ms", "sen1floods11", "sen1floods11-weak", "simulated")
+DATASETS = (
+    "deepflood",
+    "ombria",
+    "sen12ms",
+    "sen1floods11",
+    "sen1floods11-weak",
+    "sih1733",
+    "simulated",
+)
 
 
 def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> FloodDataset:
@@ -70,6 +78,10 @@ def dataset_class(name: str) -> Any:
         from flora.datasets.sen1floods11 import Sen1Floods11
 
         return Sen1Floods11
+    if name == "sih1733":
+        from flora.datasets.sih1733 import Sih1733
+
+        return Sih1733
     if name == "simulated":
         from flora.datasets.simulated import Simulated
 

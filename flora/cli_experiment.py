@@ -1,0 +1,59 @@
+"""The command that runs the experiments of the book: experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flora.errors import FloraError
+
+
+def experiment(
+    name: Annotated[str | None, typer.Argument(help="Name of the experiment, see --list.")] = None,
+    show: Annotated[
+        bool, typer.Option("--list", help="Show all experiments, and what of them is recorded.")
+    ] = False,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds one folder a dataset, as the downloads make it."),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for weights, logs and checkpoints.")] = Path(
+        "runs"
+    ),
+    results: Annotated[Path, typer.Option(help="Folder of the records.")] = Path("results"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this competitor; may be given several times.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Only this seed; may be given several times.")
+    ] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(help="AlexNet weights (.npz) for LPIPS; without, no LPIPS.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+) -> None:
+    """Train and score all competitors of an experiment; what is recorded is not run again."""
+    from flora.catalogue import EXPERIMENTS, ON_A_GPU, named_experiment
+    from flora.evaluation import choose_device
+    from flora.experiments import Runner, recorded_trials
+    from flora.metrics import load_lpips
+
+    console = Console(highlight=False, soft_wrap=True)
+    if show:
+        table = Table("experiment", "question", "trials recorded")
+        for known, entry in (EXPERIMENTS | ON_A_GPU).items():
+            runner = Runner(known, entry, root, runs, results)
+            done = len(recorded_trials(results / f"{known}.json"))
+            table.add_row(known, entry.question, f"{done} of {len(list(runner.trials()))}")
+        console.print(table)
+        return
+    if name is None:
+        raise FloraError("no experiment named: give a NAME, or --list to see them")
+    perceptual = load_lpips(lpips).to(choose_device()) if lpips else None
+    runner = Runner(name, named_experiment(name), root, runs, results, perceptual, quiet)
+    path = runner.run(only or (), seed or ())
+    console.print(f"Record: {path}")

@@ -1,0 +1,187 @@
+"""A dataset with one thing changed: for the ablations, and to show what a defect costs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+
+from flora.datasets.base import FloodDataset, Sample, Window, crop_sample
+from flora.errors import FloraError
+from flora.sensors import DRY, IGNORE
+
+
+class Changed(FloodDataset):
+    """A dataset whose samples are changed after they are read.
+
+    Args:
+        dataset: What to read from.
+    """
+
+    change: ClassVar[str]
+
+    def __init__(self, dataset: FloodDataset) -> None:
+        self.dataset = dataset
+        self.name = dataset.name  # type: ignore[misc]
+        self.splits = dataset.splits  # type: ignore[misc]
+        self.citation = dataset.citation  # type: ignore[misc]
+        self.sar_scaling = dataset.sar_scaling
+        self.optical_scaling = dataset.optical_scaling
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """See `FloodDataset.shape`."""
+        return self.dataset.shape(index)
+
+    def manifest(self) -> list[str]:
+        """See `FloodDataset.manifest`; the ids name the change."""
+        return [f"{name} {self.change}" for name in self.dataset.manifest()]
+
+    @abstractmethod
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """Read chip `index`, or a window of it, changed."""
+
+
+class Stretched(Changed):
+    """SAR stretched chip by chip to the range from its 2nd to its 98th percentile.
+
+    The released code of the paper does so; what is dark water in one chip and dark field in
+    another then looks the same, for the absolute backscatter is gone.
+    """
+
+    change: ClassVar[str] = "stretched"
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`; the percentiles are those of the whole chip."""
+        sample = self.dataset.read(index)
+        seen = sample["sar_valid"]
+        values = sample["sar"][:, seen]  # (C, valid pixels)
+        if values.shape[1]:
+            low, high = np.percentile(values.numpy(), [2, 98], axis=1)
+            low, span = torch.from_numpy(low), torch.from_numpy(np.maximum(high - low, 1e-6))
+            unit = ((sample["sar"] - low[:, None, None]) / span[:, None, None]).clamp(0, 1)
+            # Zero mean and unit spread of a uniform distribution: the scale the model expects.
+            scaled = ((unit - 0.5) * np.sqrt(12.0)).float()
+            sample = Sample(**{**sample, "sar": torch.where(seen, scaled, 0.0)})
+        return sample if window is None else crop_sample(sample, window)
+
+
+class Ranked(Changed):
+    """SAR replaced, chip by chip and band by band, by the rank of each pixel.
+
+    It takes away whatever a publisher's stretch has put in, at the price of the share of water in
+    a chip: a half-flooded chip and a dry one have the same histogram.
+    """
+
+    change: ClassVar[str] = "ranked"
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`; the ranks are those within the whole chip."""
+        sample = self.dataset.read(index)
+        seen = sample["sar_valid"]
+        values = sample["sar"][:, seen].numpy()
+        if values.shape[1]:
+            ranks = rankdata(values, axis=1) / values.shape[1]  # in (0, 1]
+            ranked = torch.zeros_like(sample["sar"])
+            ranked[:, seen] = torch.from_numpy((ranks - 0.5) * np.sqrt(12.0)).float()
+            sample = Sample(**{**sample, "sar": ranked})
+        return sample if window is None else crop_sample(sample, window)
+
+
+class Misaligned(Changed):
+    """SAR, optical images and label each cropped at a random position of their own.
+
+    The released code of the paper draws the crop of every layer anew. Whole chips are unchanged.
+    """
+
+    change: ClassVar[str] = "misaligned"
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`; only the SAR layers lie in the window that was asked for."""
+        if window is None:
+            return self.dataset.read(index)
+        rows, columns = self.shape(index)
+        random = np.random.default_rng([index, window.row, window.column])
+        parts = {"sar": window}
+        for layer in ("optical", "water", "before"):
+            row = int(random.integers(rows - window.height + 1))
+            column = int(random.integers(columns - window.width + 1))
+            parts[layer] = Window(row, column, window.height, window.width)
+        crops = {layer: self.dataset.read(index, part) for layer, part in parts.items()}
+        sample = Sample(**crops["sar"])
+        for key in sample:
+            layer = key.split("_")[0]
+            source = "optical" if layer == "index" else layer
+            if source in crops:
+                sample[key] = crops[source][key]  # type: ignore[literal-required]
+        return sample
+
+
+class UnlabelledAsDry(Changed):
+    """What has no label is called dry land, as the released code of the paper does."""
+
+    change: ClassVar[str] = "unlabelled as dry"
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`."""
+        sample = Sample(**self.dataset.read(index, window))
+        sample["water"] = sample["water"].masked_fill(sample["water"] == IGNORE, DRY)
+        return sample
+
+
+class Places(Changed):
+    """Only the chips of some places: whole floods are held out so.
+
+    Args:
+        dataset: What to choose from.
+        places: Names as `meta.place` gives them.
+        other: Take the chips of all other places instead.
+
+    Raises:
+        FloraError: If a place is unknown, or no chip is left.
+    """
+
+    change: ClassVar[str] = ""
+
+    def __init__(self, dataset: FloodDataset, places: Collection[str], other: bool = False) -> None:
+        super().__init__(dataset)
+        found = [dataset.read(index)["meta"]["place"] for index in range(len(dataset))]
+        unknown = sorted(set(places) - set(found))
+        if unknown and not other:
+            raise FloraError(
+                f"places {', '.join(unknown)}: not in {dataset.name}, which has "
+                f"{', '.join(sorted(set(found)))}"
+            )
+        self._indices = [i for i, place in enumerate(found) if (place in places) != other]
+        if not self._indices:
+            raise FloraError(f"places {', '.join(sorted(places))}: no chip of {dataset.name} left")
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """See `FloodDataset.shape`."""
+        return self.dataset.shape(self._indices[index])
+
+    def manifest(self) -> list[str]:
+        """See `FloodDataset.manifest`."""
+        names = self.dataset.manifest()
+        return [names[index] for index in self._indices]
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`."""
+        return self.dataset.read(self._indices[index], window)
+
+
+CHANGES: dict[str, Callable[[FloodDataset], FloodDataset]] = {
+    "stretched": Stretched,
+    "ranked": Ranked,
+    "misaligned": Misaligned,
+    "unlabelled as dry": UnlabelledAsDry,
+}

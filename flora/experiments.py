@@ -317,18 +317,6 @@ def recorded_trials(path: Path) -> dict[str, dict[str, Any]]:
     return trials
 
 
-def load_record(path: Path) -> dict[str, Any]:
-    """Read the record of an experiment.
-
-    Raises:
-        FloraError: If there is none.
-    """
-    if not path.exists():
-        raise FloraError(f"no record {path}: run `flora experiment {path.stem}` first")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
-
-
 def _abbreviated(names: list[str], most: int = 800) -> list[str]:
     """The ids of a split; of a larger one the first and last, the hash stands for the rest."""
     return names if len(names) <= most else [*names[:3], "...", *names[-3:]]

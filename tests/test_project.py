@@ -29,6 +29,7 @@ LAYERS = (
     ("sensors", "layers", "filters", "checkpoints"),
     ("terrain", "hydrology", "landcover", "backscatter", "reflectance", "simulate"),
     ("datasets", "losses", "metrics", "plots", "widgets"),
+    ("records", "plots_records"),
     ("provenance", "scene_inputs", "scene_outputs", "scenes"),
     ("model",),
     ("evaluation",),

@@ -1,0 +1,145 @@
+"""Records of experiments as tables, for the pages of the book."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flora.errors import FloraError
+
+METRICS: dict[str, tuple[str, int]] = {
+    "water_iou": ("water IoU", 3),
+    "water_f1": ("water F1", 3),
+    "miou": ("two-class mIoU", 3),
+    "boundary_f1": ("shoreline F1", 3),
+    "psnr": ("PSNR, dB", 1),
+    "ssim": ("SSIM", 3),
+    "lpips": ("LPIPS", 3),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a notebook shows as such.
+
+    Attributes:
+        header: Column names.
+        rows: As many cells each.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def _repr_markdown_(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def __repr__(self) -> str:
+        return self._repr_markdown_()
+
+
+def results_folder() -> Path:
+    """The folder of the records: that of the repository, or the copy that was installed.
+
+    Raises:
+        FloraError: If there is neither.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "results", package / "results"):
+        if (folder / "README.md").is_file():
+            return folder
+    raise FloraError("no records: install flora from its repository, where results/ lies")
+
+
+def load_record(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """Read a record.
+
+    Args:
+        name: Its name, without `.json`.
+        folder: Where it lies; the records of the book if None.
+
+    Raises:
+        FloraError: If there is none of that name.
+    """
+    path = (folder or results_folder()) / f"{name}.json"
+    if not path.is_file():
+        raise FloraError(f"no record {path.name} in {path.parent}: run `flora experiment {name}`")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def scored(record: Mapping[str, Any], competitor: str, test: str, mode: str) -> dict[str, Any]:
+    """Mean, spread and number of seeds of every metric; empty where nothing is recorded yet."""
+    scores = record["competitors"].get(competitor, {"scores": {}})["scores"]
+    found: dict[str, Any] = scores.get(test, {}).get(mode, {})
+    return found
+
+
+def mean_and_spread(score: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """Write "0.653 ± 0.012" for several seeds, "0.653" for one, "-" for none."""
+    if score is None:
+        return "-"
+    spread = "" if score["sd"] is None else f" ± {score['sd']:.{digits}f}"
+    return f"{score['mean']:.{digits}f}{spread}"
+
+
+def comparison(
+    record: Mapping[str, Any],
+    test: str,
+    metrics: Sequence[str],
+    groups: Iterable[str] | None = None,
+) -> Table:
+    """A row for every competitor and mode of which a trial is recorded, with mean ± sd.
+
+    Args:
+        record: From `load_record`.
+        test: Name of the test chips.
+        metrics: Names from `METRICS`.
+        groups: Only these groups of competitors.
+
+    Raises:
+        FloraError: If the record has no such test.
+    """
+    if test not in record["tests"]:
+        raise FloraError(f"test {test!r}: the record has {', '.join(record['tests'])}")
+    rows = []
+    for name, competitor in record["competitors"].items():
+        if groups is not None and competitor["group"] not in groups:
+            continue
+        for mode, score in competitor["scores"].get(test, {}).items():
+            values = [mean_and_spread(score.get(m), METRICS[m][1]) for m in metrics]
+            seeds = next(iter(score.values()))["n"] if score else 0
+            rows.append([competitor["says"], mode, *values, str(seeds), f"`{name}`"])
+    header = ["competitor", "mode", *(METRICS[m][0] for m in metrics), "seeds", "in the record"]
+    return Table(header, rows)
+
+
+def differences(
+    record: Mapping[str, Any], test: str, metric: str, reference: str = "flora", mode: str = "sar"
+) -> dict[str, list[float]]:
+    """Score of each competitor less that of the reference, seed by seed.
+
+    Competitors of one seed are trained on the same crops in the same order, so the difference is
+    paired. Those without a seed in common with the reference are left out.
+
+    Args:
+        record: From `load_record`.
+        test: Name of the test chips.
+        metric: Name from `METRICS`.
+        reference: What the others are compared with.
+        mode: Guidance mode of both.
+    """
+    values: dict[str, dict[int, float]] = {}
+    for trial in record["trials"].values():
+        score = trial["scores"].get(test, {}).get(mode, {}).get("all", {})
+        if trial["seed"] is not None and metric in score:
+            values.setdefault(trial["competitor"], {})[trial["seed"]] = score[metric]
+    base = values.get(reference, {})
+    return {
+        name: [seeds[seed] - base[seed] for seed in sorted(seeds) if seed in base]
+        for name, seeds in values.items()
+        if name != reference and set(seeds) & set(base)
+    }

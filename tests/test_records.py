@@ -6,6 +6,7 @@ from flora.records import (
     Table,
     comparison,
     differences,
+    judge,
     load_record,
     mean_and_spread,
     results_folder,
@@ -95,3 +96,18 @@ def test_difference_figure_draws_every_competitor_and_seed(record) -> None:
     assert ax.lines[0].get_xdata()[0] == pytest.approx(-0.1)
     with pytest.raises(FloraError, match="no trial of theirs is recorded"):
         difference_figure(record, "test", "miou", ["release"])
+
+
+@pytest.mark.parametrize(
+    ("values", "spread", "verdict"),
+    [
+        ([-0.03, -0.02, -0.04], 0.01, "helps"),
+        ([0.03, 0.02, 0.04], 0.01, "hurts"),
+        ([-0.03, -0.02, 0.001], 0.01, "no difference"),  # not with every seed
+        ([-0.03, -0.02, -0.04], 0.05, "no difference"),  # within FLoRA's own spread
+        ([-0.3, -0.2], 0.01, "open"),  # too few seeds
+        ([-0.3, -0.2, -0.1], None, "open"),
+    ],
+)
+def test_the_rule_of_the_verdict(values, spread, verdict) -> None:
+    assert judge(values, spread) == verdict

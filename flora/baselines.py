@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from flora.datasets.base import Batch
 from flora.errors import FloraError
 from flora.evaluation import Predict
+from flora.layers import GROUPS
 from flora.losses import FloraLoss, LossWeights
 from flora.model import Mode, check_bands
 from flora.sensors import FloatArray
+
+Norm = Literal["batch", "group"]
 
 
 class BaselineOutput(NamedTuple):
@@ -31,7 +34,7 @@ class BaselineOutput(NamedTuple):
 
 
 class UNet(nn.Module):
-    """A plain U-Net from SAR to water, with batch normalisation and max-pooling.
+    """A plain U-Net from SAR to water, with max-pooling.
 
     Ronneberger et al., U-Net, MICCAI 2015; padded convolutions, bilinear upsampling. The default
     widths give 0.49 M parameters. With optical channels it is a multitask U-Net, whose second head
@@ -44,6 +47,7 @@ class UNet(nn.Module):
         sees: What stands beside SAR in the input, see `stack_inputs`: early fusion, unless "sar".
             "before" and "oracle" need an optical image at test time too.
         guide_channels: Bands of the optical stack that it sees: image, index and validity.
+        norm: "batch", as in most U-Nets, or "group", as in FLoRA.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class UNet(nn.Module):
         optical_channels: int = 0,
         sees: Mode = "sar",
         guide_channels: int = 0,
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
         self.config = {
@@ -61,14 +66,17 @@ class UNet(nn.Module):
             "optical_channels": optical_channels,
             "sees": sees,
             "guide_channels": guide_channels,
+            "norm": norm,
         }
         self.sees = sees
         self.in_channels = sar_channels + guide_channels
         self.down = nn.ModuleList(
-            double_convolution(a, b) for a, b in itertools.pairwise([self.in_channels, *widths])
+            double_convolution(a, b, norm)
+            for a, b in itertools.pairwise([self.in_channels, *widths])
         )
         self.up = nn.ModuleList(
-            double_convolution(coarse + fine, fine) for fine, coarse in itertools.pairwise(widths)
+            double_convolution(coarse + fine, fine, norm)
+            for fine, coarse in itertools.pairwise(widths)
         )
         self.head = nn.Conv2d(widths[0], 1 + optical_channels, 1)
 
@@ -171,13 +179,13 @@ def stack_inputs(batch: Batch, sees: Mode) -> Tensor:
     return torch.cat([batch["sar"], shown, valid.unsqueeze(1).to(shown.dtype)], dim=1)
 
 
-def double_convolution(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions with batch normalisation and ReLU."""
+def double_convolution(in_channels: int, out_channels: int, norm: Norm) -> nn.Sequential:
+    """Two 3 x 3 convolutions with normalisation and ReLU."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
         layers += [
             nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            nn.BatchNorm2d(out_channels) if norm == "batch" else nn.GroupNorm(GROUPS, out_channels),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

@@ -20,6 +20,7 @@ NEVER_SAR = GuidanceMix(sar=0.0, before=0.5, oracle=0.5)
 FLORA = Competitor("FLoRA", modes=MODES)
 UNET = Competitor("multitask U-Net", "unet", "baseline")
 UNET_WATER = Competitor("U-Net, water alone", "unet water", "baseline")
+UNET_GROUP = Competitor("multitask U-Net, group normalisation", "unet group", "baseline")
 PIX2PIX = Competitor("pix2pix with a water head", "pix2pix", "baseline")
 NO_DISTILLATION = Competitor("no distillation", group="ablation", loss=UNDISTILLED)
 NO_TEACHER = Competitor(
@@ -114,6 +115,7 @@ SIMULATED = Experiment(
     competitors={
         "flora": FLORA,
         "unet": UNET,
+        "unet_group": UNET_GROUP,
         "unet_water": UNET_WATER,
         "pix2pix": PIX2PIX,
         **SEES_OPTICAL,
@@ -136,6 +138,7 @@ OMBRIA = Experiment(
     competitors={
         "flora": FLORA,
         "unet": UNET,
+        "unet_group": UNET_GROUP,
         "unet_water": UNET_WATER,
         "otsu_vv": Competitor("Otsu on VV, 9 px median", "otsu", "baseline", median=9),
         "flora_jitter": replace(FLORA, says="FLoRA, radiometric jitter", jitter=True),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flora.augmentation import RadiometricJitter
-from flora.baselines import LateFusion, UNet, UNetTask, otsu_predictor
+from flora.baselines import LateFusion, Norm, UNet, UNetTask, otsu_predictor
 from flora.datasets.base import FloodDataset, InMemory
 from flora.datasets.changes import CHANGES, Misaligned
 from flora.evaluation import Predict
@@ -23,7 +23,9 @@ from flora.released import ReleasedTask, released_config
 from flora.tasks import GuidanceMix
 from flora.training import TrainingConfig, fit
 
-Kind = Literal["flora", "released", "unet", "unet water", "pix2pix", "early", "late", "otsu"]
+Kind = Literal[
+    "flora", "released", "unet", "unet water", "unet group", "pix2pix", "early", "late", "otsu"
+]
 
 
 class Setting(Protocol):
@@ -137,7 +139,8 @@ def _unet(
     competitor: Competitor, chips: FloodDataset, loss: LossWeights, setting: Setting
 ) -> nn.Module:
     optical = 0 if competitor.kind == "unet water" else _optical(chips)
-    return UNetTask(UNet(_sar(chips), optical_channels=optical), loss)
+    norm: Norm = "group" if competitor.kind == "unet group" else "batch"
+    return UNetTask(UNet(_sar(chips), optical_channels=optical, norm=norm), loss)
 
 
 def _pix2pix(
@@ -184,6 +187,7 @@ def _optical(chips: FloodDataset) -> int:
 _BUILDERS: dict[str, Callable[[Competitor, FloodDataset, LossWeights, Setting], nn.Module]] = {
     "unet": _unet,
     "unet water": _unet,
+    "unet group": _unet,
     "pix2pix": _pix2pix,
     "early": _early,
     "late": _late,

@@ -27,6 +27,16 @@ def test_otsu_finds_simulated_water_and_a_filter_helps_against_speckle() -> None
     assert smooth["accuracy"] > plain["accuracy"] > 0.5
 
 
+def test_group_normalisation_makes_a_chip_independent_of_its_batch() -> None:
+    images = torch.randn(2, 2, 32, 32)
+    images[1] *= 5
+    for norm, same in (("batch", False), ("group", True)):
+        torch.manual_seed(0)
+        model = UNet(2, (8, 16), norm=norm)
+        alone, together = model(images[:1]).water_logits, model(images).water_logits[:1]
+        assert torch.allclose(alone, together, atol=1e-5) == same
+
+
 def test_unet_maps_any_size_and_has_its_documented_size() -> None:
     model = UNet(2).eval()
     assert 0.48e6 < parameter_count(model) < 0.50e6

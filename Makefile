@@ -9,19 +9,30 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book pages test lint types unit notebooks clean distclean
+.PHONY: help book pages pdf links test lint types unit notebooks variants clean distclean
+
+# OFFLINE=1: a book that needs no network. Its scripts come from the npm registry, by npm.
+BUILD := $(BIN)/python tools/build_book.py $(if $(OFFLINE),--offline)
 
 help: ## list what can be made
-	@echo "FLoRA, the executable paper. Usage: make TARGET [PYTHON=python3.12]"
+	@echo "FLoRA, the executable paper. Usage: make TARGET [PYTHON=python3.12] [OFFLINE=1]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 book: $(VENV)/.installed-book ## execute the notebooks and build the book
 	@echo "==> The book: executing its notebooks (about a minute each), then building its pages"
-	$(BIN)/python tools/build_book.py $(PARAMETERS)
+	$(BUILD) $(PARAMETERS)
 
 pages: $(VENV)/.installed-book ## build the book from the committed outputs, executing nothing
 	@echo "==> The book, from the outputs its notebooks were committed with (seconds)"
-	$(BIN)/python tools/build_book.py --committed
+	$(BUILD) --committed
+
+pdf: $(VENV)/.installed-test ## print the built book into one PDF (needs Chromium or Chrome)
+	@test -f _build/html/index.html || $(MAKE) pages OFFLINE=1
+	$(BIN)/python tools/print_book.py
+
+links: $(VENV)/.installed-test ## check the built book's links to other sites
+	@test -f _build/html/index.html || $(MAKE) pages
+	$(BIN)/python tools/check_links.py
 
 test: lint types unit notebooks ## check everything: style, types, tests, notebooks
 	@echo "==> All checks passed"
@@ -42,6 +53,10 @@ unit: $(VENV)/.installed-test ## run the tests with pytest
 notebooks: $(VENV)/.installed-test ## execute the notebooks and compare with their outputs
 	@echo "==> Notebooks, each against the outputs it was committed with (about a minute each)"
 	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+
+variants: $(VENV)/.installed-test ## execute the notebooks with other parameters
+	@echo "==> Notebooks with another seed, and on the real samples of FLORA_DATA if it is set"
+	$(BIN)/python tools/run_variants.py
 
 clean: ## remove what was built and the caches, keep the environment
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache

@@ -48,6 +48,13 @@ class UNet(nn.Module):
             "before" and "oracle" need an optical image at test time too.
         guide_channels: Bands of the optical stack that it sees: image, index and validity.
         norm: "batch", as in most U-Nets, or "group", as in FLoRA.
+
+    Example:
+        >>> import torch
+        >>> from flora.baselines import UNet
+        >>> output = UNet(sar_channels=2, optical_channels=3)(torch.zeros(2, 2, 64, 64))
+        >>> output.water_logits.shape, output.rgb.shape
+        (torch.Size([2, 1, 64, 64]), torch.Size([2, 3, 64, 64]))
     """
 
     def __init__(
@@ -209,6 +216,13 @@ def otsu_threshold(values: FloatArray, bins: int = 256) -> float:
     Args:
         values: Any number of finite values.
         bins: Bins of the histogram between the smallest and the largest value.
+
+    Example:
+        >>> import numpy as np
+        >>> from flora.baselines import otsu_threshold
+        >>> vh = np.array([-26.0, -25.0, -24.0, -15.0, -14.0, -13.0], dtype=np.float32)
+        >>> -24 < otsu_threshold(vh) < -15
+        True
     """
     counts, edges = np.histogram(values, bins)
     centres = (edges[:-1] + edges[1:]) / 2
@@ -225,6 +239,14 @@ def otsu_predictor(band: int, median: int = 1) -> Predict:
     Args:
         band: Channel of the SAR image.
         median: Side of a median filter that is run before, in pixels; 1 for none.
+
+    Example:
+        >>> from flora import evaluate, open_dataset
+        >>> from flora.baselines import otsu_predictor
+        >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
+        >>> scores = evaluate(otsu_predictor(band=1, median=9), chips)["all"]
+        >>> "water_iou" in scores, "psnr" in scores
+        (True, False)
     """
 
     def predict(batch: Batch) -> tuple[None, Tensor]:

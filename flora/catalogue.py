@@ -280,6 +280,12 @@ def named_experiment(name: str) -> Experiment:
 
     Raises:
         FloraError: If there is none.
+
+    Example:
+        >>> from flora import named_experiment
+        >>> experiment = named_experiment("simulated")
+        >>> experiment.train.dataset, experiment.seeds, "no_film" in experiment.competitors
+        ('simulated', (0, 1, 2), True)
     """
     known = EXPERIMENTS | ON_A_GPU
     if name not in known:

@@ -80,6 +80,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
     Raises:
         FloraError: If there is no such file, or it is no weights file of this library.
+
+    Example:
+        >>> from flora.checkpoints import read_metadata, shipped_weights
+        >>> metadata = read_metadata(shipped_weights())
+        >>> metadata["model"], metadata["dataset"]
+        ('flora', 'simulated')
     """
     try:
         with safe_open(path, framework="pt") as file:

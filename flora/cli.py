@@ -6,16 +6,16 @@ import warnings
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from typer.core import TyperGroup
 
 from flora.cli_data import check, download_app
 from flora.cli_experiment import experiment
+from flora.cli_map import Device, map_
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 app.add_typer(download_app, name="download")
 app.command()(check)
+app.command("map")(map_)
 app.command()(experiment)
 
 
@@ -91,13 +92,6 @@ class ModeName(StrEnum):
     oracle = "oracle"
 
 
-class Units(StrEnum):
-    """Units of backscatter in a file."""
-
-    db = "db"
-    linear = "linear"
-
-
 Dataset = Annotated[DatasetName, typer.Option(help="Dataset, in its publisher's layout.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of the dataset; `simulated` needs none.")]
 Scenes = Annotated[
@@ -109,9 +103,6 @@ Option = Annotated[
         help="Further option of the dataset, NAME=VALUE, e.g. sar_dates=before,after or "
         "require_all=false; may be given several times."
     ),
-]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")
 ]
 
 
@@ -264,66 +255,6 @@ def evaluate(
         write_record(json_path, record)
 
 
-@app.command("map")
-def map_(
-    sar: Annotated[Path, typer.Argument(help="Sentinel-1 GeoTIFF, bands VV and VH.")],
-    out: Annotated[Path, typer.Option(help="Folder for the GeoTIFFs and the quicklook.")],
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights; default: those that come with the package.")
-    ] = None,
-    before: Annotated[
-        Path | None,
-        typer.Option(
-            help="Sentinel-2 Level-1C GeoTIFF from before the flood: 13 bands, or B4, B3, B2, B8; "
-            "reflectance x 10000 without the offset of baseline 04.00."
-        ),
-    ] = None,
-    units: Annotated[Units, typer.Option(help="Units of the backscatter.")] = Units.db,
-    threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Probability that counts as water.")
-    ] = 0.5,
-    tile: Annotated[int, typer.Option(min=32, help="Side of a tile, px.")] = 512,
-    overlap: Annotated[int, typer.Option(min=0, help="Overlap of tiles, px.")] = 64,
-    batch: Annotated[int, typer.Option(min=1, help="Tiles computed at once.")] = 4,
-    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
-    device: Device = None,
-) -> None:
-    """Map water and reconstruct the optical image of a Sentinel-1 scene of any size."""
-    from flora.evaluation import choose_device
-    from flora.scenes import map_scene
-    from flora.zoo import load_model, scene_predictor, sensor_of
-
-    network = load_model(weights)
-    sar_scaling, optical_scaling = sensor_of(weights)
-    if sar_scaling.unit != "dB":
-        raise FloraError(
-            f"--weights {weights}: trained on {sar_scaling.name} ({sar_scaling.unit}), a scene is "
-            "in dB; choose weights trained on sigma0 in dB"
-        )
-    with TilesBar() as bar:
-        outputs = map_scene(
-            sar,
-            out,
-            scene_predictor(network, choose_device(device)),
-            sar_scaling=sar_scaling,
-            optical_scaling=optical_scaling,
-            before_path=before,
-            tile=tile,
-            overlap=overlap,
-            batch=batch,
-            threshold=threshold,
-            units=units.value,
-            overwrite=overwrite,
-            progress=bar.show,
-        )
-    console = Console(soft_wrap=True, highlight=False)
-    for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
-        console.print(f"  {path}")
-    share = outputs.water_pixels / outputs.valid_pixels
-    area = "" if outputs.water_km2 is None else f", {outputs.water_km2:.4g} km2"
-    console.print(f"Water: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}")
-
-
 def _open(
     dataset: DatasetName, root: Path | None, split: str, scenes: int | None, options: list[str]
 ) -> FloodDataset:
@@ -346,26 +277,6 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value == "true"
     values = [int(part) if part.isdecimal() else part for part in value.split(",")]
     return name, tuple(values) if "," in value else values[0]
-
-
-class TilesBar:
-    """A progress bar that appears with the first tile, after all inputs have been accepted."""
-
-    def __init__(self) -> None:
-        self._bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
-        self._row = self._bar.add_task("tiles", total=None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar.live.is_started:  # stopping writes a line even where nothing was shown
-            self._bar.stop()
-
-    def show(self, done: int, total: int) -> None:
-        """Show `done` of `total` tiles."""
-        self._bar.start()
-        self._bar.update(self._row, completed=done, total=total)
 
 
 PLACE_SCORES = ("chips", "water_iou", "water_f1", "miou", "psnr", "ssim", "lpips")

@@ -56,6 +56,16 @@ class Competitor:
         jitter: Whether SAR is changed by `RadiometricJitter` in training.
         band: SAR channel of a threshold, and `median` the side of the filter before it, px.
         median: See `band`.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from flora import named_experiment
+        >>> from flora.competitors import Competitor
+        >>> no_gate = Competitor("no gate", group="ablation", config={"gated": False})
+        >>> compared = {"flora": Competitor("FLoRA"), "no_gate": no_gate}
+        >>> asked = replace(named_experiment("simulated"), competitors=compared)
+        >>> list(asked.competitors)
+        ['flora', 'no_gate']
     """
 
     says: str

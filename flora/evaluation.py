@@ -19,7 +19,16 @@ Predict = Callable[[Batch], tuple[Tensor | None, Tensor]]
 
 
 def flora_predictor(model: Flora, mode: Mode) -> Predict:
-    """A predictor that runs FLoRA in one guidance mode."""
+    """A predictor that runs FLoRA in one guidance mode.
+
+    Example:
+        >>> from flora import collate, flora_predictor, load_model, open_dataset
+        >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
+        >>> predict = flora_predictor(load_model(), "before")
+        >>> rgb, probability = predict(collate([chips[0]]))
+        >>> rgb.shape, probability.shape
+        (torch.Size([1, 3, 64, 64]), torch.Size([1, 1, 64, 64]))
+    """
 
     def predict(batch: Batch) -> tuple[Tensor, Tensor]:
         asked = batch["sar"].device
@@ -98,6 +107,13 @@ def evaluate(
 
     Raises:
         FloraError: If the split is empty.
+
+    Example:
+        >>> from flora import evaluate, flora_predictor, load_model, open_dataset
+        >>> chips = open_dataset("simulated", None, "test", count=2, size=64)
+        >>> scores = evaluate(flora_predictor(load_model(), "sar"), chips)
+        >>> scores["all"]["chips"], 0 <= scores["all"]["water_iou"] <= 1, list(scores["places"])
+        (2, True, ['simulated'])
     """
     if len(dataset) == 0:
         raise FloraError(

@@ -56,6 +56,24 @@ class Experiment:
         size: Named size of FLoRA.
         seeds: Seeds of initial weights and crops.
         cite: Attribution of the data.
+
+    Example:
+        >>> from flora import TrainingConfig
+        >>> from flora.competitors import Competitor
+        >>> from flora.experiments import Experiment, Source
+        >>> experiment = Experiment(
+        ...     question="Is a median filter worth its blur?",
+        ...     train=Source("simulated", "train", {"count": 2, "size": 64}),
+        ...     tests={"test": Source("simulated", "test", {"count": 2, "size": 64})},
+        ...     holds_out="Other scenes of the same simulator.",
+        ...     competitors={
+        ...         "otsu": Competitor("Otsu", "otsu", "baseline", band=1),
+        ...         "median": Competitor("Otsu, 9 px", "otsu", "baseline", band=1, median=9),
+        ...     },
+        ...     training=TrainingConfig(),
+        ... )
+        >>> len(experiment.competitors)
+        2
     """
 
     question: str
@@ -100,6 +118,23 @@ class Runner:
         results: Where the record goes.
         lpips: A module from `flora.metrics.load_lpips`, or None to leave LPIPS out.
         quiet: Hide the progress bars.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from pathlib import Path
+        >>> from flora import load_record, named_experiment
+        >>> from flora.competitors import Competitor
+        >>> from flora.experiments import Runner, Source
+        >>> chips = {"count": 2, "size": 64}
+        >>> otsu = replace(
+        ...     named_experiment("simulated"),
+        ...     train=Source("simulated", "train", chips),
+        ...     tests={"test": Source("simulated", "test", chips)},
+        ...     competitors={"otsu": Competitor("Otsu on VH", "otsu", "baseline", band=1)},
+        ... )
+        >>> record = Runner("otsu", otsu, None, Path("runs"), Path("results")).run()
+        >>> load_record("otsu", folder=Path("results"))["trials_done"]
+        1
     """
 
     name: str

@@ -84,6 +84,13 @@ def ssim_map(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
     Returns:
         (B, C, H, W) float32 in [-1, 1], meaningful where `valid`.
+
+    Example:
+        >>> import torch
+        >>> from flora.filters import ssim_map
+        >>> image, valid = torch.rand(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
+        >>> bool((ssim_map(image, image, valid) > 0.999).all())
+        True
     """
     c1, c2 = 0.01**2, 0.03**2
     # Filled before they are multiplied: a NaN under the mask would reach the gradient as 0 * NaN.

@@ -74,6 +74,14 @@ class WindowCrossAttention(nn.Module):
 
     Raises:
         FloraError: If heads, windows and channels do not divide.
+
+    Example:
+        >>> import torch
+        >>> from flora.layers import WindowCrossAttention
+        >>> attend = WindowCrossAttention(16, 8, heads=4, window_sizes=(4, 8), shifted=True)
+        >>> taken = attend(torch.rand(1, 16, 12, 20), torch.rand(1, 8, 12, 20))
+        >>> taken.shape, bool(taken.any())
+        (torch.Size([1, 16, 12, 20]), False)
     """
 
     def __init__(
@@ -198,6 +206,13 @@ class FiLM(nn.Module):
     Args:
         channels: Channels of x.
         guide_channels: Channels of the guidance.
+
+    Example:
+        >>> import torch
+        >>> from flora.layers import FiLM
+        >>> x, guide = torch.rand(1, 16, 8, 8), torch.rand(1, 24, 8, 8)
+        >>> torch.equal(FiLM(16, 24)(x, guide), x)  # the identity, before training
+        True
     """
 
     def __init__(self, channels: int, guide_channels: int) -> None:
@@ -220,6 +235,14 @@ class GatedResidual(nn.Module):
     Args:
         channels: Channels of s and of the update.
         guide_channels: Channels of the guidance.
+
+    Example:
+        >>> import torch
+        >>> from flora.layers import GatedResidual
+        >>> s, guide = torch.rand(1, 16, 8, 8), torch.rand(1, 24, 8, 8)
+        >>> gate = GatedResidual(16, 24).gate(s, guide)
+        >>> bool(((0 < gate) & (gate < 1)).all())
+        True
     """
 
     def __init__(self, channels: int, guide_channels: int) -> None:
@@ -254,6 +277,14 @@ class FusionBlock(nn.Module):
         depth: Number of attention blocks; every other one is shifted.
         film: Whether the update is modulated.
         gated: Whether the update passes a gate.
+
+    Example:
+        >>> import torch
+        >>> from flora.layers import FusionBlock
+        >>> block = FusionBlock(16, 24, heads=4, window_sizes=(4, 8))
+        >>> s = torch.rand(1, 16, 8, 8)
+        >>> torch.equal(block(s, torch.rand(1, 24, 8, 8)), s)  # f = s, before training
+        True
     """
 
     def __init__(

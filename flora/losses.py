@@ -58,6 +58,14 @@ def charbonnier(prediction: Tensor, target: Tensor, valid: Tensor, epsilon: floa
         target: (B, C, H, W) in [0, 1].
         valid: (B, H, W) bool.
         epsilon: Difference below which the loss is quadratic; also its smallest value.
+
+    Example:
+        >>> import torch
+        >>> from flora.losses import charbonnier
+        >>> valid = torch.tensor([[[True, False]]])  # the wrong pixel is in cloud
+        >>> image = torch.tensor([[[[0.0, 1.0]]]])
+        >>> round(float(charbonnier(torch.zeros(1, 1, 1, 2), image, valid)), 4)  # epsilon
+        0.001
     """
     prediction, target = _filled(prediction, target, valid)
     return _masked_mean(torch.sqrt((prediction - target) ** 2 + epsilon**2), valid)
@@ -70,6 +78,13 @@ def structural_dissimilarity(prediction: Tensor, target: Tensor, valid: Tensor) 
         prediction: (B, C, H, W) in [0, 1].
         target: (B, C, H, W) in [0, 1].
         valid: (B, H, W) bool.
+
+    Example:
+        >>> import torch
+        >>> from flora.losses import structural_dissimilarity
+        >>> image, valid = torch.rand(1, 3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
+        >>> bool(structural_dissimilarity(image, image, valid) < 1e-3)
+        True
     """
     prediction, target = _filled(prediction, target, valid)
     return _masked_mean(1 - ssim_map(prediction, target, valid), valid)
@@ -85,6 +100,13 @@ def edge_l1(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         prediction: (B, C, H, W) in [0, 1].
         target: (B, C, H, W) in [0, 1].
         valid: (B, H, W) bool.
+
+    Example:
+        >>> import torch
+        >>> from flora.losses import edge_l1
+        >>> flat, valid = torch.zeros(1, 1, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool)
+        >>> float(edge_l1(flat, flat + 0.5, valid))  # a constant offset has no edge
+        0.0
     """
     prediction, target = _filled(prediction, target, valid)
     x, y = sobel(prediction - target)
@@ -104,6 +126,14 @@ def spectrum_l1(prediction: Tensor, target: Tensor, valid: Tensor, floor: float 
         valid: (B, H, W) bool.
         floor: Magnitude below which differences fade. White noise of this standard deviation
             has this magnitude at every frequency, so what lies below is sensor noise.
+
+    Example:
+        >>> import torch
+        >>> from flora.losses import spectrum_l1
+        >>> image, valid = torch.rand(1, 1, 8, 8), torch.ones(1, 8, 8, dtype=torch.bool)
+        >>> moved = image.roll(2, dims=-1)  # magnitudes do not see a shift
+        >>> bool(spectrum_l1(image, moved, valid) < 1e-5)
+        True
     """
     prediction, target = _filled(prediction, target, valid)
 
@@ -127,6 +157,14 @@ def dice(logits: Tensor, water: Tensor, smooth: float = 1.0) -> Tensor:
         logits: (B, 1, H, W).
         water: (B, H, W), 0 dry, 1 water, all else ignored.
         smooth: Pixels added to both counts, which defines the loss where there is no water.
+
+    Example:
+        >>> import torch
+        >>> from flora.losses import dice
+        >>> water = torch.tensor([[[1, 1, 0, 255]]])
+        >>> logits = torch.tensor([[[[50.0, 50.0, -50.0, 50.0]]]])  # right where labelled
+        >>> round(float(dice(logits, water)), 4)
+        0.0
     """
     logits, labelled, scored = _labelled(logits, water)
     probability = torch.where(scored[:, None], logits.sigmoid(), 0.0)
@@ -141,6 +179,13 @@ def bce(logits: Tensor, water: Tensor, positive_weight: float | None = None) -> 
         logits: (B, 1, H, W).
         water: (B, H, W), 0 dry, 1 water, all else ignored.
         positive_weight: Weight of a water pixel against a dry one; 1 if None.
+
+    Example:
+        >>> import torch
+        >>> from flora.losses import bce
+        >>> loss = bce(torch.zeros(1, 1, 1, 2), torch.tensor([[[1, 255]]]))
+        >>> round(float(loss), 4)  # log 2
+        0.6931
     """
     logits, labelled, scored = _labelled(logits, water)
     weight = None if positive_weight is None else logits.new_tensor(positive_weight)
@@ -173,6 +218,18 @@ def hydrology_edge(logits: Tensor, water: Tensor, sar: Tensor, sar_valid: Tensor
         sar: (B, C_s, H, W), backscatter in dB or any increasing affine function of it. Of several
             dates, all should show the shoreline.
         sar_valid: (B, H, W) bool.
+
+    Example:
+        >>> import torch
+        >>> from flora.losses import hydrology_edge
+        >>> water = torch.zeros(1, 16, 16, dtype=torch.int64)
+        >>> water[..., 8:] = 1
+        >>> sar = torch.where(water[:, None] == 1, -20.0, -8.0)
+        >>> valid = torch.ones(1, 16, 16, dtype=torch.bool)
+        >>> right = hydrology_edge(20.0 * (2 * water[:, None] - 1), water, sar, valid)
+        >>> wrong = hydrology_edge(20.0 * (1 - 2 * water[:, None]), water, sar, valid)
+        >>> bool(right < wrong)
+        True
     """
     _check_map("sar_valid", sar_valid, water)
     logits, labelled, scored = _labelled(logits, water)
@@ -203,6 +260,15 @@ def distillation(student: Sequence[Tensor], teacher: Sequence[Tensor], valid: Te
 
     Raises:
         FloraError: If the two pyramids differ in levels or shapes.
+
+    Example:
+        >>> import torch
+        >>> from flora.losses import distillation
+        >>> teacher = [torch.ones(1, 8, 4, 4)]
+        >>> valid = torch.ones(1, 16, 16, dtype=torch.bool)
+        >>> opposite = [-level for level in teacher]
+        >>> round(float(distillation(opposite, teacher, valid)), 3)
+        2.0
     """
     shapes = [[tuple(level.shape) for level in pyramid] for pyramid in (student, teacher)]
     if not shapes[0] or shapes[0] != shapes[1]:
@@ -232,6 +298,13 @@ class LossWeights:
 
     Raises:
         FloraError: If a weight is negative or not finite, or all are 0.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from flora import FloraLoss, LossWeights
+        >>> no_edge = FloraLoss(replace(LossWeights(), edge=0.0))
+        >>> no_edge.weights.edge
+        0.0
     """
 
     charbonnier: float = 0.8
@@ -271,6 +344,16 @@ class FloraLoss(nn.Module):
 
     Raises:
         FloraError: If the perceptual term has a weight and no module.
+
+    Example:
+        >>> from flora import Flora, FloraLoss, collate, named_config, open_dataset
+        >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
+        >>> batch = collate([chips[0]])
+        >>> output = Flora(named_config("tiny"))(batch["sar"])
+        >>> total, terms = FloraLoss()(output, batch, teacher=None)
+        >>> sorted(terms)
+        ['bce', 'charbonnier', 'dice', 'edge', 'hydrology', 'spectrum', 'ssim']
+        >>> total.backward()
     """
 
     def __init__(

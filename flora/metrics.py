@@ -49,6 +49,16 @@ class Scores(TypedDict, total=False):
         constant: Which constant image: "mean of the training split" or "mean of these pixels".
         optical_scaling: What 1 is, without which no PSNR can be compared.
         lpips: Mean over chips, each weighted by its share of valid pixels.
+
+    Example:
+        >>> import torch
+        >>> from flora import SplitScores, collate, open_dataset
+        >>> batch = collate([open_dataset("simulated", None, "test", count=1, size=64)[0]])
+        >>> scores = SplitScores("B4/B3/B2, stored value / 3000")
+        >>> scores.update(None, torch.zeros(1, 1, 64, 64), batch)  # a model that makes no image
+        >>> found = scores.compute()
+        >>> found["recall"], "psnr" in found
+        (0.0, False)
     """
 
     chips: int
@@ -88,6 +98,19 @@ class SplitScores:
 
     Raises:
         FloraError: If `mean_image` is not a vector of values in [0, 1].
+
+    Example:
+        A map that calls everything water is right where there is water:
+
+        >>> import torch
+        >>> from flora import SplitScores, collate, open_dataset
+        >>> chips = open_dataset("simulated", None, "test", count=2, size=64)
+        >>> scores = SplitScores(chips.optical_scaling.scaling)
+        >>> for chip in chips:
+        ...     scores.update(chip["optical"][None], torch.ones(1, 1, 64, 64), collate([chip]))
+        >>> found = scores.compute()
+        >>> found["recall"], found["precision"] == found["water_iou"], found["psnr"]
+        (1.0, True, 100.0)
     """
 
     def __init__(

@@ -39,6 +39,17 @@ class FloraConfig:
         gated: Whether a gate decides how much of it is added.
         detach_water: Whether the water decoder's loss stops at the fused features, as in the
             paper's released code; water then shapes no feature.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from flora import FloraConfig
+        >>> FloraConfig().stride
+        16
+        >>> without_film = replace(FloraConfig(), film=False)
+        >>> FloraConfig(stem_stride=3)
+        Traceback (most recent call last):
+            ...
+        flora.errors.FloraError: stem_stride 3: expected 1 or 2
     """
 
     sar_channels: int = 2
@@ -107,6 +118,12 @@ def named_config(size: str) -> FloraConfig:
 
     Raises:
         FloraError: If the name is unknown.
+
+    Example:
+        >>> from flora import Flora, named_config
+        >>> from flora.model import parameter_count
+        >>> parameter_count(Flora(named_config("tiny"))) < 500_000
+        True
     """
     if size not in SIZES:
         raise FloraError(f"size {size!r}: expected one of {', '.join(SIZES)}")
@@ -147,6 +164,13 @@ class FloraOutput(NamedTuple):
         water_logits: (B, 1, H, W); the sigmoid is the probability of water.
         fused: Fusion latent pyramid f_l, each (B, C_l, H_l, W_l).
         prior: The guidance estimated from SAR alone p_l, same shapes.
+
+    Example:
+        >>> import torch
+        >>> from flora import Flora, named_config
+        >>> output = Flora(named_config("tiny"))(torch.zeros(1, 2, 64, 64))
+        >>> [tuple(level.shape) for level in output.fused]
+        [(1, 16, 32, 32), (1, 24, 16, 16), (1, 40, 8, 8), (1, 64, 4, 4)]
     """
 
     rgb: Tensor
@@ -266,6 +290,18 @@ class Flora(nn.Module):
 
     Args:
         config: The model's shape.
+
+    Example:
+        >>> import torch
+        >>> from flora import Flora, named_config
+        >>> model = Flora(named_config("tiny")).eval()
+        >>> sar = torch.zeros(1, 2, 64, 64)
+        >>> output = model(sar)  # mode sar
+        >>> output.rgb.shape, output.water_logits.shape
+        (torch.Size([1, 3, 64, 64]), torch.Size([1, 1, 64, 64]))
+        >>> before, ndvi = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+        >>> guide = model.guide(before, ndvi, torch.ones(1, 64, 64, dtype=torch.bool))
+        >>> output = model(sar, guide)  # mode before
     """
 
     def __init__(self, config: FloraConfig) -> None:

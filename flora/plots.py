@@ -246,6 +246,12 @@ def sample_figure(
         sar_scaling: What turned its backscatter into the model's input.
         optical_scaling: Names the bands and the index.
         pixel_metres: Width of a pixel in metres, for a scale bar.
+
+    Example:
+        >>> from flora import open_dataset, sample_figure
+        >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
+        >>> figure = sample_figure(chips[0], pixel_metres=10)
+        >>> figure.savefig("chip.png")
     """
     stored = sar_scaling.restore(np.asarray(sample["sar"]))
     stored = np.where(np.asarray(sample["sar_valid"]), stored, np.nan)
@@ -289,6 +295,11 @@ def training_curves(
 
     Raises:
         FloraError: If there is no row, or nowhere a value of a term.
+
+    Example:
+        >>> from flora.plots import training_curves
+        >>> rows = [{"step": step, "dice": 1 / step} for step in range(1, 50)]
+        >>> training_curves(rows).savefig("curves.png")
     """
     if terms is None:
         terms = list(dict.fromkeys(k for row in rows for k in row))
@@ -336,6 +347,12 @@ def quicklook(
         unit: Its unit.
         pixel_metres: Width and height of a pixel in metres, for the scale bar and the aspect.
         title: Above all panels.
+
+    Example:
+        >>> from flora.plots import quicklook
+        >>> from flora.simulate import simulate
+        >>> scene = simulate(7, 64)
+        >>> quicklook(scene.sar_after[0], scene.water_after).savefig("quicklook.png")
     """
     codes = _plane(water, "water")
     width_metres, height_metres = pixel_metres or (1.0, 1.0)

@@ -24,6 +24,11 @@ def provenance() -> dict[str, Any]:
     """Commit, date, hardware and versions of this run, as plain values.
 
     The commit ends in "+changes" where tracked files under flora/ or benchmarks/ differ from it.
+
+    Example:
+        >>> from flora.provenance import provenance
+        >>> sorted(provenance())
+        ['commit', 'date', 'hardware', 'versions']
     """
     return {
         "commit": _commit(),
@@ -44,6 +49,14 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
     Raises:
         FloraError: If the file cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import load_record
+        >>> from flora.provenance import write_record
+        >>> write_record(Path("runs/answer.json"), {"answer": 42})
+        >>> load_record("answer", folder=Path("runs"))["answer"]
+        42
     """
     text = json.dumps({**record, "provenance": provenance()}, indent=1) + "\n"
     write_whole(path, lambda partial: write_text(partial, text))

@@ -18,7 +18,15 @@ from flora.training import FitResult, TrainingConfig, fit
 
 
 def config_for(size: str, dataset: FloodDataset) -> FloraConfig:
-    """A named size with the bands of a dataset."""
+    """A named size with the bands of a dataset.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.recipes import config_for
+        >>> chips = open_dataset("simulated", None, "train", sar_dates=("before", "after"))
+        >>> config_for("tiny", chips).sar_channels  # VV and VH of two dates
+        4
+    """
     return replace(
         named_config(size),
         sar_channels=len(dataset.sar_scaling.bands),
@@ -51,6 +59,16 @@ def train_flora(
         mix: Shares of the guidance modes.
         quiet: Hide the progress bars.
         jitter: Whether the student's SAR is changed by `RadiometricJitter`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import TrainingConfig, load_model, open_dataset, train_flora
+        >>> from flora.recipes import config_for
+        >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
+        >>> short = TrainingConfig(steps=1, batch=1, crop=32)
+        >>> config, folder = config_for("tiny", chips), Path("runs/tiny")
+        >>> result = train_flora(config, chips, None, short, short, folder, quiet=True)
+        >>> model = load_model(result.best)
     """
     torch.manual_seed(training.seed)
     model = Flora(config)

@@ -63,6 +63,12 @@ def load_record(name: str, folder: Path | None = None) -> dict[str, Any]:
 
     Raises:
         FloraError: If there is none of that name.
+
+    Example:
+        >>> from flora import load_record
+        >>> record = load_record("speed")
+        >>> sorted(record["provenance"])
+        ['commit', 'date', 'hardware', 'versions']
     """
     path = (folder or results_folder()) / f"{name}.json"
     if not path.is_file():
@@ -79,7 +85,13 @@ def scored(record: Mapping[str, Any], competitor: str, test: str, mode: str) -> 
 
 
 def mean_and_spread(score: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """Write "0.653 ± 0.012" for several seeds, "0.653" for one, "-" for none."""
+    """Write "0.653 ± 0.012" for several seeds, "0.653" for one, "-" for none.
+
+    Example:
+        >>> from flora.records import mean_and_spread
+        >>> mean_and_spread({"mean": 0.6534, "sd": 0.0121, "n": 3})
+        '0.653 ± 0.012'
+    """
     if score is None:
         return "-"
     spread = "" if score["sd"] is None else f" ± {score['sd']:.{digits}f}"
@@ -102,6 +114,16 @@ def comparison(
 
     Raises:
         FloraError: If the record has no such test.
+
+    Example:
+        >>> from flora.records import comparison
+        >>> score = {"water_iou": {"mean": 0.6534, "sd": 0.0121, "n": 3}}
+        >>> flora = {"says": "FLoRA", "group": "FLoRA", "scores": {"test": {"sar": score}}}
+        >>> record = {"tests": {"test": {}}, "competitors": {"flora": flora}}
+        >>> comparison(record, "test", ["water_iou"])
+        | competitor | mode | water IoU | seeds | in the record |
+        | --- | --- | --- | --- | --- |
+        | FLoRA | sar | 0.653 ± 0.012 | 3 | `flora` |
     """
     if test not in record["tests"]:
         raise FloraError(f"test {test!r}: the record has {', '.join(record['tests'])}")
@@ -131,6 +153,16 @@ def differences(
         metric: Name from `METRICS`.
         reference: What the others are compared with.
         mode: Guidance mode of both.
+
+    Example:
+        >>> from flora.records import differences
+        >>> def trial(name, seed, iou):
+        ...     scores = {"test": {"sar": {"all": {"water_iou": iou}}}}
+        ...     return {"competitor": name, "seed": seed, "scores": scores}
+        >>> trials = [trial("flora", 0, 0.75), trial("flora", 1, 0.5), trial("unet", 0, 0.5)]
+        >>> record = {"trials": {str(number): one for number, one in enumerate(trials)}}
+        >>> differences(record, "test", "water_iou")  # seed 0 is what both have
+        {'unet': [-0.25]}
     """
     values: dict[str, dict[int, float]] = {}
     for trial in record["trials"].values():
@@ -156,6 +188,17 @@ def judge(values: Sequence[float], spread: float | None, fewest: int = 3) -> str
         values: Score of the other less that of FLoRA, one a seed; see `differences`.
         spread: Standard deviation of FLoRA's scores over seeds.
         fewest: Seeds that are needed.
+
+    Example:
+        Differences in IoU to FLoRA, one a seed, where FLoRA's own scores spread by 0.01:
+
+        >>> from flora.records import judge
+        >>> judge([-0.05, -0.05, -0.05], spread=0.01)
+        'helps'
+        >>> judge([-0.05, 0.02, -0.05], spread=0.01)
+        'no difference'
+        >>> judge([-0.05], spread=None)
+        'open'
     """
     if len(values) < fewest or spread is None:
         return "open"

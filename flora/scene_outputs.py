@@ -1,27 +1,28 @@
-"""Maps of a scene: rows written as they come, finished as GeoTIFFs that appear all at once."""
+"""Maps of a scene: how they are stored, their areas, and files that appear all at once."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from flora import plots
 from flora.errors import FloraError
 from flora.scene_inputs import GDAL_ERRORS, SarScene
+from flora.sensors import IGNORE, BoolArray, FloatArray
 
 # WGS 84. Other datums' ellipsoids change areas by less than 0.02 %.
 SEMI_MAJOR_AXIS = 6378137.0
@@ -158,130 +159,121 @@ def check_targets(folder: Path, stem: str, overwrite: bool) -> dict[str, Path]:
     return targets
 
 
-@contextmanager
-def temporary_folder(folder: Path) -> Iterator[Path]:
-    """A folder inside `folder`, on its disk, that is gone afterwards, whatever happens.
-
-    After a failure, `folder` and its parents are gone too, as far as they were made here.
-    """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    with ExitStack() as stack:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = tempfile.mkdtemp(prefix=".flora-", dir=folder)
-        try:
-            yield Path(temporary)
-        except BaseException:
-            for path in made:
-                stack.callback(_remove_empty, path)
-            raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-class SceneWriter:
-    """Writes rows of maps from top to bottom, then finishes them as Cloud Optimized GeoTIFFs.
-
-    The rows go to striped files first: whatever number of rows comes at a time, no block is
-    compressed twice, and nothing but these rows is in memory.
+def layers_of(
+    probability: FloatArray, water: BoolArray, rgb: FloatArray | None, valid: BoolArray
+) -> dict[str, NDArray[Any]]:
+    """What is stored of each layer, (bands, h, w) in the type and with the nodata of `LAYERS`.
 
     Args:
-        folder: Temporary folder.
-        scene: Whose grid and CRS the maps have.
-        tags: Metadata written into every map.
+        probability: (h, w) in [0, 1].
+        water: (h, w).
+        rgb: (3, h, w) in [0, 1], or None.
+        valid: (h, w); elsewhere is nodata.
     """
+    layers: dict[str, NDArray[Any]] = {
+        "water_probability": np.where(valid, probability, np.float32("nan"))[None],
+        "water_mask": np.where(valid, water, np.uint8(IGNORE))[None],
+    }
+    if rgb is not None:
+        layers["rgb"] = np.empty((4, *valid.shape), dtype=np.uint8)
+        for stored, band in zip(layers["rgb"], rgb, strict=False):
+            stored[:] = np.where(valid, np.rint(255 * band), 0)
+        layers["rgb"][3] = np.where(valid, 255, 0)
+    return layers
 
-    def __init__(self, folder: Path, scene: SarScene, tags: Mapping[str, str]) -> None:
-        self._folder = folder
-        self._scene = scene
-        self._tags = tags
-        self._stack = ExitStack()
-        self._files: dict[str, Any] = {}
-        self._seen: dict[str, int] = {}
 
-    def __enter__(self) -> Self:
-        return self
+def encode_rows(name: str, values: NDArray[Any]) -> bytes:
+    """Rows (bands, height, columns) of a layer as the bytes of a GeoTIFF without georeference.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # A full disk makes closing fail too; the first failure is the one to report.
-        with contextlib.suppress(*GDAL_ERRORS):
-            self._stack.close()
+    In memory, because GDAL says nothing when a disk is full on closing a file.
+    """
+    profile = {"driver": "GTiff", "dtype": LAYERS[name].dtype, "count": len(values)}
+    profile |= {"height": values.shape[1], "width": values.shape[2]}
+    profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "band"}
+    profile |= {"compress": "deflate", "zlevel": 1, "predictor": 3 if values.dtype == "f4" else 2}
+    with warnings.catch_warnings(), rasterio.MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(**profile) as file:
+            file.write(values)
+        return bytes(memory.getbuffer())
 
-    def write(self, name: str, row: int, values: NDArray[Any]) -> None:
-        """Write rows (bands, height, columns) of a layer from `row` on."""
-        with writing(self._folder.parent):
-            if name not in self._files:
-                self._files[name] = self._stack.enter_context(self._create(name))
-                self._seen[name] = 0
-            self._files[name].write(values, window=Window(0, row, *values.shape[:0:-1]))
-            self._seen[name] += _count_seen(name, values)
 
-    def finish(self) -> dict[str, Path]:
-        """Close the rows and write each layer tiled, compressed, with overviews."""
-        finished = {}
-        with writing(self._folder.parent):
-            self._stack.close()
-            for name in self._files:
-                finished[name] = self._folder / f"{name}.tif"
-                rasterio.shutil.copy(
-                    self._rows(name),
-                    finished[name],
-                    driver="COG",
-                    BLOCKSIZE=256,
-                    COMPRESS="DEFLATE",
-                    LEVEL=3,  # twice as fast as the default 6, files 1 % larger
-                    PREDICTOR="YES",
-                    RESAMPLING=LAYERS[name].resampling,
-                    BIGTIFF="IF_SAFER",
-                    NUM_THREADS="ALL_CPUS",
-                )
-                self._rows(name).unlink()
-                self._check_whole(name, finished[name])
-        return finished
+def mosaic(
+    name: str, scene: SarScene, tags: Mapping[str, str], parts: Sequence[tuple[int, int, str]]
+) -> str:
+    """A GDAL virtual raster (VRT) of files of rows on the scene's grid, as XML.
 
-    def _check_whole(self, name: str, path: Path) -> None:
-        """Read a finished file back: GDAL says nothing when the disk was full on closing it."""
-        with rasterio.open(path, NUM_THREADS="ALL_CPUS") as file:
-            seen = sum(_count_seen(name, strip) for strip in _strips(file))
-            levels = range(len(file.overviews(1)))
-        for level in levels:
-            with rasterio.open(path, overview_level=level, NUM_THREADS="ALL_CPUS") as file:
-                for _ in _strips(file):
-                    pass
-        if seen != self._seen[name]:
-            raise OSError(f"{path.name} is incomplete")
+    Args:
+        name: The layer.
+        scene: Whose grid and CRS it has.
+        tags: Metadata.
+        parts: First row, height and name of each file; rows without one are nodata.
+    """
+    layer, (rows, columns) = LAYERS[name], scene.shape
+    root = Element("VRTDataset", rasterXSize=str(columns), rasterYSize=str(rows))
+    if scene.crs is not None:
+        SubElement(root, "SRS").text = scene.crs.to_wkt()
+    SubElement(root, "GeoTransform").text = ", ".join(map(repr, scene.transform.to_gdal()))
+    metadata = SubElement(root, "Metadata")
+    for key, value in tags.items():
+        SubElement(metadata, "MDI", key=key).text = value
+    for number, description in enumerate(layer.bands, 1):
+        kind = {"float32": "Float32", "uint8": "Byte"}[layer.dtype]
+        band = SubElement(root, "VRTRasterBand", dataType=kind, band=str(number))
+        SubElement(band, "Description").text = description
+        if layer.nodata is not None:
+            SubElement(band, "NoDataValue").text = str(layer.nodata)
+        colour = description.title() if name == "rgb" else "Gray"
+        SubElement(band, "ColorInterp").text = colour
+        for row, height, file in parts:
+            source = SubElement(band, "SimpleSource")
+            SubElement(source, "SourceFilename", relativeToVRT="1").text = file
+            SubElement(source, "SourceBand").text = str(number)
+            size = {"xSize": str(columns), "ySize": str(height)}
+            SubElement(source, "SrcRect", size, xOff="0", yOff="0")
+            SubElement(source, "DstRect", size, xOff="0", yOff=str(row))
+    return tostring(root, encoding="unicode")
 
-    def _rows(self, name: str) -> Path:
-        return self._folder / f"{name}_rows.tif"
 
-    def _create(self, name: str) -> Any:
-        layer, scene = LAYERS[name], self._scene
-        file = rasterio.open(
-            self._rows(name),
-            "w",
-            driver="GTiff",
-            height=scene.shape[0],
-            width=scene.shape[1],
-            count=len(layer.bands),
-            dtype=layer.dtype,
-            nodata=layer.nodata,
-            crs=scene.crs,
-            transform=scene.transform,
-            blockysize=1,
-            compress="deflate",
-            zlevel=1,
-            bigtiff="if_safer",
-            **({"photometric": "RGB", "alpha": "YES"} if name == "rgb" else {}),
+def finish_map(name: str, rows: Path, target: Path, seen: int) -> None:
+    """Write a layer as a Cloud Optimized GeoTIFF: tiled, compressed, with overviews.
+
+    Args:
+        name: The layer.
+        rows: What GDAL reads its rows from.
+        target: The file to write.
+        seen: How many of its pixels are not nodata.
+
+    Raises:
+        FloraError: If the disk refuses.
+    """
+    with writing(target.parent.parent):
+        rasterio.shutil.copy(
+            rows,
+            target,
+            driver="COG",
+            BLOCKSIZE=256,
+            COMPRESS="DEFLATE",
+            LEVEL=3,  # twice as fast as the default 6, files 1 % larger
+            PREDICTOR="YES",
+            RESAMPLING=LAYERS[name].resampling,
+            BIGTIFF="IF_SAFER",
+            NUM_THREADS="ALL_CPUS",
         )
-        file.update_tags(**self._tags)
-        for number, description in enumerate(layer.bands, 1):
-            file.set_band_description(number, description)
-        return file
+        _check_whole(name, target, seen)
+
+
+def _check_whole(name: str, path: Path, expected: int) -> None:
+    """Read a finished file back: GDAL says nothing when the disk was full on closing it."""
+    with rasterio.open(path, NUM_THREADS="ALL_CPUS") as file:
+        seen = sum(count_seen(name, strip) for strip in _strips(file))
+        levels = range(len(file.overviews(1)))
+    for level in levels:
+        with rasterio.open(path, overview_level=level, NUM_THREADS="ALL_CPUS") as file:
+            for _ in _strips(file):
+                pass
+    if seen != expected:
+        raise OSError(f"{path.name} is incomplete")
 
 
 def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, title: str) -> None:
@@ -307,24 +299,36 @@ def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, titl
         drawn.savefig(target, bbox_inches="tight")
 
 
-def publish(finished: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
-    """Rename finished files to their names, and remove results of an earlier run beside them.
+def publish(finished: Mapping[str, Path], targets: Mapping[str, Path], aside: Path) -> None:
+    """Rename finished files to their names, in place of the results of an earlier run.
 
-    If one cannot be renamed, none of them stays.
+    If one cannot be renamed, none of them stays, and the earlier results are back.
+
+    Args:
+        finished: The files.
+        targets: Where each result goes; those that were not made are removed.
+        aside: Folder on the same disk for the earlier results meanwhile.
+
+    Raises:
+        FloraError: If the disk refuses.
     """
-    moved: list[Path] = []
-    try:
+    with ExitStack() as undo:
         for name, target in targets.items():
             with writing(target.parent):
+                aside.mkdir(exist_ok=True)
+                if target.exists():
+                    target.replace(aside / target.name)
+                    undo.callback(_move_back, aside / target.name, target)
                 if name in finished:
                     finished[name].replace(target)
-                    moved.append(target)
-                else:
-                    target.unlink(missing_ok=True)
-    except BaseException:
-        for path in moved:
-            path.unlink(missing_ok=True)
-        raise
+                    undo.callback(_move_back, target, finished[name])
+        undo.pop_all()
+
+
+def _move_back(path: Path, to: Path) -> None:
+    """Undo a renaming as far as the disk lets us; the error that led here is the one to report."""
+    with contextlib.suppress(OSError):
+        path.replace(to)
 
 
 def _strips(file: Any) -> Iterator[NDArray[Any]]:
@@ -332,14 +336,9 @@ def _strips(file: Any) -> Iterator[NDArray[Any]]:
         yield file.read(window=Window(0, row, file.width, min(256, file.height - row)))
 
 
-def _count_seen(name: str, values: NDArray[Any]) -> int:
-    """Pixels of (bands, h, w) that are not nodata."""
+def count_seen(name: str, values: NDArray[Any]) -> int:
+    """Number of pixels of (bands, h, w) that are not nodata."""
     nodata = LAYERS[name].nodata
     if nodata is None:  # alpha, the last band
         return int(np.count_nonzero(values[-1]))
     return int(np.count_nonzero(~np.isnan(values) if math.isnan(nodata) else values != nodata))
-
-
-def _remove_empty(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.rmdir()

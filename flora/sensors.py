@@ -34,6 +34,15 @@ class SarScaling:
         std: Per-band spread that becomes 1, in `unit`.
         low: Values below are clipped; they carry no more than "very dark".
         high: Values above are clipped; they are corner reflectors.
+
+    Example:
+        >>> import numpy as np
+        >>> from flora.sensors import SENTINEL1
+        >>> sigma0 = np.array([[[-12.5, -17.5]], [[-20.0, -26.0]]], dtype=np.float32)  # VV, VH
+        >>> SENTINEL1.normalise(sigma0, np.array([[True, True]]))
+        array([[[ 0., -1.]],
+
+               [[ 0., -1.]]], dtype=float32)
     """
 
     name: str
@@ -95,6 +104,15 @@ class OpticalScaling:
         bands: Band names in channel order; red, green, blue first where they exist.
         white: Stored value that becomes 1. Every PSNR depends on it, so every PSNR names it.
         index_name: The index that goes with the image: "NDVI", "NDWI", "MNDWI" or "NGRDI".
+
+    Example:
+        >>> import numpy as np
+        >>> from flora.sensors import SENTINEL2_RGB
+        >>> stored = np.array([[[300]], [[1500]], [[4000]]])  # reflectance 0.03, 0.15 and 0.4
+        >>> SENTINEL2_RGB.normalise(stored, np.array([[True]])).ravel()
+        array([0.1, 0.5, 1. ], dtype=float32)
+        >>> SENTINEL2_RGB.scaling
+        'B4/B3/B2, stored value / 3000'
     """
 
     name: str
@@ -158,6 +176,14 @@ def normalised_difference(first: FloatArray, second: FloatArray) -> FloatArray:
 
     NDVI is of (near infrared, red), NDWI of (green, near infrared) after McFeeters (1996),
     MNDWI of (green, shortwave infrared) after Xu (2006).
+
+    Example:
+        >>> import numpy as np
+        >>> from flora.sensors import normalised_difference
+        >>> near_infrared = np.array([0.4, 0.02], dtype=np.float32)  # a field, water
+        >>> red = np.array([0.1, 0.03], dtype=np.float32)
+        >>> normalised_difference(near_infrared, red).round(2)  # NDVI
+        array([ 0.6, -0.2], dtype=float32)
     """
     first = np.asarray(first, dtype=np.float32)
     second = np.asarray(second, dtype=np.float32)

@@ -153,7 +153,15 @@ class Scene:
 
 
 def draw_parameters(seed: int) -> SceneParameters:
-    """The parameters that `simulate` uses for a seed, to be changed with `replace`."""
+    """The parameters that `simulate` uses for a seed, to be changed with `replace`.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from flora.simulate import draw_parameters, simulate
+        >>> parameters = replace(draw_parameters(7), flooded=0.0, stage=0.0)
+        >>> bool(simulate(7, 64, parameters).flood.any())
+        False
+    """
     return SceneParameters.draw(_stream(seed, "parameters"))
 
 
@@ -169,6 +177,14 @@ def simulate(
 
     Raises:
         FloraError: If the seed is negative or the size too small.
+
+    Example:
+        >>> from flora.simulate import simulate
+        >>> scene = simulate(seed=7, size=64)
+        >>> scene.sar_after.shape, scene.optical_after.shape
+        ((2, 64, 64), (13, 64, 64))
+        >>> bool((scene.permanent <= scene.water_after).all())  # a flood takes no water away
+        True
     """
     rows, columns = (size, size) if isinstance(size, int) else size
     if min(rows, columns) < SMALLEST:

@@ -25,6 +25,14 @@ class GuidanceMix:
         sar: Guided by the estimate from SAR: the deployment, so it is trained as hard as the rest.
         before: Guided by the teacher on the image from before the flood.
         oracle: Guided by the teacher on the image that is to be reconstructed.
+
+    Example:
+        >>> from flora import Flora, GuidanceMix, named_config
+        >>> from flora.tasks import StudentTask
+        >>> only_sar = GuidanceMix(sar=1.0, before=0.0, oracle=0.0)
+        >>> task = StudentTask(Flora(named_config("tiny")), mix=only_sar)
+        >>> task.describe()["mix"]
+        {'sar': 1.0, 'before': 0.0, 'oracle': 0.0}
     """
 
     sar: float = 0.5
@@ -45,6 +53,15 @@ class TeacherTask(nn.Module):
     Args:
         model: The model whose teacher and decoders are trained.
         loss: Weights of the loss terms; distillation plays no part.
+
+    Example:
+        >>> from flora import Flora, collate, named_config, open_dataset
+        >>> from flora.tasks import TeacherTask
+        >>> task = TeacherTask(Flora(named_config("tiny")))
+        >>> batch = collate([open_dataset("simulated", None, "train", count=1, size=64)[0]])
+        >>> total, terms = task(batch)
+        >>> "distill_prior" in terms
+        False
     """
 
     def __init__(self, model: Flora, loss: LossWeights | None = None) -> None:
@@ -97,6 +114,15 @@ class StudentTask(nn.Module):
         loss: Weights of the loss terms.
         mix: Shares of the guidance modes.
         perceptual: A module from `flora.metrics.load_lpips`; needed if `loss` gives it a weight.
+
+    Example:
+        >>> from flora import Flora, collate, named_config, open_dataset
+        >>> from flora.tasks import StudentTask
+        >>> task = StudentTask(Flora(named_config("tiny")))
+        >>> batch = collate([open_dataset("simulated", None, "train", count=1, size=64)[0]])
+        >>> total, terms = task(batch)
+        >>> "distill_prior" in terms
+        True
     """
 
     def __init__(

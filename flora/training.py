@@ -45,6 +45,12 @@ class TrainingConfig:
 
     Raises:
         FloraError: If a number is out of range.
+
+    Example:
+        >>> from flora import TrainingConfig
+        >>> config = TrainingConfig(steps=100, warmup=0.1, learning_rate=1e-3)
+        >>> [round(config.learning_rate_at(step), 6) for step in (0, 9, 10, 55)]
+        [0.0001, 0.001, 0.001, 0.0005]
     """
 
     steps: int = 1500
@@ -154,6 +160,18 @@ def fit(
     Raises:
         FloraError: If the folder holds a run with other settings, the loss stops being finite,
             the crop does not fit, or the disk refuses.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import Flora, TrainingConfig, fit, named_config, open_dataset
+        >>> from flora.tasks import StudentTask
+        >>> from flora.training import read_log
+        >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
+        >>> task = StudentTask(Flora(named_config("tiny")))
+        >>> config = TrainingConfig(steps=2, batch=1, crop=32)
+        >>> result = fit(task, chips, config, Path("runs/example"), quiet=True)
+        >>> result.best.name, [row["step"] for row in read_log(result.folder)]
+        ('last.safetensors', [1, 2])
     """
     make_folder(folder)
     if valid is not None and len(valid) == 0:

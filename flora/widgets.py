@@ -38,6 +38,16 @@ class ThresholdSlider:
     Raises:
         FloraError: If the shapes differ, the limits are more than 31 dB apart, or `start` lies
             outside them.
+
+    Example:
+        >>> from flora.simulate import simulate
+        >>> from flora.widgets import ThresholdSlider
+        >>> scene = simulate(7, 64)
+        >>> slider = ThresholdSlider(scene.sar_after[1], scene.water_after)
+        >>> slider
+        ThresholdSlider(VH, 64 x 64 px, -32 to -8 dB)
+        >>> slider.iou(slider.best()) >= slider.iou(-20.0)
+        True
     """
 
     def __init__(

@@ -27,6 +27,16 @@ def load_model(path: Path | None = None) -> Flora:
 
     Raises:
         FloraError: If it is no such file, or belongs to another kind of model.
+
+    Example:
+        >>> import torch
+        >>> from flora import load_model, open_dataset
+        >>> model = load_model()
+        >>> sample = open_dataset("simulated", None, "test", count=1, size=64)[0]
+        >>> with torch.inference_mode():
+        ...     output = model(sample["sar"][None])
+        >>> torch.sigmoid(output.water_logits).shape  # probability of water
+        torch.Size([1, 1, 64, 64])
     """
     model = load_any(path or shipped_weights())
     if not isinstance(model, Flora):
@@ -82,7 +92,16 @@ def predictor_of(model: Flora | UNet | LateFusion, mode: Mode) -> Predict:
 
 
 def scene_predictor(model: Flora, device: torch.device) -> Predictor:
-    """FLoRA for `flora.scenes.map_scene`: mode `before` if it gets an image, else `sar`."""
+    """FLoRA for `flora.scenes.map_scene`: mode `before` if it gets an image, else `sar`.
+
+    Example:
+        >>> import torch
+        >>> from flora import load_model, scene_predictor
+        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
+        >>> rgb, probability = predict(torch.zeros(1, 2, 64, 64), None)
+        >>> rgb.shape, probability.shape
+        (torch.Size([1, 3, 64, 64]), torch.Size([1, 1, 64, 64]))
+    """
     model = model.to(device).eval()
 
     @torch.inference_mode()

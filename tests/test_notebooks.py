@@ -7,20 +7,30 @@ import re
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
+
+from tools import colab_cell
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 PARAMETERS = {"PROFILE", "DATA", "SEED"}
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:root|work|home|Users|tmp|mnt|opt|var)/|\b[A-Z]:\\")
 
-pytestmark = [
-    pytest.mark.skipif(not NOTEBOOKS, reason="notebooks/ is empty"),
-    pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem),
-]
+# Whatever keeps nbval from comparing a cell's output.
+NOT_COMPARED = {"nbval-ignore-output", "nbval-skip", "nbval-raises-exception", "raises-exception"}
+NOT_COMPARED_COMMENT = re.compile(r"#\s*(?:NBVAL_|PYTEST_VALIDATE_)")
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
 
 
 def cells(path):
-    return nbformat.read(path, as_version=4).cells
+    """The chapter: all cells but the generated one that prepares Colab."""
+    return [
+        cell for cell in nbformat.read(path, as_version=4).cells if not colab_cell.is_colab(cell)
+    ]
 
 
 def code_cells(path):
@@ -49,7 +59,8 @@ def test_format_is_valid(path):
 
 
 def test_was_executed_in_order_from_a_fresh_kernel(path):
-    counts = [cell.execution_count for cell in code_cells(path)]
+    everything = nbformat.read(path, as_version=4).cells
+    counts = [cell.execution_count for cell in everything if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
     assert any(cell.outputs for cell in code_cells(path)), "no cell has an output"
 
@@ -132,7 +143,60 @@ def test_figures_have_a_description(path):
     assert silent == [], 'add {"mystnb": {"image": {"alt": "..."}}} to the cell\'s metadata'
 
 
-def test_compared_output_is_not_ignored_without_a_reason(path):
-    ignored = [cell for cell in code_cells(path) if "nbval-ignore-output" in tags(cell)]
+def not_compared(path):
+    """The cells whose output `pytest --nbval` does not compare."""
+    return [
+        cell
+        for cell in code_cells(path)
+        if NOT_COMPARED & set(tags(cell)) or NOT_COMPARED_COMMENT.search(cell.source)
+    ]
+
+
+def test_output_that_is_not_compared_is_rare_and_has_a_reason(path):
+    ignored = not_compared(path)
+    tagged = [cell for cell in ignored if set(tags(cell)) & NOT_COMPARED == {"nbval-ignore-output"}]
+    assert ignored == tagged, "the tag nbval-ignore-output is the one way to opt out"
     silent = [cell.source for cell in ignored if "#" not in cell.source]
     assert silent == [], "say in a comment why this output cannot be compared"
+    assert len(ignored) <= max(1, len(code_cells(path)) // 8)
+
+
+def test_count_of_cells_that_are_not_compared(capsys):
+    lines = [
+        f"  {path.stem}: {re.search('#.*', cell.source)[0]}"
+        for path in NOTEBOOKS
+        for cell in not_compared(path)
+    ]
+    total = sum(len(code_cells(path)) for path in NOTEBOOKS)
+    with capsys.disabled():
+        print(
+            f"\n{len(lines)} of {total} cells of code are not compared by nbval", *lines, sep="\n"
+        )
+    assert len(lines) <= total / 10
+
+
+def test_colab_cell_is_the_generated_one(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [index for index, cell in enumerate(code) if colab_cell.is_colab(cell)] == [0]
+    assert code[0].source == colab_cell.source(), "run: python tools/colab_cell.py"
+    assert code[0].metadata["tags"] == colab_cell.METADATA["tags"]
+    assert code[0].outputs == []
+
+
+def test_quickstart_runs_on_a_real_chip_with_another_seed(flora_data, tmp_path):
+    executed = papermill.execute_notebook(
+        *(NOTEBOOKS[0], tmp_path / "out.ipynb"),
+        parameters={"DATA": str(flora_data / "sen1floods11"), "SEED": 1},
+        cwd=tmp_path,  # a chapter needs no folder of the repository around it
+        progress_bar=False,
+    )
+    committed = {cell.id: cell.outputs for cell in code_cells(NOTEBOOKS[0])}
+    printed = [
+        (cell.id, output.text)
+        for cell in executed.cells
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stdout"
+    ]
+    changed = [text for key, text in printed if [text] != [o.get("text") for o in committed[key]]]
+    assert len(changed) > len(printed) / 2

@@ -2,6 +2,7 @@
 
 The committed notebooks are read and never written: what is executed, and what Jupyter Book reads,
 lies in `_build/source`. The repository's address is taken from `pyproject.toml`, its only place.
+With `--offline`, the scripts that pages load from elsewhere are laid beside them (tools/vendor.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tools.npm import NpmError
+from tools.vendor import localise
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.committed:
             execute(source, dict(options.parameter))
         build_pages(source, options.output.resolve())
-    except BuildError as error:
+        if options.offline:
+            print("Laying the scripts beside the pages:", *localise(build / "html"), flush=True)
+    except (BuildError, NpmError) as error:
         print(f"The book was not built: {error}", file=sys.stderr)
         return 1
     page = build / "html" / "index.html"
@@ -49,6 +55,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--committed",
         action="store_true",
         help="take the notebooks with the outputs they were committed with, execute nothing",
+    )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="a book that needs no network: its scripts are taken from the npm registry, by npm",
     )
     parser.add_argument(
         "--output", type=Path, default=ROOT, help="folder that receives _build (the repository)"
@@ -128,8 +139,11 @@ def stage(source: Path) -> Path:
     return source
 
 
-def execute(source: Path, parameters: dict[str, Any]) -> None:
+def execute(source: Path, parameters: dict[str, Any]) -> dict[str, float]:
     """Execute every staged notebook in place, each in a kernel of its own.
+
+    Returns:
+        Seconds by the notebook's path in `source`.
 
     Raises:
         BuildError: If a cell of a notebook fails.
@@ -138,6 +152,7 @@ def execute(source: Path, parameters: dict[str, Any]) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    seconds = {}
     for notebook in sorted(source.rglob("*.ipynb")):
         name = notebook.relative_to(source)
         print(f"Executing {name} ...", flush=True)
@@ -153,7 +168,9 @@ def execute(source: Path, parameters: dict[str, Any]) -> None:
             )
         except PapermillExecutionError as error:
             raise BuildError(f"{name} failed while it was executed.\n{error}") from error
-        print(f"Executed {name} in {time.monotonic() - start:.0f} s", flush=True)
+        seconds[name.as_posix()] = time.monotonic() - start
+        print(f"Executed {name} in {seconds[name.as_posix()]:.0f} s", flush=True)
+    return seconds
 
 
 def build_pages(source: Path, output: Path) -> None:
@@ -173,6 +190,25 @@ def build_pages(source: Path, output: Path) -> None:
     finished = subprocess.run([*command, "build", source, "--path-output", output, *flags])
     if finished.returncode != 0:
         raise BuildError("Jupyter Book reported the warnings or errors above.")
+    for page in html.rglob("*.html"):
+        mend(page)
+
+
+# For those who hear the page. Sphinx marks the entries of a bibliography with a role that
+# DPUB-ARIA 1.1 deprecates, and MyST-NB names every folded cell alike, whatever its visible name.
+MENDED = {
+    'role="doc-biblioentry"': 'role="listitem"',
+    '<summary aria-label="Toggle hidden content">': "<summary>",
+}
+
+
+def mend(page: Path) -> None:
+    """Correct what the generators write into a page and its readers stumble on."""
+    text = mended = page.read_text(encoding="utf-8")
+    for wrong, right in MENDED.items():
+        mended = mended.replace(wrong, right)
+    if mended != text:
+        page.write_text(mended, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> Fl
 
     Raises:
         FloraError: If the name, an option or the split is unknown, or the root is missing.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> chips = open_dataset("simulated", None, "test", count=2, size=64)
+        >>> len(chips), chips[0]["sar"].shape
+        (2, torch.Size([2, 64, 64]))
     """
     dataset = dataset_class(name)
     if name == "simulated":

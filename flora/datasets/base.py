@@ -46,6 +46,14 @@ class Sample(TypedDict):
         before_valid: its validity (H, W).
         before_index: its index (1, H, W).
         meta: see `Meta`.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> sample = open_dataset("simulated", None, "test", count=1, size=64)[0]
+        >>> sample["optical"].shape, sample["index"].shape, sample["water"].dtype
+        (torch.Size([3, 64, 64]), torch.Size([1, 64, 64]), torch.int64)
+        >>> sample["meta"]["place"], sample["meta"]["crs"]
+        ('simulated', 'EPSG:4326')
     """
 
     sar: Tensor
@@ -89,6 +97,15 @@ class FloodDataset(Dataset[Sample], ABC):
     """A dataset of paired SAR, optical and water layers.
 
     A subclass declares itself in class-level data and reads one chip, whole or a window of it.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.datasets.base import Window
+        >>> chips = open_dataset("simulated", None, "valid", count=3, size=64)
+        >>> chips.sar_scaling.bands, chips.shape(0)
+        (('VV', 'VH'), (64, 64))
+        >>> chips.read(0, Window(row=16, column=0, height=32, width=48))["water"].shape
+        torch.Size([32, 48])
     """
 
     name: ClassVar[str]
@@ -131,6 +148,13 @@ class InMemory(FloodDataset):
     Args:
         dataset: What to read from.
         budget: Bytes to keep at most; chips beyond it are read anew each time.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.datasets.base import InMemory
+        >>> chips = InMemory(open_dataset("simulated", None, "train", count=2, size=64))
+        >>> chips[0]["sar"] is chips[0]["sar"]  # read once
+        True
     """
 
     def __init__(self, dataset: FloodDataset, budget: int = 6_000_000_000) -> None:
@@ -181,6 +205,14 @@ class RandomCrops(Dataset[Sample]):
 
     Raises:
         FloraError: If the dataset is empty or a chip is smaller than the crop.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.datasets.base import RandomCrops
+        >>> chips = open_dataset("simulated", None, "train", count=2, size=64)
+        >>> crops = RandomCrops(chips, crop=32, count=1000, seed=0)
+        >>> len(crops), crops[999]["sar"].shape
+        (1000, torch.Size([2, 32, 32]))
     """
 
     def __init__(self, dataset: FloodDataset, crop: int, count: int, seed: int) -> None:
@@ -256,7 +288,15 @@ def orient_sample(sample: Sample, orientation: int) -> Sample:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one size into a batch; `meta` becomes a list."""
+    """Stack samples of one size into a batch; `meta` becomes a list.
+
+    Example:
+        >>> from flora import collate, open_dataset
+        >>> chips = open_dataset("simulated", None, "train", count=2, size=64)
+        >>> batch = collate([chips[0], chips[1]])
+        >>> batch["sar"].shape, batch["water"].shape, len(batch["meta"])
+        (torch.Size([2, 2, 64, 64]), torch.Size([2, 64, 64]), 2)
+    """
     batch: dict[str, Any] = {
         key: torch.stack([cast(Tensor, sample[key]) for sample in samples])  # type: ignore[literal-required]
         for key, value in samples[0].items()

@@ -1,0 +1,114 @@
+"""Pictures of what a loss does: which error it punishes, and where it pushes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike, NDArray
+
+from flora.errors import FloraError
+
+# Share of the pixels whose gradients lie within the colour limits: few outliers set no scale.
+WITHIN_LIMITS = 99.0
+LEVELS = 15
+
+
+def show_penalties(
+    ax: Axes, values: ArrayLike, errors: Sequence[str], terms: Sequence[str], *, decimals: int = 2
+) -> Axes:
+    """Draw a table of losses: a row an error, a column a term, shaded within each column.
+
+    A column's largest value is darkest, since the terms differ in scale. What rounds to 0 is blank.
+
+    Args:
+        ax: Where to draw.
+        values: (errors, terms), 0 or more.
+        errors: Names of the rows.
+        terms: Names of the columns.
+        decimals: Digits after the point.
+
+    Raises:
+        FloraError: If the shape does not fit the names, or a value is negative or not finite.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.shape != (len(errors), len(terms)) or table.size == 0:
+        raise FloraError(
+            f"values of shape {table.shape}: expected one row for each of {len(errors)} errors and "
+            f"one column for each of {len(terms)} terms"
+        )
+    if not (np.isfinite(table) & (table >= 0)).all():
+        raise FloraError("values: expected finite losses of 0 or more; clip what lies below 0")
+    largest = table.max(axis=0)
+    shares = table / np.where(largest > 0, largest, 1.0)
+    blank = np.round(table, decimals) == 0
+    shaded = np.ma.masked_array(shares, blank)
+    ax.imshow(shaded, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
+    for row, column in np.argwhere(~blank):
+        ax.text(
+            column,
+            row,
+            f"{table[row, column]:.{decimals}f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if shares[row, column] > 0.8 else "black",
+        )
+    ax.set_xticks(range(len(terms)), terms, rotation=35, ha="left", rotation_mode="anchor")
+    ax.set_yticks(range(len(errors)), errors)
+    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def show_gradient(
+    ax: Axes,
+    gradient: ArrayLike,
+    *,
+    title: str,
+    label: str = "",
+    signed: bool = True,
+    limit: float | None = None,
+) -> Axes:
+    """Draw a map such as a gradient: orange below 0, white at 0, purple above.
+
+    Args:
+        ax: Where to draw.
+        gradient: (H, W), finite.
+        title: Above the panel.
+        label: Beside the colour bar.
+        signed: False for lengths, which have no values below 0: the colours begin at white.
+        limit: Magnitude drawn in full colour; by default the 99th percentile of those above 0.
+
+    Raises:
+        FloraError: If it is no map of finite numbers, or `limit` is not above 0.
+    """
+    values = np.asarray(gradient, dtype=np.float64)
+    if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all():
+        raise FloraError(
+            f"gradient of shape {values.shape}: expected (rows, columns) of finite numbers"
+        )
+    if limit is None:
+        limit = _limit(values)
+    elif not (np.isfinite(limit) and limit > 0):
+        raise FloraError(f"limit {limit}: expected a finite number above 0")
+    # Few levels, of an odd number so that 0 is white: noise in 256 makes pages of megabytes.
+    colours = mpl.colormaps["PuOr" if signed else "Purples"].resampled(LEVELS)
+    low = -limit if signed else 0.0
+    image = ax.imshow(values, cmap=colours, vmin=low, vmax=limit, interpolation="nearest")
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(True)
+    owner = ax.get_figure()
+    if owner is not None:
+        extend = "both" if signed else "max"
+        bar = owner.colorbar(image, ax=ax, shrink=0.8, pad=0.02, extend=extend, label=label)
+        bar.ax.tick_params(labelsize=7)
+    return ax
+
+
+def _limit(values: NDArray[np.float64]) -> float:
+    magnitudes = np.abs(values)
+    pushed = magnitudes[magnitudes > 0]
+    return float(np.percentile(pushed, WITHIN_LIMITS)) if pushed.size else 1.0

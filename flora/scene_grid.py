@@ -1,0 +1,334 @@
+"""Where the pixels of a scene lie: its grid, a part of it, and another grid to put it on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import transform, transform_bounds
+from rasterio.windows import Window
+
+from flora.errors import FloraError, FloraWarning
+
+# rasterio lets some of GDAL's own errors through, and has no public name for them.
+GDAL_ERRORS = (OSError, RasterioError, CPLE_BaseError)
+
+LON_LAT = CRS.from_epsg(4326)
+PIXEL = 10.0  # m: Sentinel-1 ground range products in high resolution, and all training data
+DEGREE = 111_319.49  # m: one of longitude on the equator, WGS 84
+GRID_TOLERANCE = 0.05  # of a pixel: publishers' float noise is far below, a real shift above
+
+PixelWindow = tuple[int, int, int, int]
+LonLatBox = tuple[float, float, float, float]
+
+
+class Part(NamedTuple):
+    """A rectangle of a grid, in pixels from its top left corner."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    def rows(self, row: int, height: int) -> Window:
+        """Whole rows of this part, counted from its own first row, as a window of the grid."""
+        return Window(self.column, self.row + row, self.width, height)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixels of a raster.
+
+    Attributes:
+        crs: Coordinate reference system, None without georeference.
+        transform: From (column, row) to coordinates of the CRS; rotation is allowed.
+        shape: (rows, columns).
+    """
+
+    crs: CRS | None
+    transform: Affine
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, dataset: Any) -> Self:
+        """The grid of an open raster."""
+        return cls(dataset.crs, dataset.transform, dataset.shape)
+
+    def part(self, part: Part) -> Grid:
+        """The grid of a part of it."""
+        a, b, _, d, e, _ = self.transform[:6]
+        x, y = apply(self.transform, part.column, part.row)
+        return Grid(self.crs, Affine(a, b, x, d, e, y), (part.height, part.width))
+
+    def coarse(self, step: int) -> Grid:
+        """The same area in pixels of `step` times the side."""
+        rows, columns = (math.ceil(side / step) for side in self.shape)
+        a, b, c, d, e, f = self.transform[:6]
+        larger = Affine(a * step, b * step, c, d * step, e * step, f)
+        return Grid(self.crs, larger, (rows, columns))
+
+    def outline(self, crs: CRS, points: int = 21) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Coordinates x, y in `crs` of points along its four edges; infinite where undefined.
+
+        Raises:
+            FloraError: If there is no way from its CRS to the other.
+        """
+        rows, columns = self.shape
+        along = np.linspace(0, 1, points)
+        zero, one = np.zeros(points), np.ones(points)
+        u = columns * np.concatenate([along, one, along, zero])
+        v = rows * np.concatenate([zero, along, one, along])
+        try:
+            x, y = transform(self.crs, crs, *apply(self.transform, u, v))
+        except GDAL_ERRORS as error:
+            raise FloraError(
+                f"coordinates in {self.crs} cannot be converted to {crs} ({error}): expected the "
+                "CRS that the file's coordinates are in; correct it with gdal_edit -a_srs"
+            ) from error
+        return np.asarray(x), np.asarray(y)
+
+    def lon_lat_box(self) -> LonLatBox:
+        """(west, south, east, north) in degrees; east exceeds 180 across the antimeridian."""
+        return lon_lat_box(*self.outline(LON_LAT))
+
+    def same_as(self, other: Grid) -> bool:
+        """Whether both have one shape, one CRS and corners that agree to 1/20 pixel."""
+        if self.shape != other.shape or self.crs != other.crs:
+            return False
+        a, b = (np.reshape(grid.transform[:6], (2, 3)) for grid in (self, other))
+        pixel = np.hypot(*b[:, :2]).min()
+        rows, columns = self.shape
+        corners = np.array([[0, columns, 0, columns], [0, 0, rows, rows], [1, 1, 1, 1]])
+        return bool((np.hypot(*((a - b) @ corners)) <= GRID_TOLERANCE * pixel).all())
+
+
+def apply(affine: Affine, x: Any, y: Any) -> tuple[Any, Any]:
+    """Where an affine map puts points, numbers or arrays."""
+    a, b, c, d, e, f = affine[:6]
+    return a * x + b * y + c, d * x + e * y + f
+
+
+@contextmanager
+def open_raster(path: Path, argument: str, connection: str | None = None) -> Iterator[Any]:
+    """Open a raster for reading.
+
+    Args:
+        path: The file, or what messages call it.
+        argument: The argument that named it.
+        connection: What GDAL opens, where this is not a file (a virtual dataset, a member of an
+            archive).
+
+    Raises:
+        FloraError: If there is no such file or GDAL cannot read its header.
+    """
+    if connection is None and path.is_dir():
+        raise FloraError(f"{argument} {path}: a folder, expected a raster file; name the file")
+    if connection is None and not path.is_file():
+        raise FloraError(f"{argument} {path}: no such file; check the path")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(connection or path)
+    except GDAL_ERRORS as error:
+        reason = str(error) if connection is None else "GDAL cannot open it"
+        raise FloraError(
+            f"{argument} {path}: not a raster, or truncated ({reason}); expected a GeoTIFF"
+        ) from error
+    with dataset:
+        yield dataset
+
+
+def read_bands(
+    dataset: Any, masks: bool = False, source: str | None = None, **options: Any
+) -> NDArray[Any]:
+    """Read pixels (or GDAL's masks of them), all of them or none.
+
+    Args:
+        dataset: The open raster.
+        masks: Read masks in place of values.
+        source: What messages call it; its own name by default.
+        options: Passed to rasterio.
+
+    Raises:
+        FloraError: If the file is damaged or vanished.
+    """
+    try:
+        return np.asarray(dataset.read_masks(**options) if masks else dataset.read(**options))
+    except GDAL_ERRORS as error:
+        raise FloraError(
+            f"{source or dataset.name}: the file is truncated or damaged ({error}), or has "
+            "vanished; copy it again"
+        ) from error
+
+
+def lon_lat_box(longitude: NDArray[Any], latitude: NDArray[Any]) -> LonLatBox:
+    """(west, south, east, north) of points; east exceeds 180 across the antimeridian."""
+    if np.ptp(longitude) > 180:
+        longitude = np.where(longitude < 0, longitude + 360, longitude)
+    box = longitude.min(), latitude.min(), longitude.max(), latitude.max()
+    west, south, east, north = map(float, box)
+    return west, south, east, north
+
+
+def check_georeference(grid: Grid, argument: str, resampled: bool = False) -> None:
+    """Refuse coordinates that cannot be in the CRS a file declares; warn of unusual pixels.
+
+    Args:
+        grid: The file's pixels.
+        argument: What messages call it.
+        resampled: Whether its pixels are resampled to a size that a model knows.
+
+    Raises:
+        FloraError: If the transform is singular, or the coordinates are impossible in the CRS.
+    """
+    if grid.transform.is_degenerate:
+        raise FloraError(
+            f"{argument}: the transform {tuple(grid.transform)[:6]} maps all pixels to one line, "
+            "expected pixels with an area; georeference the file again"
+        )
+    if grid.crs is None:
+        return
+    side = math.sqrt(abs(grid.transform.determinant))
+    rows, columns = grid.shape
+    x, y = apply(grid.transform, columns / 2, rows / 2)
+    if grid.crs.is_geographic:
+        possible = abs(x) <= 360 and abs(y) <= 90
+        metres = side * DEGREE * math.sqrt(math.cos(math.radians(y))) if possible else side
+    else:
+        metres = side * float(grid.crs.linear_units_factor[1])
+        longitude, latitude = grid.outline(LON_LAT)
+        possible = metres > 0.1 and bool(np.isfinite([longitude, latitude]).all())
+    if not possible:
+        raise FloraError(
+            f"{argument}: its centre ({x:.6g}, {y:.6g}) and pixels of {side:.3g} are impossible "
+            f"in its CRS, {grid.crs}: wrong CRS; set the one its coordinates are in "
+            "(gdal_edit -a_srs)"
+        )
+    if not resampled and not PIXEL / 2 <= metres <= PIXEL * 2:
+        warnings.warn(
+            f"{argument}: pixels of about {metres:.3g} m, expected about {PIXEL:g} m, which models "
+            'are trained on; pass grid="utm" to resample',
+            FloraWarning,
+            stacklevel=2,
+        )
+
+
+def map_crs(name: str, around: LonLatBox) -> CRS:
+    """The CRS of a target grid: "utm" is the zone of the box's centre, else e.g. "EPSG:4326".
+
+    Raises:
+        FloraError: If it is no CRS.
+    """
+    west, south, east, north = around
+    if name == "utm":
+        if max(abs(south), abs(north)) > 84:
+            raise FloraError(
+                f'grid="utm": the scene reaches {max(south, north, key=abs):.1f} degrees of '
+                'latitude, UTM ends at 84; pass a polar CRS, e.g. grid="EPSG:3413"'
+            )
+        zone = int((((west + east) / 2 + 180) % 360) // 6) + 1
+        return CRS.from_epsg((32600 if south + north >= 0 else 32700) + zone)
+    try:
+        return CRS.from_user_input(name)
+    except CRSError as error:
+        raise FloraError(
+            f'grid {name!r}: no CRS ({error}); expected "utm" or e.g. "EPSG:32630"'
+        ) from error
+
+
+def covering_grid(crs: CRS, x: NDArray[Any], y: NDArray[Any], argument: str) -> Grid:
+    """A north-up grid of 10 m in `crs` around points, its edges at multiples of a pixel.
+
+    In a geographic CRS a pixel is 10 m on the equator, as in Sen1Floods11.
+
+    Raises:
+        FloraError: If a point has no coordinates there.
+    """
+    if not np.isfinite([x, y]).all():
+        raise FloraError(
+            f"{argument}: part of it has no coordinates in {crs}; "
+            'choose a CRS made for the area, or grid="utm"'
+        )
+    unit = DEGREE if crs.is_geographic else float(crs.linear_units_factor[1])
+    pixel = PIXEL / unit
+    left, right = math.floor(x.min() / pixel), math.ceil(x.max() / pixel)
+    bottom, top = math.floor(y.min() / pixel), math.ceil(y.max() / pixel)
+    corner = Affine(pixel, 0, left * pixel, 0, -pixel, top * pixel)
+    return Grid(crs, corner, (top - bottom, right - left))
+
+
+def choose_part(
+    grid: Grid, window: PixelWindow | None, bbox: LonLatBox | None, argument: str
+) -> Part:
+    """The part of a grid that a window in pixels or a box in degrees names; all of it without.
+
+    Args:
+        grid: Whose pixels are meant.
+        window: (column, row, width, height), wholly inside.
+        bbox: (west, south, east, north), WGS 84; clipped to the grid.
+        argument: What messages call the scene.
+
+    Raises:
+        FloraError: If both are given, one is malformed, or it does not lie on the grid.
+    """
+    rows, columns = grid.shape
+    if window is not None and bbox is not None:
+        raise FloraError(f"window {window} and bbox {bbox}: expected one of them; leave one out")
+    if window is not None:
+        return _checked_window(grid, window, argument)
+    if bbox is None:
+        return Part(0, 0, rows, columns)
+    west, south, east, north = bbox
+    if not (-360 <= west < east <= 360 and -90 <= south < north <= 90):
+        raise FloraError(
+            f"bbox {bbox}: expected west < east and south < north in degrees; check the order "
+            "(west, south, east, north), and cut a box across the antimeridian in two"
+        )
+    if grid.crs is None:
+        raise FloraError(
+            f"bbox {bbox}: {argument} has no CRS to find it in; pass window in pixels, "
+            'or grid="utm" if the file has ground control points'
+        )
+    try:
+        left, bottom, right, top = transform_bounds(LON_LAT, grid.crs, *bbox)
+    except GDAL_ERRORS as error:
+        raise FloraError(
+            f"bbox {bbox}: cannot be converted to {grid.crs} ({error}); "
+            "choose a box within the scene"
+        ) from error
+    x, y = np.array([left, left, right, right]), np.array([bottom, top, bottom, top])
+    u, v = apply(~grid.transform, x, y)
+    # A corner on a pixel's edge is not to draw in the next pixel through rounding.
+    first = max(0, math.floor(v.min() + 1e-6)), max(0, math.floor(u.min() + 1e-6))
+    last = min(rows, math.ceil(v.max() - 1e-6)), min(columns, math.ceil(u.max() - 1e-6))
+    if not (first[0] < last[0] and first[1] < last[1]):
+        spans = ", ".join(f"{degrees:.4f}" for degrees in grid.lon_lat_box())
+        raise FloraError(
+            f"bbox {bbox}: does not overlap {argument}, which spans {spans}; "
+            "choose a box inside (west, south, east, north)"
+        )
+    return Part(*first, last[0] - first[0], last[1] - first[1])
+
+
+def _checked_window(grid: Grid, window: PixelWindow, argument: str) -> Part:
+    column, row, width, height = window
+    rows, columns = grid.shape
+    inside = min(column, row) >= 0 and column + width <= columns and row + height <= rows
+    if not inside or min(width, height) < 1:
+        raise FloraError(
+            f"window {window}: expected (column, row, width, height) inside {argument} of "
+            f"{columns} x {rows} px (width x height); choose a smaller one"
+        )
+    return Part(row, column, height, width)

@@ -1,0 +1,50 @@
+"""Execute the notebooks with other parameters than their defaults: `make variants`.
+
+A chapter promises that its parameters can be changed. So every notebook runs with another seed,
+and, where FLORA_DATA names a folder of real samples, on real chips.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tools.build_book import ROOT, BuildError, execute
+
+# The dataset that a notebook's DATA is a folder of; of Sen1Floods11 where nothing else is said.
+DATASETS: dict[str, str] = {}
+
+
+def main() -> int:
+    """Execute every notebook with every variant, and return 1 if one fails."""
+    failed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+            for parameters in variants(path.stem):
+                print(f"{path.name} with {parameters}", flush=True)
+                # A copy, in a folder of its own: a chapter needs nothing around it.
+                shutil.copy2(path, temporary)
+                try:
+                    execute(Path(temporary), parameters)
+                except BuildError as error:
+                    print(error, file=sys.stderr)
+                    failed += 1
+                (Path(temporary) / path.name).unlink()
+    return int(failed > 0)
+
+
+def variants(name: str) -> Iterator[dict[str, Any]]:
+    """The values of parameters to run a notebook with."""
+    yield {"SEED": 1}
+    if "FLORA_DATA" in os.environ:
+        data = Path(os.environ["FLORA_DATA"]) / DATASETS.get(name, "sen1floods11")
+        yield {"SEED": 2, "DATA": str(data.resolve())}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

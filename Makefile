@@ -48,11 +48,11 @@ types: $(VENV)/.installed-test ## check types with mypy
 
 unit: $(VENV)/.installed-test ## run the tests with pytest
 	@echo "==> Tests (about 3 minutes)"
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n auto --dist loadfile tests
 
 notebooks: $(VENV)/.installed-test ## execute the notebooks and compare with their outputs
 	@echo "==> Notebooks, each against the outputs it was committed with (about a minute each)"
-	$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env -n auto --dist loadscope notebooks
 
 variants: $(VENV)/.installed-test ## execute the notebooks with other parameters
 	@echo "==> Notebooks with another seed, and on the real samples of FLORA_DATA if it is set"

@@ -14,10 +14,10 @@ import argparse
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-import segmentation_models_pytorch as smp
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -38,7 +38,10 @@ def build(name: str) -> nn.Module:
     """The model of a row of the table."""
     torch.manual_seed(0)
     if name == UNET:
-        return smp.Unet("resnet34", encoder_weights=None, in_channels=2, classes=1)
+        import segmentation_models_pytorch as smp
+
+        unet = smp.Unet("resnet34", encoder_weights=None, in_channels=2, classes=1)
+        return unet  # type: ignore[no-any-return]
     return Flora(SIZES[name])
 
 
@@ -50,7 +53,7 @@ def inference(name: str) -> Callable[[], Tensor]:
     @torch.inference_mode()
     def run() -> Tensor:
         output = model(sar)
-        return output if name == UNET else output.water_logits
+        return output if name == UNET else output.water_logits  # type: ignore[no-any-return]
 
     return run
 
@@ -69,21 +72,21 @@ def training(name: str) -> Callable[[], None]:
             loss = nn.functional.binary_cross_entropy_with_logits(model(batch["sar"]), water)
         else:
             loss, _ = task(batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
     return run
 
 
-def peak_memory(name: str, kind: Callable[[str], Callable[[], object]]) -> float:
-    """Peak resident memory in GB of a fresh process that runs two rounds."""
+def peak_memory(make: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    """Peak resident memory in GB of a fresh process that makes a function and runs it twice."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_here, (name, kind))
+        return pool.apply(_peak_here, (make, *arguments))
 
 
-def _peak_here(name: str, kind: Callable[[str], Callable[[], object]]) -> float:
-    run = kind(name)
+def _peak_here(make: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    run = make(*arguments)
     run()
     run()
     # Not getrusage: its peak is inherited from the process that started this one.
@@ -91,17 +94,27 @@ def _peak_here(name: str, kind: Callable[[str], Callable[[], object]]) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
 
-def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def interleaved(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each function; the functions take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
+    return medians({name: partial(wall_time, run) for name, run in runs.items()}, rounds)
+
+
+def wall_time(run: Callable[[], object]) -> float:
+    """Seconds that a function takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def medians(clocks: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median of what each clock reads; the clocks take turns."""
+    read: dict[str, list[float]] = {name: [] for name in clocks}
     for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+        for name, clock in clocks.items():
+            read[name].append(clock())
+    return {name: statistics.median(values) for name, values in read.items()}
 
 
 def main() -> None:
@@ -120,8 +133,8 @@ def main() -> None:
             "inference_ratio_to_unet": mapping[UNET] / mapping[name],
             "training_samples_per_s": BATCH / steps[name],
             "training_ratio_to_unet": steps[UNET] / steps[name],
-            "peak_memory_inference_gb": peak_memory(name, inference),
-            "peak_memory_training_gb": peak_memory(name, training),
+            "peak_memory_inference_gb": peak_memory(inference, name),
+            "peak_memory_training_gb": peak_memory(training, name),
         }
         for name in names
     }

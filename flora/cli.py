@@ -1,4 +1,4 @@
-"""The command line: download, check, train, evaluate, map."""
+"""The command line: download, check, train, evaluate, search, map."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 from flora.cli_data import check, download_app
 from flora.cli_experiment import experiment
 from flora.cli_map import Device, map_
+from flora.cli_runs import in_options
+from flora.cli_search import search
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
@@ -29,19 +31,29 @@ class Group(TyperGroup):
         """Run the command; with --debug the error keeps its traceback."""
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _show_warning
+                warnings.showwarning = _WarningLines()
                 return super().invoke(ctx)
         except FloraError as error:
             if ctx.params["debug"]:
                 raise
-            Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False)
+            console = Console(stderr=True, soft_wrap=True)
+            console.print(f"Error: {in_options(str(error))}", style="red", markup=False)
             raise typer.Exit(1) from error
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning as one line, without the source that Python would show."""
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(f"Warning: {message}", style="yellow", markup=False)
+class _WarningLines:
+    """Shows a warning as one line, without the source that Python would show, and only once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: Any, **__: Any) -> None:
+        """Stand in for `warnings.showwarning`."""
+        line = f"Warning: {in_options(str(message))}"
+        if line not in self._said:
+            self._said.add(line)
+            console = Console(stderr=True, soft_wrap=True)
+            console.print(line, style="yellow", markup=False)
 
 
 app = typer.Typer(
@@ -53,6 +65,7 @@ app = typer.Typer(
 )
 app.add_typer(download_app, name="download")
 app.command()(check)
+app.command()(search)
 app.command("map")(map_)
 app.command()(experiment)
 

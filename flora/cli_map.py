@@ -1,4 +1,4 @@
-"""The command that maps a scene: map."""
+"""The command that maps scenes: map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import time
 from datetime import timedelta
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
@@ -14,11 +13,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from flora.cli_products import Products
+from flora.cli_runs import Run
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
+    from flora.map_stac import StacScene
     from flora.scene_inputs import SarScene
-    from flora.scene_outputs import SceneOutputs
 
 
 class Units(StrEnum):
@@ -32,14 +33,10 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")
 ]
 
+PART, FLOOD, MANY = "Part, grid and tiles", "Flood, polygons, page", "Many scenes"
+
 
 def map_(
-    sar: Annotated[
-        Path,
-        typer.Argument(
-            help="Sentinel-1 GeoTIFF, bands VV and VH; or a ground range product (.SAFE, .zip)."
-        ),
-    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -47,95 +44,270 @@ def map_(
             "there; the same command goes on from them."
         ),
     ],
+    sar: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[SAR]...",
+            help="Sentinel-1 GeoTIFF, bands VV and VH; or a ground range product (.SAFE, .zip). "
+            "One or several.",
+        ),
+    ] = None,
     vh: Annotated[
         Path | None, typer.Option(help="GeoTIFF of VH, where the other one holds VV alone.")
+    ] = None,
+    stac: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of SAR: address or JSON file of a STAC item; it is fetched into OUT.",
+            metavar="ITEM",
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights; default: those that come with the package.")
     ] = None,
     before: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Sentinel-2 Level-1C GeoTIFF from before the flood: 13 bands, or B4, B3, B2, B8; "
-            "reflectance x 10000 without the offset of baseline 04.00."
+            "reflectance x 10000 without the offset of baseline 04.00. With --stac, `auto` "
+            "fetches the clearest image of the two months before.",
+            metavar="FILE",
         ),
     ] = None,
-    units: Annotated[Units, typer.Option(help="Units of the backscatter.")] = Units.db,
-    window: Annotated[
-        tuple[int, int, int, int] | None,
-        typer.Option(help="Map a part, in pixels.", metavar="COL ROW WIDTH HEIGHT"),
-    ] = None,
-    bbox: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(help="Map a part, in degrees (EPSG:4326).", metavar="WEST SOUTH EAST NORTH"),
-    ] = None,
-    grid: Annotated[
-        str | None,
-        typer.Option(help="Resample to 10 m in this CRS: utm, or e.g. EPSG:32630."),
+    units: Annotated[
+        Units | None,
+        typer.Option(help="Units of the backscatter; default: db, and of --stac linear."),
     ] = None,
     threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Probability that counts as water.")
     ] = 0.5,
-    tile: Annotated[int, typer.Option(min=32, help="Side of a tile, px.")] = 512,
-    overlap: Annotated[
-        int | None, typer.Option(min=0, help="Overlap of tiles, px; default: a quarter of a tile.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Tiles computed at once.")] = 4,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
-    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+    reuse: Annotated[
+        bool,
+        typer.Option(
+            help="Take maps and fetched scenes that OUT holds already instead of making them "
+            "again, to add products or scenes to a finished run."
+        ),
+    ] = False,
+    permanent_water: Annotated[
+        Path | None,
+        typer.Option(
+            help="What was always wet, on any grid: a mask, a water mask of a scene from before "
+            "the flood, or with a threshold JRC occurrence. Writes STEM_flood.tif.",
+            rich_help_panel=FLOOD,
+        ),
+    ] = None,
+    permanent_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Stored value from which water is permanent, 50 (per cent) for JRC occurrence.",
+            rich_help_panel=FLOOD,
+        ),
+    ] = None,
+    polygons: Annotated[
+        bool,
+        typer.Option(
+            "--polygons",
+            help="Write STEM_polygons.gpkg and .geojson.",
+            rich_help_panel=FLOOD,
+        ),
+    ] = False,
+    minimum_area: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Smallest polygon and smallest hole, m2; default: all.",
+            rich_help_panel=FLOOD,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a map as one page that opens anywhere; of several scenes, a folder of "
+            "pages.",
+            rich_help_panel=FLOOD,
+        ),
+    ] = None,
+    attribution: Annotated[
+        str | None,
+        typer.Option(
+            help="What the page says of its sources; default: Contains modified Copernicus "
+            "Sentinel data, and the year in the scene's name.",
+            rich_help_panel=FLOOD,
+        ),
+    ] = None,
+    window: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(
+            help="Map a part, in pixels.", metavar="COL ROW WIDTH HEIGHT", rich_help_panel=PART
+        ),
+    ] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(
+            help="Map a part, in degrees (EPSG:4326); of --stac, only that is fetched.",
+            metavar="WEST SOUTH EAST NORTH",
+            rich_help_panel=PART,
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Resample to 10 m in this CRS: utm, or e.g. EPSG:32630.", rich_help_panel=PART
+        ),
+    ] = None,
+    tile: Annotated[
+        int, typer.Option(min=32, help="Side of a tile, px.", rich_help_panel=PART)
+    ] = 512,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Overlap of tiles, px; default: a quarter of a tile.",
+            rich_help_panel=PART,
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Tiles computed at once.", rich_help_panel=PART)
+    ] = 4,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Processes on this computer, one scene each at a time; on GPUs, one for each GPU. "
+            "0: one scene after the other.",
+            rich_help_panel=MANY,
+        ),
+    ] = 0,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Scheduler of a running Dask cluster that sees the same disk.",
+            metavar="ADDRESS",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
     device: Device = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
 ) -> None:
-    """Map water and reconstruct the optical image of a Sentinel-1 scene of any size."""
+    """Map water and reconstruct the optical image of Sentinel-1 scenes of any size."""
     import torch
 
     from flora.checkpoints import shipped_weights
     from flora.evaluation import choose_device
-    from flora.scene_norm import SceneNormalised
-    from flora.scenes import map_scene
-    from flora.zoo import load_model, scene_predictor, sensor_of
+    from flora.many_scenes import WeightsPredictor, check_names
+    from flora.zoo import load_model, sensor_of
 
-    network = load_model(weights)
+    _check_usage(sar, stac, vh, before, workers, dask)
+    load_model(weights)  # a file that is refused is refused once, not by every scene
     sar_scaling, optical_scaling = sensor_of(weights)
     if sar_scaling.unit != "dB":
         raise FloraError(
             f"--weights {weights}: trained on {sar_scaling.name} ({sar_scaling.unit}), a scene is "
             "in dB; choose weights trained on sigma0 in dB"
         )
-    place = choose_device(device)
+    place = "each worker's" if dask and device is None else str(choose_device(device))
+    scenes = [path.absolute() for path in sar or ()]
+    image = None if before in (None, "auto") else Path(before).absolute()
+    year = None
+    if stac is not None:
+        fetched = _fetch(stac, out, bbox, before == "auto", units, overwrite, reuse, quiet)
+        scenes, year, bbox, units = [fetched.sar], fetched.year, None, Units.db
+        image = fetched.before or image
+    check_names(scenes)
+    products = Products(
+        folder=out,
+        permanent_water=permanent_water,
+        permanent_threshold=permanent_threshold,
+        polygons=polygons,
+        minimum_area=minimum_area,
+        html=html,
+        several=len(scenes) > 1,
+        before=image,
+        attribution=attribution,
+        overwrite=overwrite,
+    )
+    products.check([path.stem for path in scenes], threshold)
+    reading = {
+        "units": (units or Units.db).value,
+        "window": window,
+        "bbox": bbox,
+        "grid": grid,
+    }
     checksum = hashlib.sha256((weights or shipped_weights()).read_bytes()).hexdigest()
-    with SceneBar(quiet) as bar:
-        outputs = map_scene(
-            sar if vh is None else [sar, vh],
-            out,
-            SceneNormalised(network, partial(scene_predictor, device=place)),
-            sar_scaling=sar_scaling,
-            optical_scaling=optical_scaling,
-            before_path=before,
-            units=units.value,
-            window=window,
-            bbox=bbox,
-            grid=grid,
-            tile=tile,
-            overlap=overlap,
-            batch=batch,
-            threshold=threshold,
-            overwrite=overwrite,
-            model_id=f"{checksum} on {place} by torch {torch.__version__}",
-            accepted=bar.accepted,
-            progress=bar.show,
+    run = Run(
+        out,
+        WeightsPredictor(weights and weights.absolute(), device),
+        products,
+        reading,
+        {
+            "sar_scaling": sar_scaling,
+            "optical_scaling": optical_scaling,
+            "before_path": image,
+            "tile": tile,
+            "overlap": overlap,
+            "batch": batch,
+            "threshold": threshold,
+            "model_id": f"{checksum} on {place} by torch {torch.__version__}",
+        },
+        overwrite=overwrite,
+        reuse=reuse,
+        year=year,
+    )
+    if len(scenes) > 1 or workers or dask:
+        run.many(scenes, workers, dask, place)
+    else:
+        run.one(scenes if vh is None else [*scenes, vh.absolute()], SceneBar(quiet))
+
+
+def _check_usage(
+    sar: list[Path] | None,
+    stac: str | None,
+    vh: Path | None,
+    before: str | None,
+    workers: int,
+    dask: str | None,
+) -> None:
+    """Refuse options that do not go together."""
+    if not sar and stac is None:
+        raise FloraError("SAR: no scene; name one file or several, or a catalogue's with --stac")
+    if sar and stac is not None:
+        raise FloraError(f"--stac {stac}: is in place of files, but {sar[0]} is named; leave one")
+    if vh is not None and (stac is not None or len(sar or ()) > 1 or workers or dask):
+        raise FloraError(
+            f"--vh {vh}: goes with one file that holds VV alone; of several scenes, stack each "
+            "pair into one file (gdalbuildvrt -separate)"
         )
-    report(outputs)
+    if before == "auto" and stac is None:
+        raise FloraError("--before auto: goes with --stac; else name a file")
+    if workers and dask:
+        raise FloraError(f"--workers {workers}, --dask {dask}: expected one of the two")
 
 
-def report(outputs: SceneOutputs) -> None:
-    """Say which files were written, and how much water is on them."""
-    console = Console(soft_wrap=True, highlight=False)
-    for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
-        if path is not None:
-            console.print(f"  {path}", markup=False)
-    share = outputs.water_pixels / outputs.valid_pixels
-    area = "" if outputs.water_km2 is None else f", {outputs.water_km2:.4g} km2"
-    console.print(f"Water: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}")
+def _fetch(
+    item: str,
+    out: Path,
+    bbox: tuple[float, float, float, float] | None,
+    before: bool,
+    units: Units | None,
+    overwrite: bool,
+    reuse: bool,
+    quiet: bool,
+) -> StacScene:
+    from flora.cli_search import BlocksBar
+    from flora.map_stac import fetch_item
+
+    with BlocksBar() as bar:
+        return fetch_item(
+            item,
+            out,
+            bbox=bbox,
+            before=before,
+            units=(units or Units.linear).value,
+            overwrite=overwrite,
+            reuse=reuse,
+            progress=None if quiet else bar.show,
+        )
 
 
 class SceneBar:

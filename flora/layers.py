@@ -261,6 +261,8 @@ class GatedResidual(nn.Module):
 class FusionBlock(nn.Module):
     """One level of the fusion: attention, then FiLM, then the gated residual.
 
+    With s of SAR and the guidance g::
+
         a = attention(query = s, key and value = g)
         m = FiLM(a, g)
         f = s + gate(s, g) * m

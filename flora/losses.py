@@ -116,7 +116,9 @@ def edge_l1(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def spectrum_l1(prediction: Tensor, target: Tensor, valid: Tensor, floor: float = 1e-2) -> Tensor:
     """L1 distance of the log magnitudes of the orthonormal Fourier transforms.
 
-        mean over frequencies of | log sqrt(|P|^2 + floor^2) - log sqrt(|T|^2 + floor^2) |
+    With P and T the transforms of prediction and target, it is the mean over frequencies of::
+
+        | log sqrt(|P|^2 + floor^2) - log sqrt(|T|^2 + floor^2) |
 
     Both images are 0 where not valid. Images without a valid pixel do not enter the mean.
 
@@ -199,7 +201,7 @@ def hydrology_edge(logits: Tensor, water: Tensor, sar: Tensor, sar_valid: Tensor
     """Align the predicted shoreline with the labelled one and with the SAR edge there.
 
     With p the water probability, y the label, s the smoothed SAR image and D Sobel's gradient,
-    the loss is shape + direction:
+    the loss is shape + direction::
 
         shape     = mean over band of |D_x p - D_x y| + |D_y p - D_y y|
         direction = mean over shore of w * (1 - cos(D p, -D s)) / 2

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import torch
 
 from flora.errors import FloraError
 from flora.scene_inputs import GDAL_ERRORS
+from flora.scene_norm import SceneNormalised
 from flora.scene_outputs import SceneOutputs, check_targets
 from flora.scenes import Predictor, map_scene
 
@@ -50,7 +52,7 @@ class SceneReport(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightsPredictor:
-    """FLoRA from a weights file, loaded where it is called: in each worker.
+    """FLoRA from a weights file, normalised over the scene; loaded in each worker.
 
     Attributes:
         weights: The file, at the same path for every worker; None is the one of the package.
@@ -65,7 +67,8 @@ class WeightsPredictor:
         from flora.evaluation import choose_device
         from flora.zoo import load_model, scene_predictor
 
-        return scene_predictor(load_model(self.weights), choose_device(self.device))
+        place = choose_device(self.device)
+        return SceneNormalised(load_model(self.weights), partial(scene_predictor, device=place))
 
 
 def map_scenes(
@@ -136,7 +139,7 @@ def map_scenes(
     """
     scenes, target = [Path(path).absolute() for path in paths], Path(folder).absolute()
     _check_arguments(workers, address, gpus, threads, retries)
-    _check_names(scenes)
+    check_names(scenes)
     reports: dict[int, SceneReport] = {}
 
     def end(number: int, report: SceneReport) -> None:
@@ -306,8 +309,14 @@ def _check_arguments(
         )
 
 
-def _check_names(scenes: Sequence[Path]) -> None:
-    """Maps are named after their scene; some disks do not tell capitals from small letters."""
+def check_names(scenes: Sequence[Path]) -> None:
+    """Refuse scenes whose maps, which are named after them, would have the same name.
+
+    Some disks do not tell capitals from small letters.
+
+    Raises:
+        FloraError: If there are such scenes, or none at all.
+    """
     if not scenes:
         raise FloraError("paths: no scene; expected one or more")
     first: dict[str, Path] = {}

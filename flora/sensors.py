@@ -39,10 +39,8 @@ class SarScaling:
         >>> import numpy as np
         >>> from flora.sensors import SENTINEL1
         >>> sigma0 = np.array([[[-12.5, -17.5]], [[-20.0, -26.0]]], dtype=np.float32)  # VV, VH
-        >>> SENTINEL1.normalise(sigma0, np.array([[True, True]]))
-        array([[[ 0., -1.]],
-
-               [[ 0., -1.]]], dtype=float32)
+        >>> SENTINEL1.normalise(sigma0, np.array([[True, True]])).tolist()
+        [[[0.0, -1.0]], [[0.0, -1.0]]]
     """
 
     name: str

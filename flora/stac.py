@@ -173,6 +173,11 @@ def search(
     Raises:
         FloraError: If an argument is refused, the endpoint cannot be reached, answers with an
             error or is not a STAC API, it has no such collection, or nothing was found.
+
+    Example:
+        >>> from flora.stac import search
+        >>> plain = (-1.0, 38.0, -0.6, 38.2)
+        >>> scenes = search(plain, "2019-09-10/2019-09-20")  # doctest: +SKIP
     """
     box, (first, last) = check_bbox(bbox), check_dates(dates)
     place = endpoint_at(endpoint) if isinstance(endpoint, str) else endpoint
@@ -237,6 +242,12 @@ def find_before(
 
     Raises:
         FloraError: See `search`.
+
+    Example:
+        >>> from flora.stac import find_before, search
+        >>> plain = (-1.0, 38.0, -0.6, 38.2)
+        >>> scenes = search(plain, "2019-09-10/2019-09-20")  # doctest: +SKIP
+        >>> clear = find_before(scenes[0], plain)  # doctest: +SKIP
     """
     if not 0 <= gap <= days:
         raise FloraError(f"gap {gap}, days {days}: expected 0 <= gap <= days")

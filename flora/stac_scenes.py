@@ -90,6 +90,14 @@ def fetch_scene(
         FloraError: If an argument is refused, a link does not work even when renewed, the radar
             is not calibrated or has no grid (GRD products), nothing was measured in the area, or
             the disk refuses.
+
+    Example:
+        >>> from flora.stac import find_before, search
+        >>> from flora.stac_scenes import fetch_scene
+        >>> plain = (-1.0, 38.0, -0.6, 38.2)
+        >>> scenes = search(plain, "2019-09-10/2019-09-20")  # doctest: +SKIP
+        >>> clear = find_before(scenes[0], plain)  # doctest: +SKIP
+        >>> fetched = fetch_scene(scenes[0], "scenes", bbox=plain, before=clear)  # doctest: +SKIP
     """
     sar_items = [sar] if isinstance(sar, StacItem) else list(sar)
     _check_arguments(sar_items, block, units)

@@ -1,24 +1,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
+from tools.browser import FLAGS, NAMES, find_browser
 
 # Tests compare numbers that a CPU computed, on machines with a GPU too.
 os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -35,11 +24,10 @@ def flora_data() -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium or Chrome for all tests: on PATH, or named by FLORA_BROWSER."""
-    named = os.environ.get("FLORA_BROWSER")
-    found = named or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    found = find_browser()
     if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} on PATH, no FLORA_BROWSER")
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} on PATH, no FLORA_BROWSER")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=BROWSER_FLAGS)
+        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield chromium
         chromium.close()

@@ -8,12 +8,15 @@ With `--offline`, the scripts that pages load from elsewhere are laid beside the
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         source = stage(build / "source")
         if not options.committed:
-            execute(source, dict(options.parameter))
+            execute(source, dict(options.parameter), at_once=min(2, os.cpu_count() or 1))
         build_pages(source, options.output.resolve())
         if options.offline:
             print("Laying the scripts beside the pages:", *localise(build / "html"), flush=True)
@@ -139,8 +142,13 @@ def stage(source: Path) -> Path:
     return source
 
 
-def execute(source: Path, parameters: dict[str, Any]) -> dict[str, float]:
+def execute(source: Path, parameters: dict[str, Any], at_once: int = 1) -> dict[str, float]:
     """Execute every staged notebook in place, each in a kernel of its own.
+
+    Args:
+        source: The stage.
+        parameters: Values for the parameters cells.
+        at_once: Notebooks under way at the same time.
 
     Returns:
         Seconds by the notebook's path in `source`.
@@ -148,28 +156,38 @@ def execute(source: Path, parameters: dict[str, Any]) -> dict[str, float]:
     Raises:
         BuildError: If a cell of a notebook fails.
     """
+    notebooks = sorted(source.rglob("*.ipynb"))
+    names = [notebook.relative_to(source).as_posix() for notebook in notebooks]
+    with ProcessPoolExecutor(max_workers=at_once) as pool:
+        seconds = pool.map(execute_one, notebooks, names, repeat(parameters))
+        return dict(zip(names, seconds, strict=True))
+
+
+def execute_one(notebook: Path, name: str, parameters: dict[str, Any]) -> float:
+    """Execute one notebook in place, and return how many seconds it took.
+
+    Raises:
+        BuildError: If a cell fails.
+    """
     # Imported here: a build from committed outputs does not need it.
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    seconds = {}
-    for notebook in sorted(source.rglob("*.ipynb")):
-        name = notebook.relative_to(source)
-        print(f"Executing {name} ...", flush=True)
-        start = time.monotonic()
-        try:
-            papermill.execute_notebook(
-                notebook,
-                notebook,
-                parameters,
-                cwd=notebook.parent,
-                progress_bar=False,
-                extra_arguments=["--log-level=ERROR"],  # of the kernel; the notebook's show
-            )
-        except PapermillExecutionError as error:
-            raise BuildError(f"{name} failed while it was executed.\n{error}") from error
-        seconds[name.as_posix()] = time.monotonic() - start
-        print(f"Executed {name} in {seconds[name.as_posix()]:.0f} s", flush=True)
+    print(f"Executing {name} ...", flush=True)
+    start = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            notebook,
+            notebook,
+            parameters,
+            cwd=notebook.parent,
+            progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],  # of the kernel; the notebook's show
+        )
+    except PapermillExecutionError as error:
+        raise BuildError(f"{name} failed while it was executed.\n{error}") from error
+    seconds = time.monotonic() - start
+    print(f"Executed {name} in {seconds:.0f} s", flush=True)
     return seconds
 
 

@@ -256,9 +256,14 @@
     find(".layers").replaceChildren(...top.map(layer => {
       const box = element("input", { type: "checkbox", checked: layer.on });
       const fade = element("input", { type: "range", min: 0, max: 100, step: 5,
-        value: 100 * layer.opacity, title: "Opacity" });
+        value: 100 * layer.opacity, title: "Opacity", disabled: !layer.on });
       fade.setAttribute("aria-label", `Opacity of ${layer.name}, percent`);
-      box.addEventListener("change", () => { layer.on = box.checked; legend(); draw(); });
+      box.addEventListener("change", () => {
+        layer.on = box.checked;
+        fade.disabled = !layer.on;
+        legend();
+        draw();
+      });
       fade.addEventListener("input", () => { layer.opacity = fade.value / 100; draw(); });
       return element("li", { className: "row" }, element("label", {}, box, layer.name), fade);
     }));

@@ -1,0 +1,406 @@
+"""What the benchmarks count and conclude; their speeds are no test's matter."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import roofline, throughput
+from benchmarks.roofline import bound, count_operations, count_traffic, take_turns
+from benchmarks.speed import medians
+from benchmarks.throughput import figures, prepare, waiting
+from benchmarks.variants import Setup, Variant, build, left_out, native_precision, variants
+from flora.datasets.base import InMemory
+from flora.datasets.simulated import Simulated
+from flora.model import SIZES, Flora
+from flora.tasks import StudentTask
+from flora.training import TrainingConfig, fit
+
+CPU = torch.device("cpu")
+SETUP = Setup("tiny", chip=32, crop=32, device="cpu")
+
+
+# --- counting -----------------------------------------------------------------------------------
+
+
+def test_operations_are_two_a_multiply_add():
+    left, right = torch.ones(3, 5), torch.ones(5, 7)
+    assert count_operations(lambda: left @ right) == 2 * 3 * 5 * 7
+    convolution = nn.Conv2d(2, 4, 3, padding=1, bias=False)
+    image = torch.ones(1, 2, 8, 6)
+    assert count_operations(lambda: convolution(image)) == 2 * (8 * 6) * (3 * 3 * 2) * 4
+
+
+def test_attention_counts_its_two_products():
+    tokens = torch.ones(2, 3, 16, 8)
+    attention = nn.functional.scaled_dot_product_attention
+    with torch.inference_mode():
+        counted = count_operations(lambda: attention(tokens, tokens, tokens))
+    assert counted == 2 * (2 * 3) * (2 * 16 * 16 * 8)
+
+
+def test_training_needs_about_three_times_the_operations_of_a_forward_pass():
+    forward = count_operations(build("inference", Variant(1), SETUP))
+    step = count_operations(build("training", Variant(1), SETUP))
+    # Twice more for the way back; the frozen teacher has none, the input needs no gradient.
+    assert 2 < step / forward < 3.5
+    assert count_operations(build("inference", Variant(3), SETUP)) == 3 * forward
+
+
+KILO = torch.ones(250)  # 1,000 bytes
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (lambda: KILO + 1, 2000),  # read, written
+        (lambda: torch.add(KILO, KILO.clone()), 5000),  # the copy's 2,000, two reads, one write
+        (lambda: KILO * KILO, 2000),  # one tensor is read once
+        (lambda: KILO.view(10, 25).t()[2:], 0),
+        (lambda: KILO.view(1, 250).expand(100, 250).sum(), 1004),  # as it is stored
+        (lambda: KILO.relu_(), 2000),
+        (lambda: torch.empty(250), 0),
+        (lambda: torch.zeros(250), 1000),
+        (lambda: torch.zeros_like(KILO), 1000),
+        (lambda: torch.empty(250).copy_(KILO), 2000),
+        (lambda: torch.cat([KILO, KILO]), 3000),
+    ],
+    ids=str,
+)
+def test_traffic_by_hand(run, expected):
+    assert count_traffic(run) == expected
+
+
+def test_traffic_is_the_same_in_inference_mode():
+    image, convolution = torch.ones(1, 2, 8, 6), nn.Conv2d(2, 4, 3)
+
+    def run() -> torch.Tensor:
+        return nn.functional.softmax(convolution(image).flatten(2), -1)
+
+    with torch.no_grad():
+        known = count_traffic(run)
+    assert known > 4 * image.numel()
+    with torch.inference_mode():
+        assert count_traffic(run) == known
+
+
+def test_traffic_of_the_way_back_is_counted():
+    weight = torch.ones(250, requires_grad=True)
+    forward = count_traffic(lambda: (weight * 2).sum())
+    assert forward == 2000 + 1004
+    # A gradient of 1 for the sum, stretched as a view; then it times 2, written for each weight.
+    assert count_traffic(lambda: (weight * 2).sum().backward()) == forward + 4 + (4 + 1000)
+
+
+# --- conclusions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("matrix", "traffic", "start"),
+    [
+        (0.7, 0.6, "the matrix rate: 70% "),
+        (0.3, 0.5, "the copy bandwidth: 30% of the matrix rate, 50% "),
+        (0.49, 0.49, "neither: "),
+        (0.1, 1.4, "the copy bandwidth: "),
+        (0.6, None, "the matrix rate: "),
+        (0.2, None, "not the matrix rate: "),
+    ],
+)
+def test_what_bounds_follows_the_rule(matrix, traffic, start):
+    assert bound(matrix, traffic).startswith(start)
+
+
+def test_figures_by_hand():
+    """4 chips of 100 x 100 px in 2 s: 1 km2 each; rates of 100 operations and 50 bytes a second."""
+    rates = {"float32_operations_per_s": 100.0, "copy_bytes_per_s": 50.0}
+    row = {"batch": 4, "precision": "float32"}
+    found = figures(row, 100, 2.0, (40, 80), rates)
+    assert found["samples_per_s"] == 2
+    assert found["km2_per_s"] == pytest.approx(2)
+    assert (found["operations_per_sample"], found["bytes_per_sample"]) == (10, 20)
+    assert found["matrix_share"] == pytest.approx(0.2)
+    assert found["copy_share"] == pytest.approx(0.8)
+    assert found["bound_by"].startswith("the copy bandwidth")
+    assert figures(row, 100, 2.0, (40, None), rates)["copy_share"] is None
+
+
+# --- clocks -------------------------------------------------------------------------------------
+
+
+def test_clocks_take_turns_and_the_median_is_taken():
+    order, readings = [], {"a": iter([3.0, 1.0, 9.0]), "b": iter([5.0, 5.0, 6.0])}
+
+    def clock(name: str) -> float:
+        order.append(name)
+        return next(readings[name])
+
+    assert medians({"a": lambda: clock("a"), "b": lambda: clock("b")}, 3) == {"a": 3, "b": 5}
+    assert order == ["a", "b"] * 3
+
+
+def test_a_short_function_is_repeated_and_its_time_shared_out(monkeypatch):
+    """A clock that advances 10 ms a call: 10 calls fill a sample of 0.1 s."""
+    now = [0.0]
+    calls = [0]
+
+    def run() -> None:
+        calls[0] += 1
+        now[0] += 0.01
+
+    monkeypatch.setattr(roofline, "clock_name", lambda _: "wall time")
+    monkeypatch.setattr("benchmarks.speed.time.perf_counter", lambda: now[0])
+    assert take_turns({"short": run}, 3, CPU)["short"] == pytest.approx(0.01)
+    assert calls[0] in (1 + 3 * 10, 1 + 3 * 11)
+
+
+def test_a_gpu_is_timed_between_two_events_once_it_is_idle(monkeypatch):
+    done = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            done.append("record")
+
+        def synchronize(self) -> None:
+            done.append("wait for the event")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 250.0  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: done.append("wait for all"))
+    assert roofline.seconds(lambda: done.append("run"), torch.device("cuda")) == 0.25
+    assert done == ["wait for all", "record", "run", "record", "wait for the event"]
+
+
+@pytest.mark.parametrize(("threads", "name"), [(1, "processor time"), (2, "wall time")])
+def test_processor_time_is_for_one_thread_only(threads, name, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert roofline.clock_name(CPU).startswith(name)
+    assert roofline.clock_name(torch.device("cuda")) == "CUDA events"
+
+
+def test_the_rate_of_matrix_products_leaves_torch_as_it_was():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        roofline.matrix_product("float32", CPU, 8)()
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert count_operations(roofline.matrix_product("float32", CPU, 8)) == 2 * 8**3
+
+
+def test_a_copy_moves_its_bytes_twice():
+    assert count_traffic(roofline.copy(CPU, 4000)) == 2 * 4000
+
+
+# --- variants -----------------------------------------------------------------------------------
+
+
+def test_variants_change_one_thing_of_the_first():
+    rows = list(variants("training", [4, 1], CPU).values())
+    first, others = rows[0], rows[1:]
+    assert first == Variant(4, "float32")
+    fields = ("batch", "precision", "channels_last", "compiled")
+    changes = [sum(getattr(row, f) != getattr(first, f) for f in fields) for row in others]
+    assert changes == [1] * len(others)
+    assert {row.compiled for row in rows} == {"no", "model", "graphs", "step"}
+
+
+def test_variants_of_a_gpu_start_from_what_fit_chooses(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr("benchmarks.variants._precision", lambda _: "bf16")
+    rows = variants("inference", [8, 32], cuda)
+    assert next(iter(rows.values())) == Variant(8, "bf16")
+    assert rows["float32"].precision == "float32"
+    assert rows["channels_last, compiled, batch 32"] == Variant(32, "bf16", True, "model")
+    assert [left_out(row, cuda, True) for row in rows.values()] == [None] * len(rows)
+    assert native_precision(CPU) == "float32"
+    monkeypatch.setattr("benchmarks.variants._precision", lambda _: "no")
+    old = variants("inference", [8], cuda)
+    assert next(iter(old.values())).precision == "float32"
+    assert "bf16" in (left_out(old["bf16"], cuda, True) or "")
+
+
+def test_what_is_left_out_says_why():
+    assert left_out(Variant(1), CPU, False) is None
+    assert "--compile" in (left_out(Variant(1, compiled="model"), CPU, False) or "")
+    assert left_out(Variant(1, compiled="model"), CPU, True) is None
+    assert "GPU" in (left_out(Variant(1, compiled="graphs"), CPU, True) or "")
+    assert "bf16" in (left_out(Variant(1, "bf16"), CPU, True) or "")
+
+
+@pytest.fixture
+def compiled(monkeypatch) -> list[tuple[str, str | None]]:
+    """Modules that are given to torch.compile, none of which is compiled."""
+    given = []
+    monkeypatch.setattr(
+        nn.Module,
+        "compile",
+        lambda module, mode=None, dynamic=None: given.append((type(module).__name__, mode)),
+    )
+    return given
+
+
+@pytest.mark.parametrize(
+    ("kind", "choice", "expected"),
+    [
+        ("inference", "model", [("Flora", None)]),
+        ("training", "model", [("Flora", None)]),
+        ("training", "graphs", [("Flora", "reduce-overhead")]),
+        ("training", "step", [("StudentTask", None)]),
+        ("training", "no", []),
+    ],
+)
+def test_what_is_compiled(kind, choice, expected, compiled):
+    build(kind, Variant(1, compiled=choice), SETUP)
+    assert compiled == expected
+
+
+@pytest.mark.parametrize("variant", [Variant(2, channels_last=True), Variant(2, "bf16")])
+def test_variants_compute_the_same(variant):
+    plain = build("inference", Variant(2), SETUP)()
+    other = build("inference", variant, SETUP)()
+    torch.testing.assert_close(other.rgb, plain.rgb, atol=0.03, rtol=0)
+    if variant.channels_last:
+        assert other.fused[0].is_contiguous(memory_format=torch.channels_last)
+        assert not plain.fused[0].is_contiguous(memory_format=torch.channels_last)
+    else:
+        assert not torch.equal(other.rgb, plain.rgb)
+
+
+def test_a_failed_compilation_is_absent_with_its_reason(monkeypatch, compiled):
+    def fails(*_: object) -> None:
+        raise RuntimeError("\nno C++ compiler here\n  and a long report")
+
+    monkeypatch.setattr(Flora, "forward", fails)
+    reason = prepare("inference", Variant(1, compiled="model"), SETUP)
+    assert reason == "torch.compile: RuntimeError: no C++ compiler here"
+    with pytest.raises(RuntimeError, match="no C"):  # a defect of the model is none of compiling
+        prepare("inference", Variant(1), SETUP)
+
+
+def test_a_batch_beyond_memory_is_absent(monkeypatch):
+    def fails(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(Flora, "forward", fails)
+    assert prepare("inference", Variant(1), SETUP) == "out of memory"
+
+
+def test_memory_on_a_gpu_is_the_peak_of_a_warm_run_above_what_was_there(monkeypatch):
+    """2 GB are there before; the first run, which compiles, takes 9 GB more, the others 3 GB."""
+    peak = [0]
+    calls = [0]
+
+    def run() -> None:
+        calls[0] += 1
+        peak[0] = max(peak[0], 11_000_000_000 if calls[0] == 1 else 5_000_000_000)
+
+    monkeypatch.setattr(throughput, "build", lambda *_: run)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 2_000_000_000)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: peak[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: peak.__setitem__(0, 0))
+    gpu = Setup("tiny", chip=32, crop=32, device="cuda")
+    assert prepare("training", Variant(1, "bf16"), gpu) == (run, 3.0)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def test_a_step_is_that_of_fit(tmp_path, monkeypatch):
+    """Five steps of the benchmark leave the weights that `fit` leaves."""
+    chips = InMemory(Simulated("train", count=2, size=64))
+    config = TrainingConfig(steps=5, batch=2, crop=32, warmup=0.0)
+    monkeypatch.setattr(TrainingConfig, "learning_rate_at", lambda self, _: self.learning_rate)
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(Flora(SIZES["tiny"]))
+    start = [parameter.clone() for parameter in models[0].parameters()]
+    fit(StudentTask(models[0]), chips, config, tmp_path / "run", quiet=True)
+    monkeypatch.setattr(throughput, "Flora", lambda _: models[1])
+    torch.manual_seed(config.seed)  # as `fit` does
+    waiting(SETUP, chips, batch=2, workers=0, steps=2)
+    after = [list(model.parameters()) for model in models]
+    assert not all(torch.equal(a, b) for a, b in zip(after[0], start, strict=True))
+    for here, there in zip(*after, strict=True):
+        torch.testing.assert_close(here, there)
+
+
+def test_waiting_is_the_share_of_a_slow_loader(monkeypatch):
+    """A clock on which a batch takes 3 s and a step 1 s."""
+    now = [0.0]
+
+    def batches(*_: object) -> object:
+        for _ in range(10):
+            now[0] += 3
+            yield {}
+
+    def step(_: object) -> None:
+        now[0] += 1
+
+    monkeypatch.setattr(throughput, "_loader", batches)
+    monkeypatch.setattr(throughput, "trainer", lambda *_: step)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+    found = waiting(SETUP, Simulated("train", count=1), batch=2, workers=0, steps=4)
+    assert found == {
+        "workers": 0,
+        "step_s": 4.0,
+        "wait_s": 3.0,
+        "wait_share": 0.75,
+        "samples_per_s": 0.5,
+    }
+
+
+# --- the whole ----------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_small_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(throughput, "peak_memory", lambda *_: 0.5)  # a fresh process takes seconds
+    monkeypatch.setitem(throughput.MATRIX_SIDE, "cpu", 64)
+    monkeypatch.setitem(throughput.COPY_BYTES, "cpu", 1 << 16)
+    monkeypatch.setattr(roofline, "SAMPLE_S", 0.0)
+    monkeypatch.setattr(throughput, "write_sen1floods11", write_small)
+    path = tmp_path / "record.json"
+    small = "--size tiny --device cpu --chip 32 --crop 32 --batches 2 1 --rounds 1 --steps 1"
+    command = ["throughput.py", *small.split(), "--workers", "0", "--record", str(path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--note", "nothing else"])
+    throughput.main()
+    record = json.loads(path.read_text())
+    assert record["inference"]["batch 2"]["ratio_to_first"] == 1
+    for kind in ("inference", "training"):
+        for name, row in record[kind].items():
+            assert ("absent" in row) != ("samples_per_s" in row), name
+            if "absent" not in row:
+                share = row["operations_per_sample"] * row["samples_per_s"]
+                assert row["matrix_share"] == pytest.approx(
+                    share / record["rates"]["float32_operations_per_s"]
+                )
+                assert row["peak_memory_gb"] == 0.5
+    assert record["inference"]["compiled"]["absent"].startswith("not asked for")
+    assert len(record["load_average"]["start"]) == len(record["load_average"]["end"]) == 3
+    assert 0 < record["waiting"][0]["wait_share"] < 1
+    assert record["note"] == "nothing else"
+    assert {"commit", "hardware"} <= set(record["provenance"])
+
+
+def write_small(seeds, root):
+    from flora.simulate import write_sen1floods11
+
+    return write_sen1floods11({"train": [0]}, root, size=64)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3"])
+def test_counts_below_one_are_refused(wrong, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "--batches", wrong])
+    with pytest.raises(SystemExit):
+        throughput.main()
+    assert "expected 1 or more" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from flora.cli_products import Products, area_words, finished_maps, year_in_name
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
-    from flora.cli_map import SceneBar
+    from flora.cli_bars import SceneBar
     from flora.cli_products import OpenScene
     from flora.many_scenes import SceneReport, WeightsPredictor
     from flora.scene_outputs import SceneOutputs

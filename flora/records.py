@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ METRICS: dict[str, tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table that a notebook shows as such.
+    """A table that a notebook shows as such; cells may hold `code` and **bold**.
 
     Attributes:
         header: Column names.
@@ -33,12 +35,29 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def _repr_markdown_(self) -> str:
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{_html(cell)}</td>' for cell in row)}</tr>" for row in self.rows
+        )
+        head = "".join(f'<th scope="col">{_html(cell)}</th>' for cell in self.header)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        # A wide table scrolls by itself, also from the keyboard.
+        label = f"Table: {_html(', '.join(self.header))}".replace('"', "")
+        plain = re.sub("<[^>]*>", "", label)
+        return (
+            f'<div style="overflow-x: auto" role="region" tabindex="0" aria-label="{plain}">'
+            f"{table}</div>"
+        )
+
+    def __repr__(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    def __repr__(self) -> str:
-        return self._repr_markdown_()
+
+def _html(cell: str) -> str:
+    """A cell's text, with `code` and **bold** as in Markdown."""
+    text = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(cell, quote=False))
+    return re.sub(r"\*\*(.*?)\*\*", r"<strong>\1</strong>", text)
 
 
 def results_folder() -> Path:

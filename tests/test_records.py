@@ -78,8 +78,12 @@ def test_what_is_not_recorded_is_empty(record) -> None:
     assert scored(record, "absent", "test", "sar") == {}
 
 
-def test_table_is_markdown() -> None:
-    assert repr(Table(["a", "b"], [["1", "2"]])) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+def test_table_is_html_in_a_notebook_and_markdown_in_print() -> None:
+    table = Table(["a", "b"], [["`x<y`", "**2**"]])
+    assert repr(table) == "| a | b |\n| --- | --- |\n| `x<y` | **2** |"
+    shown = table._repr_html_()
+    assert "<td><code>x&lt;y</code></td><td><strong>2</strong></td>" in shown
+    assert '<th scope="col">a</th>' in shown
 
 
 def test_the_records_of_the_book_are_found() -> None:

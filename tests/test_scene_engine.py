@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from flora import scene_work
 from flora.cli import app
-from flora.cli_map import SceneBar
+from flora.cli_bars import SceneBar
 from flora.errors import FloraError
 from flora.scene_norm import SceneNormalised, hats
 from flora.scene_tiles import Patch

@@ -69,7 +69,8 @@ KILO = torch.ones(250)  # 1,000 bytes
         (lambda: torch.empty(250).copy_(KILO), 2000),
         (lambda: torch.cat([KILO, KILO]), 3000),
     ],
-    ids=str,
+    # Numbered: workers that run the tests in parallel must agree on the names.
+    ids=map(str, range(11)),
 )
 def test_traffic_by_hand(run, expected):
     assert count_traffic(run) == expected

@@ -81,7 +81,8 @@ def prepare(kind: str, variant: Variant, setup: Setup) -> tuple[Run, float | Non
         run()
     except torch.cuda.OutOfMemoryError:
         return "out of memory"
-    except RuntimeError as error:  # what the compiler's errors have in common
+    # The compiler's own errors are RuntimeErrors; the code that it writes asserts its layouts.
+    except (RuntimeError, AssertionError) as error:
         if variant.compiled == "no":
             raise
         return f"torch.compile: {type(error).__name__}: {first_line(error)}"

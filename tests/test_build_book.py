@@ -11,7 +11,7 @@ import ipywidgets
 import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
-from ipywidgets.embed import embed_minimal_html
+from ipywidgets.embed import dependency_state, embed_minimal_html
 from pypdf import PdfReader
 
 from tests.book_walk import visit
@@ -111,7 +111,8 @@ def test_live_widget_and_map_are_drawn_without_a_network(browser, tmp_path):
         pytest.skip(f"the widget manager is not at hand: {error}")
     views = [ipywidgets.IntSlider(value=7, description="level"), Map(layers=[])]
     page = tmp_path / "widgets.html"
-    embed_minimal_html(page, views=views, title="Widgets")
+    # Of these alone: other tests of this process may have left widgets behind.
+    embed_minimal_html(page, views=views, title="Widgets", state=dependency_state(views))
     require = next(iter(vendor.SAME))
     manager = f"{vendor.NETWORK}@jupyter-widgets/html-manager@1.0.6"
     head = (

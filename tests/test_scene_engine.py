@@ -444,7 +444,7 @@ def test_the_command_maps_a_part(scene, out):
 
 def test_the_bar_says_speed_and_time_left_since_the_run_went_on(monkeypatch):
     clock = iter([100.0, 105.0])
-    monkeypatch.setattr("flora.cli_map.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("flora.cli_bars.time.monotonic", lambda: next(clock))
     bar = SceneBar(quiet=True)
     # 1000 x 1000 px of 10 m: 100 km2, one for each tile.
     bar.accepted(SimpleNamespace(crs=UTM, transform=GRID, shape=(1000, 1000)))

@@ -217,6 +217,10 @@ def build_pages(source: Path, output: Path) -> None:
 MENDED = {
     'role="doc-biblioentry"': 'role="listitem"',
     '<summary aria-label="Toggle hidden content">': "<summary>",
+    # The arrow that unfolds the sections of a page in the sidebar has no name.
+    '<summary><span class="toctree-toggle"': (
+        '<summary aria-label="Sections of this page"><span class="toctree-toggle"'
+    ),
 }
 
 

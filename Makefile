@@ -52,7 +52,7 @@ unit: $(VENV)/.installed-test ## run the tests with pytest
 
 notebooks: $(VENV)/.installed-test ## execute the notebooks and compare with their outputs
 	@echo "==> Notebooks, each against the outputs it was committed with (about a minute each)"
-	$(BIN)/python -m pytest --nbval --nbval-current-env -n auto --dist loadscope notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-current-env -n auto --dist loadscope notebooks
 
 variants: $(VENV)/.installed-test ## execute the notebooks with other parameters
 	@echo "==> Notebooks with another seed, and on the real samples of FLORA_DATA if it is set"

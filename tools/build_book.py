@@ -156,6 +156,8 @@ def execute(source: Path, parameters: dict[str, Any], at_once: int = 1) -> dict[
     Raises:
         BuildError: If a cell of a notebook fails.
     """
+    if at_once > 1:  # kernels that each use all cores slow each other down many times
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     notebooks = sorted(source.rglob("*.ipynb"))
     names = [notebook.relative_to(source).as_posix() for notebook in notebooks]
     with ProcessPoolExecutor(max_workers=at_once) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +87,7 @@ def sen1floods11(
     from flora.datasets.download import Sen1Floods11Source
 
     parts = [chosen.value for chosen in part or [Part.hand]]
-    _download(Sen1Floods11Source(parts, place or ()), root, yes, verify, workers, quiet)
+    fetch(Sen1Floods11Source(parts, place or ()), root, yes, verify, workers, quiet)
 
 
 @download_app.command()
@@ -104,7 +105,7 @@ def sen12ms(
     from flora.datasets.download import Sen12MSSource
 
     seasons = [chosen.value for chosen in season or ()]
-    _download(Sen12MSSource(seasons), root, yes, verify, workers, quiet)
+    fetch(Sen12MSSource(seasons), root, yes, verify, workers, quiet)
 
 
 @download_app.command()
@@ -118,7 +119,7 @@ def deepflood(
     """DeepFlood, from figshare."""
     from flora.datasets.download import DeepFloodSource
 
-    _download(DeepFloodSource(), root, yes, verify, workers, quiet)
+    fetch(DeepFloodSource(), root, yes, verify, workers, quiet)
 
 
 @download_app.command()
@@ -126,7 +127,7 @@ def ombria(root: Root, yes: Yes = False, verify: Verify = False, quiet: Quiet = 
     """OMBRIA, from its authors' repository."""
     from flora.datasets.download import OmbriaSource
 
-    _download(OmbriaSource(), root, yes, verify, 1, quiet)
+    fetch(OmbriaSource(), root, yes, verify, 1, quiet)
 
 
 def check(
@@ -147,9 +148,34 @@ def check(
         raise typer.Exit(1)
 
 
-def _download(
-    source: Source, root: Path, yes: bool, verify: bool, workers: int, quiet: bool
-) -> None:
+def sources() -> dict[str, Callable[[], Source]]:
+    """Where each dataset comes from that can be downloaded, by name, with its default parts."""
+    from flora.datasets.download import (
+        DeepFloodSource,
+        OmbriaSource,
+        Sen1Floods11Source,
+        Sen12MSSource,
+    )
+
+    return {
+        "sen1floods11": Sen1Floods11Source,
+        "sen12ms": Sen12MSSource,
+        "deepflood": DeepFloodSource,
+        "ombria": OmbriaSource,
+    }
+
+
+def fetch(source: Source, root: Path, yes: bool, verify: bool, workers: int, quiet: bool) -> None:
+    """Tell what is missing of a dataset, ask, and download it.
+
+    Args:
+        source: Where it comes from.
+        root: Folder for the dataset.
+        yes: Do not ask.
+        verify: Compare the checksums of what is there already.
+        workers: Files fetched at once, at most.
+        quiet: No progress bar.
+    """
     from flora.datasets.download import Transfer, download, plan_download
 
     console = Console(soft_wrap=True, highlight=False, markup=False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from flora.errors import FloraError
+
+if TYPE_CHECKING:
+    from flora.experiments import Experiment
 
 
 def experiment(
@@ -21,6 +24,10 @@ def experiment(
         Path | None,
         typer.Option(help="Folder that holds one folder a dataset, as the downloads make it."),
     ] = None,
+    download: Annotated[
+        bool,
+        typer.Option("--download", help="First fetch into --root what is missing there, unasked."),
+    ] = False,
     runs: Annotated[Path, typer.Option(help="Folder for weights, logs and checkpoints.")] = Path(
         "runs"
     ),
@@ -54,6 +61,25 @@ def experiment(
     if name is None:
         raise FloraError("no experiment named: give a NAME, or --list to see them")
     perceptual = load_lpips(lpips).to(choose_device()) if lpips else None
-    runner = Runner(name, named_experiment(name), root, runs, results, perceptual, quiet)
+    asked = named_experiment(name)
+    if download:
+        _fetch_datasets(asked, root, quiet)
+    runner = Runner(name, asked, root, runs, results, perceptual, quiet)
     path = runner.run(only or (), seed or ())
     console.print(f"Record: {path}")
+
+
+def _fetch_datasets(asked: Experiment, root: Path | None, quiet: bool) -> None:
+    from flora.cli_data import fetch, sources
+
+    if root is None:
+        raise FloraError("--download: name the folder for the datasets with --root")
+    needed = {source.dataset for source in (asked.train, *asked.tests.values())} - {"simulated"}
+    known = sources()
+    for dataset in sorted(needed):
+        if dataset not in known:
+            raise FloraError(
+                f"{dataset} has no download: put it into {root / dataset} by hand and leave out "
+                "--download"
+            )
+        fetch(known[dataset](), root / dataset, True, False, 8, quiet)

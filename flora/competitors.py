@@ -23,9 +23,7 @@ from flora.released import ReleasedTask, released_config
 from flora.tasks import GuidanceMix
 from flora.training import TrainingConfig, fit
 
-Kind = Literal[
-    "flora", "released", "unet", "unet water", "unet group", "pix2pix", "early", "late", "otsu"
-]
+Kind = Literal["flora", "released", "unet", "unet water", "pix2pix", "early", "late", "otsu"]
 
 
 class Setting(Protocol):
@@ -54,6 +52,7 @@ class Competitor:
         options: Further options of the datasets, e.g. `sar_dates`.
         change: Name of a change to the chips, see `flora.datasets.changes.CHANGES`.
         jitter: Whether SAR is changed by `RadiometricJitter` in training.
+        norm: Normalisation of a U-Net; FLoRA has group normalisation.
         band: SAR channel of a threshold, and `median` the side of the filter before it, px.
         median: See `band`.
 
@@ -79,6 +78,7 @@ class Competitor:
     options: Mapping[str, Any] = field(default_factory=dict)
     change: str | None = None
     jitter: bool = False
+    norm: Norm = "batch"
     band: int = 0
     median: int = 1
 
@@ -149,8 +149,7 @@ def _unet(
     competitor: Competitor, chips: FloodDataset, loss: LossWeights, setting: Setting
 ) -> nn.Module:
     optical = 0 if competitor.kind == "unet water" else _optical(chips)
-    norm: Norm = "group" if competitor.kind == "unet group" else "batch"
-    return UNetTask(UNet(_sar(chips), optical_channels=optical, norm=norm), loss)
+    return UNetTask(UNet(_sar(chips), optical_channels=optical, norm=competitor.norm), loss)
 
 
 def _pix2pix(
@@ -169,6 +168,7 @@ def _early(
         optical_channels=optical,
         sees=competitor.modes[0],
         guide_channels=optical + 2,
+        norm=competitor.norm,
     )
     return UNetTask(model, loss)
 
@@ -197,7 +197,6 @@ def _optical(chips: FloodDataset) -> int:
 _BUILDERS: dict[str, Callable[[Competitor, FloodDataset, LossWeights, Setting], nn.Module]] = {
     "unet": _unet,
     "unet water": _unet,
-    "unet group": _unet,
     "pix2pix": _pix2pix,
     "early": _early,
     "late": _late,

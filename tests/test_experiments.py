@@ -2,8 +2,16 @@ import json
 from dataclasses import replace
 
 import pytest
+from make_fake_data import fake_deepflood, fake_ombria, fake_sen1floods11, fake_sen12ms
+from servers import below, http_server, serve_bucket, without_proxy
+from typer.testing import CliRunner
 
-from flora.catalogue import SIMULATED
+from flora import cli_data
+from flora.catalogue import EXPERIMENTS, HELD_OUT_FLOODS, OMBRIA, SIMULATED, named_experiment
+from flora.cli import app
+from flora.datasets import open_dataset
+from flora.datasets.download import Sen1Floods11Source
+from flora.datasets.ombria import Ombria
 from flora.errors import FloraError
 from flora.experiments import Runner, Source, recorded_trials, summary
 from flora.records import load_record
@@ -104,6 +112,84 @@ def test_real_data_needs_a_root(small, tmp_path) -> None:
         runner(real, tmp_path).run()
 
 
+FAKE = {
+    "sen1floods11": (fake_sen1floods11, {"official", "Bolivia"}),
+    "sen12ms": (fake_sen12ms, {"official"}),
+    "deepflood": (fake_deepflood, {"held-out site"}),
+}
+
+
+def shortened(name):
+    """An experiment of the catalogue in all but its length and size."""
+    asked = named_experiment(name)
+    short = replace(asked.training, steps=2, batch=2, crop=32, workers=0, checkpoint_every=2)
+    return replace(asked, training=short, teacher_steps=1, size="tiny", seeds=(0,))
+
+
+@pytest.mark.parametrize("name", sorted(FAKE))
+def test_experiments_on_downloads_run_on_files_in_the_publishers_layout(name, tmp_path) -> None:
+    make, tests = FAKE[name]
+    make(tmp_path / name)
+    asked = shortened(name)
+    ran = Runner(name, asked, tmp_path, tmp_path / "runs", tmp_path / "results", quiet=True)
+    record = read(ran.run())
+    assert record["trials_done"] == record["trials_planned"] == len(asked.competitors)
+    for trial in record["trials"].values():
+        assert trial["scores"].keys() == tests
+        for modes in trial["scores"].values():
+            assert 0 <= modes["sar"]["all"]["water_iou"] <= 1
+    for test in record["tests"].values():
+        assert not set(test["ids"]) & set(record["train"]["ids"])
+
+
+def test_one_command_downloads_trains_and_evaluates(tmp_path, monkeypatch) -> None:
+    without_proxy(monkeypatch)
+    served = below(fake_sen1floods11(tmp_path / "published", size=32))
+    served["v1.1/Sen1Floods11_Metadata.geojson"] = b"{}"
+    monkeypatch.setitem(EXPERIMENTS, "sen1floods11", shortened("sen1floods11"))
+    arguments = ["experiment", "sen1floods11", "--only", "unet_water", "--quiet", "--download"]
+    folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    with http_server() as site:
+        serve_bucket(site, served)
+        there = {"sen1floods11": lambda: Sen1Floods11Source(base=site.base)}
+        monkeypatch.setattr(cli_data, "sources", lambda: there)
+        root = ["--root", str(tmp_path / "data")]
+        result = CliRunner().invoke(app, [*arguments, *folders, *root], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        assert below(tmp_path / "data" / "sen1floods11") == served
+        refused = CliRunner().invoke(app, [*arguments, *folders])
+        assert refused.exit_code == 1 and "with --root" in refused.stderr
+    record = load_record("sen1floods11", tmp_path / "results")
+    assert record["trials_done"] == 1
+    assert record["competitors"]["unet_water"]["scores"].keys() == {"official", "Bolivia"}
+
+
+def test_what_has_no_download_is_said(tmp_path) -> None:
+    arguments = ["experiment", "true_colour", "--root", str(tmp_path), "--download"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1 and "sih1733 has no download" in result.stderr
+
+
+def test_every_flood_of_ombria_is_held_out_once(tmp_path) -> None:
+    root = fake_ombria(tmp_path)
+    everything = open_dataset("ombria", root, "train+valid").manifest()
+    held_out = []
+    for experiment in (OMBRIA, *HELD_OUT_FLOODS.values()):
+        (test,) = (t for name, t in experiment.tests.items() if name == "unseen")
+        assert test.options == experiment.train.options
+        sites = test.options.get("held_out", Ombria.valid_sites)
+        held_out += sites
+        train, valid = (
+            open_dataset("ombria", root, split, held_out=sites) for split in ("train", "valid")
+        )
+        assert sorted([*train.manifest(), *valid.manifest()]) == everything
+        assert {sample["meta"]["place"] for sample in valid} <= set(sites)
+        assert not {sample["meta"]["place"] for sample in train} & set(sites)
+    assert len(held_out) == len(set(held_out)) == len(Ombria.sites)
+    with pytest.raises(FloraError, match="held_out chips 1-2: no such site; they are chips 1-17;"):
+        Ombria(root, "train", held_out=["chips 1-2"])
+
+
 def test_summary_worked_out_by_hand() -> None:
     trials = [{"test": {"sar": {"all": {"miou": value}}}} for value in (0.5, 0.6, 0.7)]
     scores = summary(trials)["test"]["sar"]["miou"]
@@ -114,7 +200,7 @@ def test_summary_worked_out_by_hand() -> None:
 def test_records_of_this_repository_are_those_of_the_catalogue() -> None:
     from pathlib import Path
 
-    from flora.catalogue import EXPERIMENTS, ON_A_GPU
+    from flora.catalogue import ON_A_GPU
 
     for path in sorted((Path(__file__).parent.parent / "results").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))

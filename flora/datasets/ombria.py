@@ -59,7 +59,8 @@ class Ombria(FloodDataset):
     and leaves radar and label alone.
 
     Splits: official "test" (70 chips) and official train (624), here "train+valid", of which
-    "valid" (79) holds out three sites whole and "train" (545) is the rest. The official test chips
+    "valid" (79) holds out three sites whole and "train" (545) is the rest; `held_out` names other
+    sites. The official test chips
     were drawn from the same sites as the training chips and often touch them, and sites 106-132
     and 258-312 show the same ground, so the official test does not measure new places; "valid"
     does. "2021" is the publisher's later addition, with its own layout.
@@ -70,6 +71,7 @@ class Ombria(FloodDataset):
         split: See above.
         sar_dates: Which radar images are stacked as channels, the earliest first.
         index: "NDWI" (B3, B8) or "MNDWI" (B3, B11).
+        held_out: Sites that "valid" holds and "train" lacks, by the names in `meta.place`.
 
     Raises:
         FloraError: If an argument is unknown, or files are missing or unpaired.
@@ -111,6 +113,7 @@ class Ombria(FloodDataset):
         split: str,
         sar_dates: Sequence[Date] = ("after",),
         index: IndexName = "NDWI",
+        held_out: Sequence[str] = valid_sites,
     ) -> None:
         if split not in self.splits:
             raise FloraError(f"{self.name}: no split {split!r}; choose {', '.join(self.splits)}")
@@ -122,11 +125,17 @@ class Ombria(FloodDataset):
             )
         if index not in ("NDWI", "MNDWI"):
             raise FloraError(f"{self.name}: no index {index!r}; choose NDWI or MNDWI")
+        unknown = sorted(set(held_out) - {_name(ranges) for ranges in self.sites})
+        if unknown:
+            raise FloraError(
+                f"{self.name}: held_out {', '.join(unknown)}: no such site; they are "
+                f"{'; '.join(_name(ranges) for ranges in self.sites)}"
+            )
         self.split = split
         self.sar_scaling = OMBRIA_S1.repeat(len(self.sar_dates))
         self.optical_scaling = replace(OMBRIA_S2, index_name=index)
         root = require_folder(Path(root), self.name, f"{_LAYOUT} or {_LAYOUT_2021}")
-        chips = _chips_2021(root) if split == "2021" else _official_chips(root, split)
+        chips = _chips_2021(root) if split == "2021" else _official_chips(root, split, held_out)
         if not chips:
             raise FloraError(f"{self.name}: no chip of split {split!r} in {root}: check --root")
         self._chips = chips
@@ -226,7 +235,7 @@ class _Chip:
     mask: Path
 
 
-def _official_chips(root: Path, split: str) -> list[_Chip]:
+def _official_chips(root: Path, split: str, held_out: Sequence[str]) -> list[_Chip]:
     part = "test" if split == "test" else "train"
     sar, optical = (
         require_folder(root / f"Ombria{sensor}" / part, "ombria", _LAYOUT)
@@ -235,8 +244,7 @@ def _official_chips(root: Path, split: str) -> list[_Chip]:
     chips = []
     for number, (sar_files, optical_files, mask) in _paired(sar, optical).items():
         place = _site(number)
-        held_out = place in Ombria.valid_sites
-        if split in ("test", "train+valid") or held_out == (split == "valid"):
+        if split in ("test", "train+valid") or (place in held_out) == (split == "valid"):
             chips.append(_Chip(f"{number:04d}", place, sar_files, optical_files, mask))
     return chips
 
@@ -244,8 +252,12 @@ def _official_chips(root: Path, split: str) -> list[_Chip]:
 def _site(number: int) -> str:
     for ranges in Ombria.sites:
         if any(number in numbers for numbers in ranges):
-            return "chips " + ", ".join(f"{numbers[0]}-{numbers[-1]}" for numbers in ranges)
+            return _name(ranges)
     return "unlisted"
+
+
+def _name(ranges: tuple[range, ...]) -> str:
+    return "chips " + ", ".join(f"{numbers[0]}-{numbers[-1]}" for numbers in ranges)
 
 
 def _chips_2021(root: Path) -> list[_Chip]:

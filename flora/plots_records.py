@@ -9,10 +9,12 @@ import numpy as np
 
 from flora.errors import FloraError
 from flora.plots import BookFigure, figure, style
-from flora.records import METRICS, differences
+from flora.records import METRICS, by_place, differences
 
 SEED = "#555555"
 MEAN = {True: "#0072B2", False: "#D55E00"}  # better and worse than the reference
+# Told apart by shape, too: Okabe and Ito's colours, safe for colour-blind readers.
+MARKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#555555", "|"), ("#009E73", "^"), ("#CC79A7", "D"))
 
 
 def difference_figure(
@@ -63,4 +65,47 @@ def difference_figure(
         ax.set_xlabel(f"{METRICS[metric][0]}, difference to FLoRA (mode {mode}, {test})")
         if spread is not None:
             ax.legend(loc="lower left", fontsize=7)
+    return fig
+
+
+def places_figure(
+    records: Sequence[Mapping[str, Any]],
+    test: str,
+    competitors: Sequence[str],
+    metric: str,
+    mode: str = "sar",
+) -> BookFigure:
+    """The scores of several competitors on each place, one row a place.
+
+    Args:
+        records: From `flora.records.load_record`, each with other places in its test chips.
+        test: Name of the test chips in all of them.
+        competitors: Names of the competitors, at most five.
+        metric: Name from `flora.records.METRICS`.
+        mode: Guidance mode of all.
+
+    Raises:
+        FloraError: If there are too many competitors, or a score of one of them is not recorded.
+    """
+    if not 0 < len(competitors) <= len(MARKS):
+        raise FloraError(f"{len(competitors)} competitors: expected 1 to {len(MARKS)}")
+    scores = {name: by_place(records, test, name, metric, mode) for name in competitors}
+    places = sorted(scores[competitors[0]], key=scores[competitors[0]].__getitem__)
+    for name, found in scores.items():
+        if not places or set(found) != set(places):
+            raise FloraError(f"{name}: not recorded on the same places as {competitors[0]}")
+    fig, axes = figure(panel=(7.0, 0.9 + 0.27 * len(places)))
+    with style():
+        ax = axes[0, 0]
+        for name, (colour, marker) in zip(competitors, MARKS, strict=False):
+            says = next(r["competitors"][name]["says"] for r in records if name in r["competitors"])
+            values = [scores[name][place] for place in places]
+            rows = range(len(places))
+            ax.plot(values, rows, marker, color=colour, label=says, markersize=6, alpha=0.85)
+        ax.set_yticks(range(len(places)))
+        ax.set_yticklabels(places)
+        ax.grid(axis="y", linewidth=0.4, color="#dddddd")
+        ax.set_axisbelow(True)
+        ax.set_xlabel(f"{METRICS[metric][0]} (mode {mode}, {test})")
+        ax.legend(loc="lower right", fontsize=7)
     return fig

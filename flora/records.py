@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +195,42 @@ def differences(
         for name, seeds in values.items()
         if name != reference and set(seeds) & set(base)
     }
+
+
+def by_place(
+    records: Iterable[Mapping[str, Any]],
+    test: str,
+    competitor: str,
+    metric: str,
+    mode: str = "sar",
+) -> dict[str, float]:
+    """Score of a competitor on every place of the test chips, its mean over seeds.
+
+    Args:
+        records: From `load_record`, each with other places in its test chips.
+        test: Name of the test chips in all of them.
+        competitor: Its name in all of them; a record that lacks it adds nothing.
+        metric: Name from `METRICS`; a place without it (one class only) is left out.
+        mode: Guidance mode.
+
+    Example:
+        >>> from flora.records import by_place
+        >>> def trial(seed, iou):
+        ...     places = {"Ebro": {"water_iou": iou}, "Segura": {"water_iou": 0.5}}
+        ...     return {"competitor": "unet", "scores": {"test": {"sar": {"places": places}}}}
+        >>> record = {"trials": {"unet-0": trial(0, 0.5), "unet-1": trial(1, 0.75)}}
+        >>> by_place([record], "test", "unet", "water_iou")
+        {'Ebro': 0.625, 'Segura': 0.5}
+    """
+    found: dict[str, list[float]] = {}
+    for record in records:
+        for trial in record["trials"].values():
+            scores = trial["scores"].get(test, {}).get(mode, {})
+            if trial["competitor"] == competitor:
+                for place, score in scores.get("places", {}).items():
+                    if metric in score:
+                        found.setdefault(place, []).append(score[metric])
+    return {place: statistics.mean(values) for place, values in found.items()}
 
 
 def judge(values: Sequence[float], spread: float | None, fewest: int = 3) -> str:

@@ -1,9 +1,10 @@
 import pytest
 
 from flora.errors import FloraError
-from flora.plots_records import difference_figure
+from flora.plots_records import difference_figure, places_figure
 from flora.records import (
     Table,
+    by_place,
     comparison,
     differences,
     judge,
@@ -100,6 +101,41 @@ def test_difference_figure_draws_every_competitor_and_seed(record) -> None:
     assert ax.lines[0].get_xdata()[0] == pytest.approx(-0.1)
     with pytest.raises(FloraError, match="no trial of theirs is recorded"):
         difference_figure(record, "test", "miou", ["release"])
+
+
+def placed(name: str, seed: int, **miou: float | None) -> dict:
+    places = {place: {} if m is None else {"miou": m} for place, m in miou.items()}
+    scores = {"unseen": {"sar": {"places": places}}}
+    return {"competitor": name, "seed": seed, "scores": scores}
+
+
+def floods(*trials: dict) -> dict:
+    said = {trial["competitor"]: {"says": trial["competitor"].upper()} for trial in trials}
+    return {"competitors": said, "trials": dict(enumerate(trials))}
+
+
+def test_scores_by_place_are_means_over_seeds_and_leave_out_what_has_no_score() -> None:
+    first = floods(placed("flora", 0, Ebro=0.5, Po=None), placed("flora", 1, Ebro=0.7, Po=0.2))
+    second = floods(placed("flora", 0, Elbe=0.9), placed("unet", 0, Elbe=0.1))
+    assert by_place([first, second], "unseen", "flora", "miou") == {
+        "Ebro": pytest.approx(0.6),
+        "Po": 0.2,
+        "Elbe": 0.9,
+    }
+    assert by_place([first], "unseen", "flora", "miou", mode="before") == {}
+
+
+def test_places_figure_draws_places_by_rank_and_asks_for_all_scores() -> None:
+    record = floods(placed("flora", 0, Ebro=0.9, Po=0.5), placed("unet", 0, Ebro=0.4, Po=0.6))
+    ax = places_figure([record], "unseen", ["flora", "unet"], "miou").axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Po", "Ebro"]
+    assert [list(line.get_xdata()) for line in ax.lines] == [[0.5, 0.9], [0.6, 0.4]]
+    assert len({line.get_marker() for line in ax.lines}) == 2
+    lacking = floods(placed("flora", 0, Ebro=0.9, Po=0.5), placed("unet", 0, Ebro=0.4))
+    with pytest.raises(FloraError, match="unet: not recorded on the same places as flora"):
+        places_figure([lacking], "unseen", ["flora", "unet"], "miou")
+    with pytest.raises(FloraError, match="0 competitors"):
+        places_figure([record], "unseen", [], "miou")
 
 
 @pytest.mark.parametrize(

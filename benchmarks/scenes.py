@@ -5,9 +5,12 @@
 Speed: a scene of simulated floods, written block by block, is mapped from file to file with the
 weights that ship (i) through `map_scene`, (ii) through `map_scene` with the model's own group
 normalisation, which shows the tiles, (iii) in a plain loop of tiles side by side, without threads,
-blending, overviews and resumption, and (iv) through `map_scene` with a U-Net that has a ResNet-34
-encoder and makes one output. Each runs in a fresh process, whose peak memory and processor time
-are recorded beside the wall time (Linux): on a busy machine, compare processor times.
+blending, overviews and resumption, (iv) through `map_scene` with a U-Net that has a ResNet-34
+encoder and makes one output, and (v) with the same U-Net in the tiled inference of terratorch
+(`pip install terratorch`, which is no dependency of the library), with tiles, overlap and batch as
+in `map_scene`, the whole scene in memory as there. Each runs in a fresh process, whose peak memory
+and processor time are recorded beside the wall time (Linux): on a busy machine, compare processor
+times. A run that fails, or whose package is not installed, is recorded as absent, with the reason.
 
 Seams: one simulated scene mapped in tiles and in one piece, largest and mean difference of the
 probability of water. `--only ours` maps a full scene (--size 17000 25000) and nothing else.
@@ -20,7 +23,11 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +49,7 @@ from flora.sensors import SENTINEL1
 from flora.simulate import simulate
 from flora.zoo import load_model, scene_predictor
 
-BLOCK, WORLDS, TILE, PIXEL = 512, 6, 512, 10.0
+BLOCK, WORLDS, TILE, BATCH, PIXEL = 512, 6, 512, 4, 10.0
 CPU = torch.device("cpu")
 
 
@@ -87,7 +94,7 @@ def unet() -> Predictor:
 
 def through_map_scene(make: Callable[[], Predictor], scene: Path, folder: Path) -> None:
     """Map a scene as users do."""
-    map_scene(scene, folder, make(), tile=TILE)
+    map_scene(scene, folder, make(), tile=TILE, batch=BATCH)
 
 
 def in_a_plain_loop(make: Callable[[], Predictor], scene: Path, folder: Path) -> None:
@@ -109,23 +116,56 @@ def in_a_plain_loop(make: Callable[[], Predictor], scene: Path, folder: Path) ->
                     target.write(torch.cat(layers, 1)[0].numpy(), window=window)
 
 
+def in_terratorch(make: Callable[[], Predictor], scene: Path, folder: Path) -> None:
+    """Read the scene whole, predict it in terratorch's tiles, write the probability."""
+    from terratorch.tasks.tiled_inference import tiled_inference
+
+    predict = make()
+    folder.mkdir()
+    with rasterio.open(scene) as source:
+        profile = source.profile | {"count": 1, "nodata": None}
+        values = source.read()
+    valid = np.isfinite(values).all(axis=0)
+    sar = torch.from_numpy(SENTINEL1.normalise(values, valid))[None]
+    # `map_scene` blends over the middle half of an overlap, terratorch over what `delta` leaves.
+    overlap = TILE // 4
+    water = tiled_inference(
+        lambda tiles: predict(tiles, None)[1],
+        sar,
+        crop=TILE,
+        stride=TILE - overlap,
+        delta=overlap // 4,
+        batch_size=BATCH,
+    )
+    with rasterio.open(folder / "maps.tif", "w", **profile) as target:
+        target.write(water[0].numpy())
+
+
 RUNS: dict[str, Callable[[Path, Path], None]] = {
     "ours": partial(through_map_scene, ours),
     "tile norm": partial(through_map_scene, plain),
     "plain loop": partial(in_a_plain_loop, plain),
     "U-Net R34": partial(through_map_scene, unet),
+    "U-Net R34 in terratorch": partial(in_terratorch, unet),
 }
+NEEDS = {"U-Net R34 in terratorch": "terratorch.tasks.tiled_inference"}  # no dependency of flora
 
 
-def measure(name: str, scene: Path, folder: Path) -> dict[str, float]:
-    """One run in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure_here, (name, scene, folder))
+def measure(name: str, scene: Path, folder: Path) -> dict[str, Any]:
+    """One run in a fresh process; what it died of, if it did."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        run = pool.submit(_measure_here, name, scene, folder)
+        try:
+            return run.result()
+        except (ImportError, MemoryError, RuntimeError) as error:  # a killed process is the last
+            return {"absent": f"{type(error).__name__}: {error}"}
 
 
-def _measure_here(name: str, scene: Path, folder: Path) -> dict[str, float]:
+def _measure_here(name: str, scene: Path, folder: Path) -> dict[str, Any]:
     with rasterio.open(scene) as file:
         km2 = file.width * file.height * PIXEL**2 / 1e6
+    if name in NEEDS:
+        import_module(NEEDS[name])  # before the clock starts, as what the others import
     wall, processor = time.perf_counter(), time.process_time()
     RUNS[name](scene, folder)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
@@ -192,6 +232,8 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="write the rows as JSON to this file")
     arguments = parser.parse_args()
     record: dict[str, Any] = {"benchmark": "scenes", "size": list(arguments.size), "tile": TILE}
+    if find_spec("terratorch"):
+        record["terratorch"] = version("terratorch")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
         scene = folder / "scene.tif"
@@ -199,11 +241,15 @@ def main() -> None:
         runs = {}
         for name in arguments.only or RUNS:
             runs[name] = measure(name, scene, folder / name.replace(" ", "_"))
-        show("file to file", [{"run": name, **run} for name, run in runs.items()])
-        first = next(iter(runs.values()))
+        ran = {name: run for name, run in runs.items() if "absent" not in run}
+        if ran:
+            show("file to file", [{"run": name, **run} for name, run in ran.items()])
+        for name in runs.keys() - ran.keys():
+            Console().print(f"{name}: absent, {runs[name]['absent']}", markup=False)
         record["runs"] = runs
+        first = next(iter(ran.values()), {})
         record["processor_ratio_to_first"] = {
-            name: run["processor_s"] / first["processor_s"] for name, run in runs.items()
+            name: run["processor_s"] / first["processor_s"] for name, run in ran.items()
         }
         if arguments.seams:
             record["seams_side"] = arguments.seams

@@ -328,6 +328,9 @@ ON_A_GPU: dict[str, Experiment] = {
 def named_experiment(name: str) -> Experiment:
     """The experiment of a name.
 
+    Args:
+        name: For instance "simulated" or "ombria"; the error for a wrong name lists all.
+
     Raises:
         FloraError: If there is none.
 

@@ -17,7 +17,7 @@ from flora.cli_data import check, download_app
 from flora.cli_experiment import experiment
 from flora.cli_map import Device, map_
 from flora.cli_runs import in_options
-from flora.cli_search import search
+from flora.cli_search import BoxCommand, search
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ app = typer.Typer(
 )
 app.add_typer(download_app, name="download")
 app.command()(check)
-app.command()(search)
-app.command("map")(map_)
+app.command(cls=BoxCommand)(search)
+app.command("map", cls=BoxCommand)(map_)
 app.command()(experiment)
 
 

@@ -12,6 +12,7 @@ import typer
 from flora.cli_bars import SceneBar
 from flora.cli_products import Products
 from flora.cli_runs import Run
+from flora.cli_search import BlocksBar, parse_bbox
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
@@ -139,10 +140,11 @@ def map_(
         ),
     ] = None,
     bbox: Annotated[
-        tuple[float, float, float, float] | None,
+        str | None,
         typer.Option(
-            help="Map a part, in degrees (EPSG:4326); of --stac, only that is fetched.",
-            metavar="WEST SOUTH EAST NORTH",
+            help="Map a part: west, south, east, north in degrees (EPSG:4326), e.g. "
+            "-0.80,38.08,-0.74,38.12; of --stac, only that is fetched.",
+            metavar="W,S,E,N",
             rich_help_panel=PART,
         ),
     ] = None,
@@ -152,6 +154,14 @@ def map_(
             help="Resample to 10 m in this CRS: utm, or e.g. EPSG:32630.", rich_help_panel=PART
         ),
     ] = None,
+    keep_noise: Annotated[
+        bool,
+        typer.Option(
+            "--keep-noise",
+            help="Leave the thermal noise in a ground range product; by default it is subtracted.",
+            rich_help_panel=PART,
+        ),
+    ] = False,
     tile: Annotated[
         int, typer.Option(min=32, help="Side of a tile, px.", rich_help_panel=PART)
     ] = 512,
@@ -195,6 +205,7 @@ def map_(
     from flora.zoo import load_model, sensor_of
 
     _check_usage(sar, stac, vh, before, workers, dask)
+    box = None if bbox is None else parse_bbox(bbox)
     load_model(weights)  # a file that is refused is refused once, not by every scene
     sar_scaling, optical_scaling = sensor_of(weights)
     if sar_scaling.unit != "dB":
@@ -207,8 +218,8 @@ def map_(
     image = None if before in (None, "auto") else Path(before).absolute()
     year = None
     if stac is not None:
-        fetched = _fetch(stac, out, bbox, before == "auto", units, overwrite, reuse, quiet)
-        scenes, year, bbox, units = [fetched.sar], fetched.year, None, Units.db
+        fetched = _fetch(stac, out, box, before == "auto", units, overwrite, reuse, quiet)
+        scenes, year, box, units = [fetched.sar], fetched.year, None, Units.db
         image = fetched.before or image
     check_names(scenes)
     products = Products(
@@ -227,8 +238,9 @@ def map_(
     reading = {
         "units": (units or Units.db).value,
         "window": window,
-        "bbox": bbox,
+        "bbox": box,
         "grid": grid,
+        "remove_noise": not keep_noise,
     }
     checksum = hashlib.sha256((weights or shipped_weights()).read_bytes()).hexdigest()
     run = Run(
@@ -290,7 +302,6 @@ def _fetch(
     reuse: bool,
     quiet: bool,
 ) -> StacScene:
-    from flora.cli_search import BlocksBar
     from flora.map_stac import fetch_item
 
     with BlocksBar() as bar:

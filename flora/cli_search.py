@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import json
+import re
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from typer.core import TyperCommand
 
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
     from flora.stac import StacItem
+
+
+BOX = "WEST,SOUTH,EAST,NORTH"
+
+
+class BoxCommand(TyperCommand):
+    """A command with --bbox, which refuses sides that spaces set apart in words that help.
+
+    Without it, a negative side would be taken for an option, and another one for a file.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Look at what follows --bbox, then parse as ever."""
+        for place, argument in enumerate(args):
+            name, sign, first = argument.partition("=")
+            if name == "--bbox":
+                given = [first] * bool(sign) + args[place + 1 :]
+                sides = list(takewhile(_SIDE.fullmatch, given[:4]))
+                if len(sides) > 1:
+                    joined = ",".join(side.strip(",") for side in sides)
+                    raise FloraError(
+                        f"--bbox {' '.join(sides)}: expected {BOX}, joined by commas without "
+                        f"spaces; write --bbox {joined}"
+                    )
+        return super().parse_args(ctx, args)
+
+
+_SIDE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+),?")
 
 
 class SensorName(StrEnum):
@@ -27,7 +58,11 @@ class SensorName(StrEnum):
 
 def search(
     bbox: Annotated[
-        str, typer.Option(help="WEST,SOUTH,EAST,NORTH in degrees, e.g. -0.80,38.08,-0.74,38.12.")
+        str,
+        typer.Option(
+            help="West, south, east, north in degrees (EPSG:4326): -0.80,38.08,-0.74,38.12.",
+            metavar="W,S,E,N",
+        ),
     ],
     dates: Annotated[
         str, typer.Option("--date", help="A day, or the first and last: 2019-09-10/2019-09-20.")
@@ -93,19 +128,25 @@ def search(
         _fetch(items, box, fetch, before_days if before else None, overwrite)
 
 
-def parse_bbox(text: str) -> tuple[float, ...]:
+def parse_bbox(text: str) -> tuple[float, float, float, float]:
     """The numbers of "WEST,SOUTH,EAST,NORTH".
 
     Raises:
-        FloraError: If they are no numbers; `flora.stac.check_bbox` checks what they say.
+        FloraError: If they are no four numbers; what they say is checked where they are used.
+
+    Example:
+        >>> from flora.cli_search import parse_bbox
+        >>> parse_bbox("-0.80,38.08,-0.74,38.12")
+        (-0.8, 38.08, -0.74, 38.12)
     """
     try:
-        return tuple(float(part) for part in text.split(","))
+        west, south, east, north = (float(side) for side in text.split(","))
     except ValueError as error:
         raise FloraError(
-            f"--bbox {text!r}: expected WEST,SOUTH,EAST,NORTH in degrees, e.g. "
-            "-0.80,38.08,-0.74,38.12 (a negative west needs --bbox=-0.80,...)"
+            f"--bbox {text!r}: expected {BOX} in degrees, four numbers joined by commas without "
+            "spaces, e.g. -0.80,38.08,-0.74,38.12"
         ) from error
+    return west, south, east, north
 
 
 def _fetch(

@@ -150,7 +150,7 @@ def split_flood(
         water_mask: GeoTIFF of `map_scene`: 0 dry, 1 water, 255 nodata.
         output: Cloud-optimised GeoTIFF to write, on the mask's grid: see `FloodAreas.classes`.
         permanent_water: Raster on any grid that has a CRS: a mask of 0 and 1, the water mask of a
-            scene from before the flood, or, with a threshold, the occurrence (percent of the
+            scene from before the flood, or, with a threshold, the occurrence (per cent of the
             observations) or seasonality (months a year) of the JRC Global Surface Water layers
             (Pekel et al., 2016, doi 10.1038/nature20584).
         permanent_threshold: Stored value from which water is permanent.

@@ -207,12 +207,12 @@ def hydrology_edge(logits: Tensor, water: Tensor, sar: Tensor, sar_valid: Tensor
         direction = mean over shore of w * (1 - cos(D p, -D s)) / 2
         cos(u, v) = u . v / (sqrt(|u|^2 + SHORE_SLOPE^2) |v|)
 
-    `shore` are the pixels whose 3 x 3 neighbourhood holds both classes, `band` those within
-    SHORE_BAND of it. Calm water is dark, so probability rises where backscatter falls: -D s points
-    to the water, whichever side it lies on; cos is 0 for a flat prediction, between right and
-    wrong. The weight w of `flora.filters.sar_edge` is near 1 on a clear SAR edge and 0 where SAR
-    shows nothing but speckle. Pixels next to an ignored one are left out; so are, from the second
-    part, pixels next to one without SAR.
+    `shore` are the pixels whose 3 x 3 neighbourhood holds both classes, `band` those within 3
+    pixels of it; SHORE_SLOPE is 0.05 per pixel. Calm water is dark, so probability rises where
+    backscatter falls: -D s points to the water, whichever side it lies on; cos is 0 for a flat
+    prediction, between right and wrong. The weight w of `flora.filters.sar_edge` is near 1 on a
+    clear SAR edge and 0 where SAR shows nothing but speckle. Pixels next to an ignored one are
+    left out; so are, from the second part, pixels next to one without SAR.
 
     Args:
         logits: (B, 1, H, W).

@@ -107,7 +107,7 @@ def map_scenes(
         folder: Where the maps go; on a cluster, a disk that all workers see at this path.
         make_predictor: Makes the model, once in each process; must be picklable.
         workers: Processes on this computer; 0 is this one, without Dask.
-        address: Scheduler of a running cluster instead, e.g. "tcp://10.0.0.1:8786". It and its
+        address: Scheduler of a running cluster instead, e.g. `tcp://10.0.0.1:8786`. It and its
             workers need this package and whatever `make_predictor` comes from; the workers
             should have one thread each.
         gpus: One process for each of these GPUs, as CUDA_VISIBLE_DEVICES names them, instead of

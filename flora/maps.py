@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import html
 import math
 from typing import Any
 
@@ -96,7 +97,8 @@ def flood_map(scene: SceneMap, *, swipe: str | None = None, height: str = "600px
         toolbar_control=False,
     )
     # The line of a swipe cuts panes, so each of its sides needs one.
-    made.panes = {"flora-left": {"zIndex": 410}, "flora-right": {"zIndex": 411}}
+    # Tiles lie at 200; outlines at 400, where a GeoJSON always is, and have to be above the images.
+    made.panes = {"flora-left": {"zIndex": 310}, "flora-right": {"zIndex": 311}}
     images: dict[str, ByteArray] = {
         name: scene.images[name]
         for name in sorted(scene.images, key=lambda name: (name != SAR, name))
@@ -115,6 +117,7 @@ def flood_map(scene: SceneMap, *, swipe: str | None = None, height: str = "600px
         name="flood and permanent water" if scene.split else "water",
         opacity=WATER_OPACITY,
         pane="flora-right",
+        attribution=html.escape(scene.attribution),
     )
     overlays[water.name] = water
     shown = {SAR if SAR in scene.images else "water probability", water.name}
@@ -124,6 +127,8 @@ def flood_map(scene: SceneMap, *, swipe: str | None = None, height: str = "600px
             name="polygons",
             style={"color": "#ffe600", "weight": 1.5, "fill": False},
         )
+        # Shown at first: ipyleaflet draws a GeoJSON that is not, and draws it twice when it is.
+        shown.add("polygons")
     rows: list[Any] = []
     for name, overlay in overlays.items():
         overlay.visible = name in shown

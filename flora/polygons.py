@@ -73,7 +73,7 @@ def write_polygons(
         output: File to write; both endings, .gpkg and .geojson, are put to its name.
         probability: Water probability of `map_scene` on the same grid; without it,
             `mean_probability` is null.
-        minimum_area: Smallest patch and smallest hole that is kept, in m2.
+        minimum_area: Smallest patch and smallest hole that is kept, in m².
         overwrite: Replace existing files.
 
     Raises:

@@ -78,7 +78,7 @@ def load_record(name: str, folder: Path | None = None) -> dict[str, Any]:
     """Read a record.
 
     Args:
-        name: Its name, without `.json`.
+        name: Its name, without ".json".
         folder: Where it lies; the records of the book if None.
 
     Raises:

@@ -161,7 +161,11 @@ class SceneFiles:
 
 
 def find_files(
-    paths: str | Path | Sequence[str | Path], scaling: SarScaling, units: Units, grid: str | None
+    paths: str | Path | Sequence[str | Path],
+    scaling: SarScaling,
+    units: Units,
+    grid: str | None,
+    remove_noise: bool = True,
 ) -> SceneFiles:
     """Find and check the files of a scene; see `flora.scene_inputs.open_scene`.
 
@@ -180,7 +184,7 @@ def find_files(
         )
     inspect = partial(_inspect, units=units, resampled=grid is not None)
     if is_safe(listed[0]) and len(listed) == 1:
-        safe = find_safe_bands(listed[0], scaling.bands, "sar_path")
+        safe = find_safe_bands(listed[0], scaling.bands, "sar_path", remove_noise)
         files = tuple(inspect(listed[0], safe=band) for band in safe)
         units, grid = "linear", grid or "utm"
     elif len(listed) == 1:
@@ -280,10 +284,9 @@ def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
     first = files[0]
     name = f"sar_path {first.path}"
     if first.control is not None:
-        heights = "" if first.safe is None else "; thermal noise is not subtracted either"
         warnings.warn(
             f"{name}: put on the map by its ground control points, on the ellipsoid, without "
-            f"terrain correction: slopes are displaced and keep their brightness{heights}. Where "
+            f"terrain correction: slopes are displaced and keep their brightness. Where "
             "there is relief, use a terrain-corrected product",
             FloraWarning,
             stacklevel=5,

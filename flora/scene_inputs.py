@@ -55,6 +55,7 @@ def open_scene(
     window: PixelWindow | None = None,
     bbox: LonLatBox | None = None,
     grid: str | None = None,
+    remove_noise: bool = True,
 ) -> Iterator[SarScene]:
     """Open a Sentinel-1 scene, or a part of it, for reading row by row.
 
@@ -64,9 +65,10 @@ def open_scene(
       polarisations, else taken in order; other bands are allowed beside named ones;
     - two rasters of one band each, told apart by descriptions or file names (`_VV.tif`,
       `-vh-`, `vv.rtc.tiff`), else taken as VV, then VH;
-    - a Sentinel-1 GRD product, NAME.SAFE or the same as .zip (slower): calibrated to sigma0 and
-      put on a map grid. Positions come from its ground control points, on the ellipsoid and
-      without terrain correction: slopes are displaced and keep their brightness.
+    - a Sentinel-1 GRD product, NAME.SAFE or the same as .zip (slower): thermal noise is
+      subtracted, the rest is calibrated to sigma0 and put on a map grid. Positions come from its
+      ground control points, on the ellipsoid and without terrain correction: slopes are displaced
+      and keep their brightness.
 
     Another grid is resampled bilinearly in the stored unit, block by block as it is read.
 
@@ -78,12 +80,14 @@ def open_scene(
         bbox: Part to read as (west, south, east, north), in degrees (WGS 84).
         grid: None keeps the files' own grid; "utm" resamples to 10 m in the scene's UTM zone; a
             CRS, such as "EPSG:4326", to 10 m there. A GRD product goes to "utm" without.
+        remove_noise: Subtract the thermal noise of a GRD product, of which a tenth of the
+            measured power is left at least. Other files are taken as they are.
 
     Raises:
         FloraError: If a file is missing, damaged, complex or of another kind, files differ in
             grid, the part lies outside, or bands, values or units are not what was expected.
     """
-    files = find_files(paths, scaling, units, grid)
+    files = find_files(paths, scaling, units, grid, remove_noise)
     part = choose_part(files.grid, window, bbox, f"sar_path {files.name}")
     with files.opened() as layers:
         yield SarScene(files, layers, part)

@@ -1,4 +1,4 @@
-"""Sentinel-1 ground range products as ESA delivers them: SAFE folders, calibrated to sigma0.
+"""Sentinel-1 ground range products as ESA delivers them: SAFE folders, denoised and calibrated.
 
 Layout, names and annotation after the Sentinel-1 Product Specification (S1-RS-MDA-52-7441).
 """
@@ -9,7 +9,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,8 +19,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from scipy.interpolate import RegularGridInterpolator
 
-from flora.errors import FloraError
-from flora.scene_swath import power_vrt
+from flora.errors import FloraError, FloraWarning
+from flora.scene_noise import NOISE_CELL, centres, noise_power, numbers_of, only_zeros
+from flora.scene_swath import Table, power_vrt
 from flora.sensors import FloatArray
 
 GAIN_STEP = 40  # px: the spacing of the calibration vectors' own values in range
@@ -38,36 +39,43 @@ class SafeBand:
         band: "VV" or "VH".
         measurement: What GDAL opens as its digital numbers.
         calibration: The text of its calibration annotation.
-        source: What messages call it.
+        noise: The text of its noise annotation, or None to leave thermal noise in.
+        source: What messages call the product.
     """
 
     band: str
     measurement: str
     calibration: bytes
+    noise: bytes | None
     source: str
 
     @contextmanager
     def opened(self, size: tuple[int, int]) -> Iterator[str]:
         """What GDAL opens as sigma0 in linear power, in swath geometry, 0 in nodata.
 
-        sigma0 = DN^2 / A^2, where A is the annotation's `sigmaNought`, interpolated bilinearly
-        (Sentinel-1 Product Specification, calibration annotation). Thermal noise stays in.
+        sigma0 = (DN^2 - noise) / A^2, where A is the annotation's `sigmaNought`, interpolated
+        bilinearly, and noise that of `flora.scene_noise`. It is at least a tenth of DN^2 / A^2.
 
         Args:
             size: (rows, columns) of the measurement.
 
         Raises:
-            FloraError: If the annotation is damaged.
+            FloraError: If an annotation is damaged.
         """
-        gain = calibration_gain(self.calibration, size, self.source)
-        rows, columns = gain.shape
-        profile = dict(driver="GTiff", count=1, height=rows, width=columns, dtype="float32")
-        with MemoryFile() as memory:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                with memory.open(**profile) as dataset:
-                    dataset.write(gain[None])
-            yield power_vrt(size, self.measurement, memory.name, gain.shape, GAIN_STEP)
+        gain = calibration_gain(
+            self.calibration, size, f"{self.source}: calibration of {self.band}"
+        )
+        with ExitStack() as stack:
+
+            def table(values: FloatArray, cell: tuple[int, int]) -> Table:
+                shape = (values.shape[0], values.shape[1])
+                return Table(stack.enter_context(_in_memory(values)), shape, cell)
+
+            noise = None
+            if self.noise is not None:
+                power = noise_power(self.noise, size, f"{self.source}: noise of {self.band}")
+                noise = table(power, NOISE_CELL)
+            yield power_vrt(size, self.measurement, table(gain, (GAIN_STEP, GAIN_STEP)), noise)
 
 
 def is_safe(path: Path) -> bool:
@@ -75,8 +83,18 @@ def is_safe(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() == ".zip"
 
 
-def find_safe_bands(path: Path, bands: tuple[str, ...], argument: str) -> tuple[SafeBand, ...]:
+def find_safe_bands(
+    path: Path, bands: tuple[str, ...], argument: str, remove_noise: bool = True
+) -> tuple[SafeBand, ...]:
     """The polarisations `bands` of a SAFE folder, or of one in a .zip, in this order.
+
+    Args:
+        path: The folder, or the .zip.
+        bands: "VV", "VH".
+        argument: What messages call the path.
+        remove_noise: Subtract thermal noise. Where that cannot be done, for want of an
+            annotation, a `FloraWarning` says so; where the processor has done it, it is not done
+            again.
 
     Raises:
         FloraError: If it is no SAFE of a ground range product, or lacks a file or polarisation.
@@ -101,19 +119,30 @@ def find_safe_bands(path: Path, bands: tuple[str, ...], argument: str) -> tuple[
             f"expected {' and '.join(bands)}; choose a scene in dual polarisation VV+VH (its name "
             "says 1SDV), or copy it again if a file is lost"
         )
-    annotations = list(_files(root / "annotation" / "calibration"))
+    folder = root / "annotation" / "calibration"
     selected = []
     for band in bands:
         stem = found[band].name.rsplit(".", 1)[0]
-        matching = [file for file in annotations if file.name == f"calibration-{stem}.xml"]
-        if not matching:
+        calibration = _text(folder, f"calibration-{stem}.xml")
+        if calibration is None:
             raise FloraError(
                 f"{argument} {path}: no annotation/calibration/calibration-{stem}.xml, without "
                 "which digital numbers cannot become sigma0; unpack the product again"
             )
+        noise = None
+        if remove_noise and not _is_denoised(_text(root / "annotation", f"{stem}.xml")):
+            noise = _text(folder, f"noise-{stem}.xml")
+            if noise is None or only_zeros(noise):
+                what = "no" if noise is None else "only zeros in"
+                warnings.warn(
+                    f"{argument} {path}: {what} annotation/calibration/noise-{stem}.xml, so "
+                    f"thermal noise stays in {band}, and calm water looks too bright",
+                    FloraWarning,
+                    stacklevel=5,
+                )
+                noise = None
         measurement = f"{prefix}/measurement/{found[band].name}"
-        source = f"{argument} {path}: {matching[0].name}"
-        selected.append(SafeBand(band, measurement, matching[0].read_bytes(), source))
+        selected.append(SafeBand(band, measurement, calibration, noise, f"{argument} {path}"))
     return tuple(selected)
 
 
@@ -134,8 +163,8 @@ def calibration_gain(annotation: bytes, size: tuple[int, int], source: str) -> F
         if not vectors:
             raise ValueError("no calibrationVector")
         lines = np.array([float(vector.findtext("line", "")) for vector in vectors])
-        pixels = [_numbers(vector, "pixel") for vector in vectors]
-        values = [_numbers(vector, "sigmaNought") for vector in vectors]
+        pixels = [numbers_of(vector, "pixel") for vector in vectors]
+        values = [numbers_of(vector, "sigmaNought") for vector in vectors]
         # Vectors may have pixels of their own: all are brought to those of the first.
         table = np.array([np.interp(pixels[0], p, v) for p, v in zip(pixels, values, strict=True)])
     except (ElementTree.ParseError, ValueError) as error:
@@ -149,10 +178,7 @@ def calibration_gain(annotation: bytes, size: tuple[int, int], source: str) -> F
             f"{source}: sigmaNought is not above 0 everywhere, or pixels do not increase; "
             "unpack the product again"
         )
-    rows, columns = (
-        (np.arange(-(-side // GAIN_STEP)) + 0.5) * GAIN_STEP - 0.5  # the centre of pixel 0 is 0
-        for side in size
-    )
+    rows, columns = (centres(side, GAIN_STEP) for side in size)
     if len(lines) == 1:
         lines, table = np.array([lines[0], lines[0] + 1]), np.repeat(table, 2, axis=0)
     between = RegularGridInterpolator((lines, pixels[0]), table)
@@ -163,11 +189,23 @@ def calibration_gain(annotation: bytes, size: tuple[int, int], source: str) -> F
     return gain
 
 
-def _numbers(vector: ElementTree.Element, name: str) -> list[float]:
-    numbers = [float(text) for text in vector.findtext(name, "").split()]
-    if not numbers:
-        raise ValueError(f"a vector without {name}")
-    return numbers
+@contextmanager
+def _in_memory(values: FloatArray) -> Iterator[str]:
+    """What GDAL opens as an array (rows, columns)."""
+    rows, columns = values.shape
+    profile = dict(driver="GTiff", count=1, height=rows, width=columns, dtype="float32")
+    with MemoryFile() as memory:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with memory.open(**profile) as dataset:
+                dataset.write(values[None])
+        yield memory.name
+
+
+def _is_denoised(annotation: bytes | None) -> bool:
+    """Whether the product's annotation says that the processor subtracted thermal noise."""
+    said = re.search(rb"<thermalNoiseCorrectionPerformed>\s*(\w+)", annotation or b"")
+    return said is not None and said[1].lower() == b"true"
 
 
 def _product_root(path: Path, argument: str) -> tuple[SafePath, str]:
@@ -196,3 +234,7 @@ def _product_root(path: Path, argument: str) -> tuple[SafePath, str]:
 
 def _files(folder: SafePath) -> Iterable[SafePath]:
     return [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
+
+
+def _text(folder: SafePath, name: str) -> bytes | None:
+    return next((file.read_bytes() for file in _files(folder) if file.name == name), None)

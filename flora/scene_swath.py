@@ -25,6 +25,8 @@ TOLERANCE = 0.125  # px: how far the piecewise linear transformer may be off, GD
 # px: GDAL loads the whole part of the source below a block, which in a coarse reading is large.
 BLOCK, COARSE_BLOCK = 512, 64
 
+NOISE_FLOOR = 0.1  # least share of the measured power that is left when noise was subtracted
+
 BILINEAR = ' resampling="bilinear"'
 ALGORITHMS = {Resampling.nearest: "NearestNeighbour", Resampling.bilinear: "Bilinear"}
 
@@ -57,22 +59,35 @@ class GroundControl(NamedTuple):
         return np.asarray(there[0]), np.asarray(there[1])
 
 
-def power_vrt(
-    size: tuple[int, int], measurement: str, gain: str, gain_shape: tuple[int, int], step: int
-) -> str:
-    """A virtual dataset of calibrated power: digital number squared times a gain.
+class Table(NamedTuple):
+    """A quantity that varies slowly over a measurement.
+
+    Attributes:
+        name: What GDAL opens: one value for each cell, interpolated bilinearly between centres.
+        shape: (rows, columns) of cells, which may reach beyond the measurement.
+        cell: (rows, columns) of the measurement's pixels in a cell.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    cell: tuple[int, int]
+
+
+def power_vrt(size: tuple[int, int], measurement: str, gain: Table, noise: Table | None) -> str:
+    """A virtual dataset of calibrated power: (digital number squared - noise) times a gain.
+
+    What is left is at least `NOISE_FLOOR` of what was measured: speckle takes many pixels of calm
+    water below the noise, and a power has to be above 0. Nodata stays 0.
 
     Args:
         size: (rows, columns) of the measurement.
         measurement: What GDAL opens as the digital numbers, 0 where nothing was measured.
-        gain: What GDAL opens as the gain, one value for each cell of `step` pixels, interpolated
-            bilinearly between the cells' centres.
-        gain_shape: (rows, columns) of the gain, which may reach beyond the measurement.
-        step: Side of a cell in pixels.
+        gain: What power is multiplied by.
+        noise: What is subtracted before; None for nothing.
     """
     rows, columns = size
 
-    def source(name: str, height: float, width: float, options: str = "") -> str:
+    def source(name: str, height: float = rows, width: float = columns, options: str = "") -> str:
         return (
             f"<SimpleSource{options}><SourceFilename>{escape(name)}</SourceFilename>"
             f'<SourceBand>1</SourceBand><SrcRect xOff="0" yOff="0" xSize="{width!r}" '
@@ -80,16 +95,31 @@ def power_vrt(
             "</SimpleSource>"
         )
 
-    numbers = source(measurement, rows, columns)
-    reach = min(rows / step, gain_shape[0]), min(columns / step, gain_shape[1])
-    return (
-        f'<VRTDataset rasterXSize="{columns}" rasterYSize="{rows}">'
-        '<VRTRasterBand dataType="Float32" band="1" subClass="VRTDerivedRasterBand">'
-        "<NoDataValue>0</NoDataValue><PixelFunctionType>mul</PixelFunctionType>"
-        "<SourceTransferType>Float32</SourceTransferType>"
-        f"{numbers}{numbers}{source(gain, *reach, BILINEAR)}"
-        "</VRTRasterBand></VRTDataset>"
-    )
+    def spread(table: Table) -> str:
+        height, width = (
+            min(side / step, cells)
+            for side, step, cells in zip(size, table.cell, table.shape, strict=True)
+        )
+        return source(table.name, height, width, BILINEAR)
+
+    def derived(function: str, sources: str, options: str = "") -> str:
+        return (
+            f'<VRTDataset rasterXSize="{columns}" rasterYSize="{rows}">'
+            '<VRTRasterBand dataType="Float32" band="1" subClass="VRTDerivedRasterBand">'
+            f"{options}<PixelFunctionType>{function}</PixelFunctionType>"
+            f"<SourceTransferType>Float32</SourceTransferType>{sources}"
+            "</VRTRasterBand></VRTDataset>"
+        )
+
+    numbers, nodata = source(measurement), "<NoDataValue>0</NoDataValue>"
+    if noise is None:
+        return derived("mul", numbers * 2 + spread(gain), nodata)
+    left = derived("diff", source(derived("mul", numbers * 2)) + spread(noise))
+    floor = derived(
+        "mul", numbers * 2, f'<PixelFunctionArguments k="{NOISE_FLOOR!r}"/>'
+    )  # 0 in nodata, where less than the noise is left
+    signal = derived("max", source(left) + source(floor))
+    return derived("mul", source(signal) + spread(gain), nodata)
 
 
 def geocoded_vrt(

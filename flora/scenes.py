@@ -53,6 +53,7 @@ def map_scene(
     window: tuple[int, int, int, int] | None = None,
     bbox: tuple[float, float, float, float] | None = None,
     grid: str | None = None,
+    remove_noise: bool = True,
     tile: int = 512,
     overlap: int | None = None,
     batch: int = 4,
@@ -92,6 +93,7 @@ def map_scene(
         window: Part to map, in pixels: (column, row, width, height).
         bbox: Part to map, in degrees (EPSG:4326): (west, south, east, north).
         grid: Grid to map on: None is the scene's own, "utm" that of its UTM zone.
+        remove_noise: Subtract the thermal noise of a GRD product; see `open_scene`.
         tile: Side of a tile in pixels.
         overlap: Pixels that neighbouring tiles share, at most half a tile, blended over the
             middle half of them; None is a quarter of a tile. Tiles show least where
@@ -136,7 +138,13 @@ def map_scene(
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         scene = stack.enter_context(
             open_scene(
-                sar_paths, scaling=sar_scaling, units=units, window=window, bbox=bbox, grid=grid
+                sar_paths,
+                scaling=sar_scaling,
+                units=units,
+                window=window,
+                bbox=bbox,
+                grid=grid,
+                remove_noise=remove_noise,
             )
         )
         before = None
@@ -152,6 +160,7 @@ def map_scene(
                 "pixels": hashlib.sha256(scene.sample.tobytes()).hexdigest(),
                 "scalings": [asdict(sar_scaling), asdict(optical_scaling)],
                 "options": [units, window, bbox, grid, *tiling, threshold, bool(before_paths)],
+                "remove_noise": remove_noise,
                 "model": model_id,
             }
         work = stack.enter_context(open_work(folder, stem, job))

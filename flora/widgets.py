@@ -87,7 +87,7 @@ class ThresholdSlider:
         return np.arange(self.low, self.high + _STEP / 2, _STEP)
 
     def best(self) -> float:
-        """The threshold of the highest IoU: known only to who knows the label."""
+        """The threshold of the highest IoU: known only to whoever knows the label."""
         thresholds = self.thresholds()
         return float(thresholds[np.argmax([self.iou(t) for t in thresholds])])
 

@@ -21,6 +21,8 @@ UTM = CRS.from_epsg(32630)
 GRID = Affine(10.0, 0.0, 600000.0, 0.0, -10.0, 4400000.0)
 PRODUCT = "S1A_IW_GRDH_1SDV_20190917T060141_20190917T060206_029045_034BE1_2B2F"
 BORDER = 9  # columns of a ground range product that hold 0
+SECOND_SWATH = 140  # first pixel of its second sub-swath
+BURST = 100  # lines
 
 
 def truth(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
@@ -69,12 +71,32 @@ def sigma_nought(line: Any, pixel: Any) -> Any:
     return 620 - 0.8 * np.asarray(pixel) + 0.05 * np.asarray(line)
 
 
+def noise(line: Any, pixel: Any) -> Any:
+    """The fake thermal noise in squared digital numbers: two sub-swaths, and an antenna's sweep.
+
+    At -21 to -25 dB it is a fifth and more of what VH measures.
+    """
+    return noise_in_range(pixel) * sweep(line)
+
+
+def noise_in_range(pixel: Any) -> Any:
+    """Falls over each sub-swath, and jumps where the second begins."""
+    pixel = np.asarray(pixel)
+    return np.where(pixel < SECOND_SWATH, 1500 - 2.5 * pixel, 2000 - 4.0 * pixel)
+
+
+def sweep(line: Any) -> Any:
+    """1 in the middle of each of two bursts, 1.3 at their ends."""
+    return 1 + 0.3 * np.abs((np.asarray(line) % BURST) / BURST * 2 - 1)
+
+
 def fake_safe(root: Path, height: int = 190, width: int = 260, product: str = PRODUCT) -> Path:
     """Write a ground range product of `truth` in ESA's layout; returns its folder."""
     safe = root / f"{product}.SAFE"
     line, pixel = np.mgrid[:height, :width]
     sigma0 = 10 ** (truth(*swath_position(line + 0.5, pixel + 0.5)) / 10)
-    numbers = np.rint(np.sqrt(sigma0) * sigma_nought(line, pixel)).astype(np.uint16)
+    power = sigma0 * sigma_nought(line, pixel) ** 2 + noise(line, pixel)
+    numbers = np.rint(np.sqrt(power)).astype(np.uint16)
     numbers[:, :, :BORDER] = 0
     points = _control_points(height, width)
     for number, (band, values) in enumerate(zip(("vv", "vh"), numbers, strict=True), start=1):
@@ -89,7 +111,12 @@ def fake_safe(root: Path, height: int = 190, width: int = 260, product: str = PR
         folder = safe / "annotation" / "calibration"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"calibration-{stem}.xml").write_text(_calibration(height, width))
-        (folder / f"noise-{stem}.xml").write_text("<noise/>")
+        (folder / f"noise-{stem}.xml").write_text(noise_annotation(height, width))
+        (safe / "annotation" / f"{stem}.xml").write_text(
+            "<product><imageAnnotation><processingInformation><thermalNoiseCorrectionPerformed>"
+            "false</thermalNoiseCorrectionPerformed></processingInformation></imageAnnotation>"
+            "</product>"
+        )
     (safe / "manifest.safe").write_text("<xfdu:XFDU/>")
     return safe
 
@@ -130,3 +157,35 @@ def _calibration(height: int, width: int) -> str:
         f'<calibrationVectorList count="{len(vectors)}">{"".join(vectors)}'
         "</calibrationVectorList></calibration>"
     )
+
+
+def noise_annotation(height: int, width: int, old: bool = False) -> str:
+    """`noise` as IPF 2.90 and later write it; or, old, its part in range as earlier ones do."""
+    name = "noise" if old else "noiseRange"
+    pixels = sorted({*range(0, width, 40), SECOND_SWATH - 1, SECOND_SWATH, width - 1})
+    values = " ".join(f"{value:.6e}" for value in noise_in_range(pixels))
+    vectors = "".join(
+        f"<{name}Vector><azimuthTime>2019-09-17T06:01:41.000000</azimuthTime><line>{line}</line>"
+        f'<pixel count="{len(pixels)}">{" ".join(map(str, pixels))}</pixel>'
+        f'<{name}Lut count="{len(pixels)}">{values}</{name}Lut></{name}Vector>'
+        for line in (-30, height // 2, height + 20)
+    )
+    text = f'<{name}VectorList count="3">{vectors}</{name}VectorList>'
+    if not old:
+        lines = sorted({*range(0, height, 10), height - 1})
+        factors = " ".join(f"{factor:.6e}" for factor in sweep(lines))
+        blocks = "".join(
+            f"<noiseAzimuthVector><swath>{swath}</swath><firstAzimuthLine>0</firstAzimuthLine>"
+            f"<firstRangeSample>{first}</firstRangeSample>"
+            f"<lastAzimuthLine>{height - 1}</lastAzimuthLine>"
+            f"<lastRangeSample>{last}</lastRangeSample>"
+            f'<line count="{len(lines)}">{" ".join(map(str, lines))}</line>'
+            f'<noiseAzimuthLut count="{len(lines)}">{factors}</noiseAzimuthLut>'
+            "</noiseAzimuthVector>"
+            for swath, first, last in (
+                ("IW1", 0, SECOND_SWATH - 1),
+                ("IW2", SECOND_SWATH, width - 1),
+            )
+        )
+        text += f'<noiseAzimuthVectorList count="2">{blocks}</noiseAzimuthVectorList>'
+    return f'<?xml version="1.0" encoding="UTF-8"?><noise><adsHeader/>{text}</noise>'

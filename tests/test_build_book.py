@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,8 +155,11 @@ def test_colab_cell_follows_the_repository_and_moves_the_counts():
     nbformat.validate(notebook)
 
 
+@pytest.mark.parametrize(("name", "package"), [("01_data", "flora"), ("06_maps", "flora[maps]")])
 @pytest.mark.parametrize(("installed", "expected"), [(True, []), (False, ["pip"])])
-def test_colab_cell_installs_only_what_is_missing(installed, expected, monkeypatch, capsys):
+def test_colab_cell_installs_only_what_is_missing(
+    installed, expected, name, package, monkeypatch, capsys
+):
     called = []
 
     class Shell:
@@ -163,12 +167,20 @@ def test_colab_cell_installs_only_what_is_missing(installed, expected, monkeypat
             called.append((name, line))
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
-    code = TransformerManager().transform_cell(colab_cell.source())
+    code = TransformerManager().transform_cell(colab_cell.source(name))
     exec(code, {"get_ipython": Shell})
     assert [name for name, _ in called] == expected
     assert (capsys.readouterr().out == "") == installed
     for _, line in called:
-        assert f"git+{colab_cell.repository_url()}@main" in line
+        assert f'"{package} @ git+{colab_cell.repository_url()}@main"' in line
+
+
+def test_extras_of_chapters_exist():
+    with (colab_cell.ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    assert set(colab_cell.EXTRAS.values()) <= extras.keys()
+    chapters = {path.stem for path in (colab_cell.ROOT / "notebooks").glob("*.ipynb")}
+    assert colab_cell.EXTRAS.keys() <= chapters
 
 
 # --- links --------------------------------------------------------------------------------------

@@ -379,7 +379,7 @@ def test_item_of_a_catalogue(site, scene, mapped, tmp_path):
     assert len(site.asked("/files")) == asked  # not fetched again
     west, south, east, north = site.items["s1"]["bbox"]
     half = (west, south, (west + east) / 2, north)
-    run("--stac", address, "--out", tmp_path / "half", "--bbox", *half)
+    run("--stac", address, "--out", tmp_path / "half", "--bbox", ",".join(map(str, half)))
     rows, columns = read(tmp_path / "half" / "s1_sar_water_mask.tif").shape[1:]
     assert rows >= SIDE - 3 and abs(columns - SIDE // 2) < 4
 
@@ -396,3 +396,12 @@ def test_item_in_a_file_with_the_image_from_before(site, tmp_path):
     run("--stac", item, "--out", tmp_path / "alone")
     name = "s1_sar_rgb.tif"
     assert (read(out / name) != read(tmp_path / "alone" / name)).any()
+
+
+@SAID
+def test_noise_of_a_ground_range_product_stays_if_asked(tmp_path):
+    product = fake_safe(tmp_path)
+    run(product, "--out", tmp_path / "without")
+    run(product, "--out", tmp_path / "with", "--keep-noise")
+    name = f"{product.stem}_water_probability.tif"
+    assert (read(tmp_path / "with" / name) != read(tmp_path / "without" / name)).any()

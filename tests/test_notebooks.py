@@ -179,7 +179,7 @@ def test_colab_cell_is_the_generated_one(path):
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [index for index, cell in enumerate(code) if colab_cell.is_colab(cell)] == [0]
-    assert code[0].source == colab_cell.source(), "run: python tools/colab_cell.py"
+    assert code[0].source == colab_cell.source(path.stem), "run: python tools/colab_cell.py"
     assert code[0].metadata["tags"] == colab_cell.METADATA["tags"]
     assert code[0].outputs == []
 

@@ -433,10 +433,12 @@ def test_the_command_maps_a_part(scene, out):
     with rasterio.open(scene) as file:
         west, north = transform(UTM, "EPSG:4326", [file.bounds.left + 505], [file.bounds.top - 505])
         east, south = transform(UTM, "EPSG:4326", [file.bounds.left + 995], [file.bounds.top - 995])
-    assert run("--bbox", *west, *south, *east, *north, "--overwrite").exit_code == 0
+    box = ",".join(f"{side:.9f}" for (side,) in (west, south, east, north))
+    assert box.startswith("-")  # a negative west is not taken for an option
+    assert run("--bbox", box, "--overwrite").exit_code == 0
     rows, columns = read(out / "scene_water_mask.tif").shape[1:]
     assert 49 <= rows <= 54 and 49 <= columns <= 54  # the box is turned a little in UTM
-    for part in (("--window", 200, 0, 100, 50), ("--bbox", 10, 10, 11, 11)):
+    for part in (("--window", 200, 0, 100, 50), ("--bbox", "10,10,11,11")):
         refused = run(*part, "--overwrite")
         assert refused.exit_code == 1
         assert len(refused.stderr.splitlines()) == 1 and part[0][2:] in refused.stderr

@@ -15,6 +15,7 @@ from flora.errors import FloraError, FloraWarning
 from flora.scene_before import open_before
 from flora.scene_inputs import open_scene
 from flora.scene_names import polarisation
+from flora.scene_noise import NOISE_CELL, noise_power
 from flora.scene_safe import GAIN_STEP, calibration_gain
 from flora.sensors import SENTINEL1, SENTINEL2_RGB
 from tests.make_fake_scenes import (
@@ -23,6 +24,8 @@ from tests.make_fake_scenes import (
     UTM,
     fake_safe,
     map_truth,
+    noise,
+    noise_annotation,
     sigma_nought,
     swath_position,
     write_scene,
@@ -355,7 +358,7 @@ GEOCODED = pytest.mark.filterwarnings("ignore:.*without terrain correction:flora
 
 def test_a_grd_product_is_calibrated_and_put_on_the_map(safe):
     with (
-        pytest.warns(FloraWarning, match="without terrain correction.*thermal noise"),
+        pytest.warns(FloraWarning, match="without terrain correction"),
         open_scene(safe) as scene,
     ):
         assert scene.crs == UTM and (scene.transform.a, scene.transform.e) == (10, -10)
@@ -400,6 +403,119 @@ def test_the_gain_is_interpolated_between_vectors(own_safe):
     np.testing.assert_allclose(gain, expected, rtol=1e-5)  # A is linear, so this is exact
 
 
+def noise_xml(safe, band):
+    return next(safe.glob(f"annotation/calibration/noise-*-{band}-*"))
+
+
+@GEOCODED
+def test_thermal_noise_is_subtracted_unless_it_is_to_stay(safe):
+    without, valid = opened(safe)
+    kept, _ = opened(safe, remove_noise=False)
+    with open_scene(safe) as scene:
+        expected = map_truth(scene.transform, scene.shape)
+    vv, vh = np.median((kept - expected)[:, valid], axis=1)
+    # VH has -16 dB, noise -22 dB: together 1 dB more. VV is 7 dB brighter: a fifth of that.
+    assert 0.7 < vh < 1.5 and 0.1 < vv < 0.35
+    assert np.quantile(np.abs(without - expected)[:, valid], 0.95) < 0.12
+
+
+VECTOR = "<{0}Vector><line>{1}</line><pixel>{2}</pixel><{0}Lut>{3}</{0}Lut></{0}Vector>"
+BLOCK = (
+    "<noiseAzimuthVector><firstAzimuthLine>{0}</firstAzimuthLine><firstRangeSample>{1}"
+    "</firstRangeSample><lastAzimuthLine>{2}</lastAzimuthLine><lastRangeSample>{3}"
+    "</lastRangeSample><line>{4}</line><noiseAzimuthLut>{5}</noiseAzimuthLut></noiseAzimuthVector>"
+)
+
+
+def noise_of(*parts, size=(80, 8)):
+    return noise_power(f"<noise>{''.join(parts)}</noise>".encode(), size, "x")
+
+
+def test_noise_of_the_old_layout_by_hand():
+    """Cells of 40 x 4 px: their centres lie on lines 19.5 and 59.5, pixels 1.5 and 5.5."""
+    assert NOISE_CELL == (40, 4)
+    near = VECTOR.format("noise", 19.5, "0 4 8", "100 140 100")
+    far = VECTOR.format("noise", 99.5, "0 4 8", "300 340 300")
+    # On line 19.5: 100 + 40 * 1.5 / 4 = 115, and 140 - 40 * 1.5 / 4 = 125. Half-way on: + 100.
+    np.testing.assert_allclose(noise_of(far, near), [[115, 125], [215, 225]])
+    np.testing.assert_allclose(noise_of(near), [[115, 125], [115, 125]])  # held beyond
+
+
+def test_noise_along_the_track_by_hand():
+    """Each sub-swath has a factor of its own, and is not blended with its neighbour."""
+    vector = VECTOR.format("noiseRange", 0, "0 3 4 7", "100 100 500 500")
+    first = BLOCK.format(0, 0, 79, 3, "9.5 29.5 69.5", "1.0 2.0 1.0")
+    second = BLOCK.format(40, 4, 79, 7, "0", "3.0")
+    # At line 19.5 the first factor is 1.5, at 59.5 it is 1.25; the second has no block there.
+    np.testing.assert_allclose(noise_of(vector, first, second), [[150, 500], [125, 1500]])
+
+
+def test_a_sub_swath_that_moves_keeps_its_own_noise():
+    """Where the border moves from pixel 4 to 8, both lines say 100 of the first sub-swath."""
+    vectors = [
+        VECTOR.format("noiseRange", 19.5, "0 3 4 11", "100 100 500 500"),
+        VECTOR.format("noiseRange", 59.5, "0 7 8 11", "100 100 500 500"),
+    ]
+    blocks = [
+        BLOCK.format(*block, "0", "1.0")
+        for block in ((0, 0, 39, 3), (0, 4, 39, 11), (40, 0, 79, 7), (40, 8, 79, 11))
+    ]
+    found = noise_of(*vectors, *blocks, size=(80, 12))
+    np.testing.assert_allclose(found, [[100, 500, 500], [100, 100, 500]])
+
+
+def test_noise_follows_the_annotation(safe):
+    power = noise_power(noise_xml(safe, "vh").read_bytes(), (190, 260), "x")
+    assert power.shape == (5, 65)
+    line, pixel = np.mgrid[:5, :65].astype(float)
+    line, pixel = line * 40 + 19.5, pixel * 4 + 1.5
+    np.testing.assert_allclose(power[:4], noise(line, pixel)[:4], rtol=0.02)
+
+
+@GEOCODED
+def test_more_noise_than_signal_leaves_a_tenth(own_safe):
+    kept, valid = opened(own_safe, remove_noise=False)
+    noise_xml(own_safe, "vh").write_text(
+        "<noise>" + VECTOR.format("noise", 0, "0 259", "1e9 1e9") + "</noise>"
+    )
+    least, still = opened(own_safe)
+    np.testing.assert_array_equal(still, valid)
+    np.testing.assert_allclose((kept - least)[1, valid], 10, atol=1e-3)
+
+
+@GEOCODED
+def test_old_products_have_noise_too(own_safe):
+    after, valid = opened(own_safe)
+    for band in ("vv", "vh"):
+        noise_xml(own_safe, band).write_text(noise_annotation(190, 260, old=True))
+    old, _ = opened(own_safe)
+    # The part along the track, 1 to 1.3, is missing: less is subtracted.
+    change = (old - after)[1, valid]
+    assert change.min() > -0.01 and 0.05 < np.median(change) < 0.5
+
+
+@GEOCODED
+@pytest.mark.parametrize("case", ["no file", "zeros", "subtracted already"])
+def test_noise_that_cannot_be_subtracted(own_safe, case):
+    kept, _ = opened(own_safe, remove_noise=False)
+    before, _ = opened(own_safe)
+    file = noise_xml(own_safe, "vh")
+    if case == "subtracted already":
+        for annotation in own_safe.glob("annotation/*.xml"):
+            annotation.write_text(annotation.read_text().replace("false", "true"))
+        np.testing.assert_array_equal(opened(own_safe)[0], kept)
+        return
+    if case == "no file":
+        file.unlink()
+    else:
+        file.write_text("<noise>" + VECTOR.format("noise", 0, "0 9", "0.0e+00 0") + "</noise>")
+    said = "no annotation" if case == "no file" else "only zeros in annotation"
+    with pytest.warns(FloraWarning, match=f"{said}.*noise stays in VH"):
+        after, _ = opened(own_safe)
+    np.testing.assert_array_equal(after[0], before[0])
+    np.testing.assert_array_equal(after[1], kept[1])
+
+
 @GEOCODED
 def test_a_zipped_product_gives_the_same(safe, tmp_path):
     shutil.copytree(safe, tmp_path / safe.name)
@@ -438,7 +554,7 @@ def test_any_raster_with_control_points_can_be_put_on_the_map(safe, tmp_path):
     with pytest.warns(FloraWarning, match="without terrain correction"):
         put, valid = opened(path, units="linear", grid="utm")
     with pytest.warns(FloraWarning, match="without terrain correction"):
-        product, there = opened(safe)
+        product, there = opened(safe, remove_noise=False)
     np.testing.assert_array_equal(valid, there)
     # The constant 600 in place of A, which falls from 620 to 412.
     change = (put - product)[0, valid]
@@ -464,6 +580,14 @@ def _spoil(safe, case):
     elif case == "negative annotation":
         file = next(safe.glob("annotation/calibration/calibration-*-vv-*"))
         file.write_text(file.read_text().replace('count="8">6', 'count="8">-6'))
+    elif case == "damaged noise":
+        noise_xml(safe, "vv").write_text("<noise><noiseRangeVector>")
+    elif case == "empty noise":
+        noise_xml(safe, "vv").write_text("<noise/>")
+    elif case == "uneven noise":
+        noise_xml(safe, "vv").write_text(f"<noise>{VECTOR.format('noise', 0, '0 9', '5')}</noise>")
+    elif case == "negative noise":
+        noise_xml(safe, "vv").write_text(f"<noise>{VECTOR.format('noise', 0, '0', '-5')}</noise>")
     elif case == "truncated":
         file = next(safe.glob("measurement/*-vv-*"))
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -481,6 +605,10 @@ def _spoil(safe, case):
         ("damaged annotation", "damaged calibration annotation"),
         ("empty annotation", "damaged calibration annotation"),
         ("negative annotation", "not above 0"),
+        ("damaged noise", r"noise of VV: damaged noise annotation.*--keep-noise"),
+        ("empty noise", "neither noiseRangeVector nor noiseVector"),
+        ("uneven noise", "1 noiseLut for 2 pixels"),
+        ("negative noise", "noise below 0"),
         ("truncated", "truncated or damaged"),
     ],
 )

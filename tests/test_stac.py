@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import typer
 from click.testing import Result
 from rasterio.transform import Affine
 from typer.testing import CliRunner
 
-from flora import cli_search
-from flora.cli import Group, options
+from flora.cli import app
 from flora.errors import FloraError, FloraWarning
 from flora.scenes import map_scene
 from flora.stac import (
@@ -493,10 +491,6 @@ def test_real_chip(site, tmp_path, flora_data):
 
 
 def run_search(*arguments: str) -> Result:
-    """`flora search` on its own, with the group that turns a refusal into one line."""
-    app = typer.Typer(cls=Group)
-    app.callback()(options)
-    app.command("search")(cli_search.search)
     return CliRunner().invoke(app, ["search", *arguments])
 
 
@@ -506,7 +500,7 @@ def test_command_finds_and_fetches(site, tmp_path):
     said = {"s2:processing_baseline": "03.01", "eo:cloud_cover": 4}
     site.add("s2", "sentinel-2-l2a", "2019-09-05T11:00:00Z", images, said)
     west, south, east, north = site.items["s1_13"]["bbox"]
-    where = [f"--bbox={west},{south},{east},{north}", "--endpoint", site.base]
+    where = ["--bbox", f"{west},{south},{east},{north}", "--endpoint", site.base]
     result = run_search(
         *where,
         *("--date", "2019-09-10/2019-09-20", "--fetch", str(tmp_path / "out"), "--before"),
@@ -530,6 +524,10 @@ def test_command_finds_and_fetches(site, tmp_path):
     ("arguments", "message"),
     [
         (["--bbox=a,b"], "WEST,SOUTH,EAST,NORTH"),
+        (["--bbox", "0,0,1"], "four numbers joined by commas"),
+        (["--bbox", "-0.9", "38", "-.6", "38.2"], "write --bbox -0.9,38,-.6,38.2"),
+        (["--bbox=-0.9", "38", "-.6", "38.2"], "write --bbox -0.9,38,-.6,38.2"),
+        (["--bbox", "-0.9,", "38,", "-0.6,", "38.2"], "write --bbox -0.9,38,-0.6,38.2"),
         (["--bbox=0,0,1,1", "--before"], "goes with --fetch"),
         (["--bbox=0,0,1,1", "--sensor", "optical", "--fetch", "out"], "--sensor sar"),
     ],

@@ -8,6 +8,7 @@ With `--offline`, the scripts that pages load from elsewhere are laid beside the
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -105,7 +106,8 @@ def book_config() -> dict[str, Any]:
     """_config.yml with the repository's address filled in where the book needs it.
 
     Buttons get it as Jupyter Book's `repository.url`, prose as the substitutions `repository`
-    (a link), `clone` and `colab` (commands).
+    (a link), `clone` and `colab` (commands). The seconds that each notebook took when
+    results/book.json was recorded are `seconds_00_quickstart` and so on.
     """
     config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     url = repository_url()
@@ -114,6 +116,11 @@ def book_config() -> dict[str, Any]:
         "repository": f"[{url.removeprefix('https://')}]({url})",
         "colab": f"```python\n%pip install -q git+{url}.git\n```",
         "clone": f"```bash\ngit clone {url}.git\ncd {url.rsplit('/', 1)[-1]}\n```",
+    }
+    recorded = json.loads((ROOT / "results/book.json").read_text(encoding="utf-8"))
+    config["parse"]["myst_substitutions"] |= {
+        f"seconds_{Path(name).stem}": f"{seconds:.0f} s"
+        for name, seconds in recorded["notebooks_s"].items()
     }
     return config
 

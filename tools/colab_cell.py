@@ -1,8 +1,9 @@
 """Write the cell that prepares Colab into every notebook: `python tools/colab_cell.py`.
 
-The cell is the same in all of them. Its address comes from pyproject.toml and its branch from
-_config.yml, like those of the button that opens the notebook, so library and notebook are of one
-revision. Nothing else in a notebook changes; a test compares each with what is written here.
+The cell is the same in all of them, but for the extra that a chapter needs. Its address comes from
+pyproject.toml and its branch from _config.yml, like those of the button that opens the notebook, so
+library and notebook are of one revision. Nothing else in a notebook changes; a test compares each
+with what is written here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from nbformat import NotebookNode
 from tools.build_book import ROOT, book_config, repository_url
 
 TAG = "colab"
+# What a chapter needs besides the library itself: an extra of pyproject.toml.
+EXTRAS = {"06_maps": "maps"}
 METADATA = {
     "mystnb": {"code_prompt_show": "On Colab: install the library, find the GPU, keep files"},
     "tags": [TAG, "hide-cell"],
@@ -25,7 +28,7 @@ from importlib.util import find_spec
 
 KEEP_ON_DRIVE = False  # True: work in a folder of Google Drive, which outlives the session
 if find_spec("flora") is None:
-    %pip install -q "flora @ git+{url}@{branch}"
+    %pip install -q "flora{extra} @ git+{url}@{branch}"
     import torch
 
     no_gpu = "no GPU; for one: Runtime, Change runtime type"
@@ -44,7 +47,7 @@ def main() -> int:
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         text = path.read_text(encoding="utf-8")
         notebook = nbformat.reads(text, as_version=4)
-        place(notebook, source())
+        place(notebook, source(path.stem))
         written = nbformat.writes(notebook) + "\n"
         if written != text:
             partial = path.with_suffix(".partial")
@@ -54,10 +57,11 @@ def main() -> int:
     return 0
 
 
-def source() -> str:
-    """The cell's text for this repository and branch."""
+def source(name: str) -> str:
+    """The cell's text in the notebook of this name, for this repository and branch."""
     branch: str = book_config()["repository"]["branch"]
-    return SOURCE.format(url=repository_url(), branch=branch).rstrip("\n")
+    extra = f"[{EXTRAS[name]}]" if name in EXTRAS else ""
+    return SOURCE.format(url=repository_url(), branch=branch, extra=extra).rstrip("\n")
 
 
 def is_colab(cell: NotebookNode) -> bool:

@@ -24,9 +24,10 @@ def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> Fl
     """Open a dataset by its name.
 
     Args:
-        name: One of `DATASETS`.
+        name: "simulated", "sen1floods11", "sen1floods11-weak", "sen12ms", "ombria", "deepflood" or
+            "sih1733".
         root: The folder it was downloaded to; None for "simulated", which needs no files.
-        split: One of the splits that its class lists.
+        split: One of the splits that its class lists, e.g. "train", "valid" or "test".
         options: Further arguments of its constructor, e.g. `sar_dates` of `Ombria`.
 
     Raises:

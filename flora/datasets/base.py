@@ -45,7 +45,8 @@ class Sample(TypedDict):
         before: the optical stack from before the flood, where the dataset has one.
         before_valid: its validity (H, W).
         before_index: its index (1, H, W).
-        meta: see `Meta`.
+        meta: where and when it was taken: `id`, `place`, `date`, `crs`, `transform` (six numbers,
+            of the whole chip) and `split`; None what is not known.
 
     Example:
         >>> from flora import open_dataset

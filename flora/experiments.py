@@ -252,8 +252,6 @@ class Runner:
             for mode in competitor.modes:
                 predict = competitor.predictor() if model is None else predictor_of(model, mode)  # type: ignore[arg-type]
                 score = evaluate(predict, data, device, self.lpips, mean_image=constant)
-                if len(score["places"]) < 2:
-                    del score["places"]
                 scores[name][mode] = rounded(score)
         return {
             "competitor": trial.competitor,

@@ -18,6 +18,7 @@ from pypdf import PdfReader
 from tests.book_walk import visit
 from tests.servers import Fault, http_server, without_proxy
 from tools import check_links, colab_cell, npm, vendor
+from tools.build_book import book_config
 from tools.npm import PACKAGES, NpmError, Package
 from tools.print_book import print_pages
 from tools.serve import served
@@ -231,3 +232,16 @@ def test_print_has_every_page_an_outline_and_links_within(browser, tmp_path):
     assert "/A" not in link
     sheets = [sheet.indirect_reference.idnum for sheet in book.pages]
     assert "far" in text[sheets.index(link["/Dest"][0].idnum)]
+
+
+# --- what pages quote from records --------------------------------------------------------------
+
+
+def test_every_chapter_has_its_time_in_the_record_and_on_the_start_page():
+    words = book_config()["parse"]["myst_substitutions"]
+    intro = (colab_cell.ROOT / "book/intro.md").read_text(encoding="utf-8")
+    chapters = sorted(path.stem for path in (colab_cell.ROOT / "notebooks").glob("*.ipynb"))
+    assert len(chapters) > 5
+    for name in chapters:
+        assert words[f"seconds_{name}"].endswith(" s")
+        assert f"{{{{ seconds_{name} }}}}" in intro

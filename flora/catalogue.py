@@ -190,7 +190,7 @@ FLOODS = (
 HELD_OUT_FLOODS = {
     f"ombria_floods_{number}": replace(
         OMBRIA,
-        question="How do the models do on floods of which they have seen nothing?",
+        question="How do the models do on sites of which they have seen nothing?",
         train=Source("ombria", "train", {"held_out": sites}),
         tests={"unseen": Source("ombria", "valid", {"held_out": sites})},
         holds_out=f"unseen: the sites {'; '.join(sites)}, whole; nothing was chosen on them.",

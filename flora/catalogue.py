@@ -21,6 +21,11 @@ FLORA = Competitor("FLoRA", modes=MODES)
 UNET = Competitor("multitask U-Net", "unet", "baseline")
 UNET_WATER = Competitor("U-Net, water alone", "unet water", "baseline")
 UNET_GROUP = Competitor("multitask U-Net, group normalisation", "unet", "baseline", norm="group")
+FLORA_JITTER = replace(FLORA, says="FLoRA, radiometric jitter", jitter=True)
+UNET_JITTER = replace(
+    UNET_GROUP, says="multitask U-Net, group normalisation, radiometric jitter", jitter=True
+)
+OTSU_VV = Competitor("Otsu on VV, 9 px median", "otsu", "baseline", median=9)
 PIX2PIX = Competitor("pix2pix with a water head", "pix2pix", "baseline")
 NO_DISTILLATION = Competitor("no distillation", group="ablation", loss=UNDISTILLED)
 NO_TEACHER = Competitor(
@@ -154,13 +159,9 @@ OMBRIA = Experiment(
         "unet": UNET,
         "unet_group": UNET_GROUP,
         "unet_water": UNET_WATER,
-        "otsu_vv": Competitor("Otsu on VV, 9 px median", "otsu", "baseline", median=9),
-        "flora_jitter": replace(FLORA, says="FLoRA, radiometric jitter", jitter=True),
-        "unet_jitter": replace(
-            UNET_GROUP,
-            says="multitask U-Net, group normalisation, radiometric jitter",
-            jitter=True,
-        ),
+        "otsu_vv": OTSU_VV,
+        "flora_jitter": FLORA_JITTER,
+        "unet_jitter": UNET_JITTER,
         **TWO_DATES,
         "early_before": EARLY_BEFORE,
         "early_before_group": replace(
@@ -197,7 +198,7 @@ HELD_OUT_FLOODS = {
         competitors={
             "flora": FLORA,
             "unet_group": UNET_GROUP,
-            "otsu_vv": Competitor("Otsu on VV, 9 px median", "otsu", "baseline", median=9),
+            "otsu_vv": OTSU_VV,
             **TWO_DATES,
         },
     )
@@ -229,13 +230,9 @@ SIM_TO_REAL = Experiment(
     "was tuned.",
     competitors={
         "flora": replace(FLORA, modes=("sar", "oracle")),
-        "flora_jitter": replace(FLORA, says="FLoRA, radiometric jitter", jitter=True),
+        "flora_jitter": FLORA_JITTER,
         "unet_group": UNET_GROUP,
-        "unet_jitter": replace(
-            UNET_GROUP,
-            says="multitask U-Net, group normalisation, radiometric jitter",
-            jitter=True,
-        ),
+        "unet_jitter": UNET_JITTER,
         "otsu_vh": Competitor("Otsu on VH", "otsu", "baseline", band=1),
         "otsu_vh_median": Competitor(
             "Otsu on VH, 9 px median", "otsu", "baseline", band=1, median=9

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flora import cli_data
+from flora.cli_data import Yes
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ def experiment(
     ] = None,
     download: Annotated[
         bool,
-        typer.Option("--download", help="First fetch into --root what is missing there, unasked."),
+        typer.Option("--download", help="First fetch into --root what is missing there."),
     ] = False,
+    yes: Yes = False,
     runs: Annotated[Path, typer.Option(help="Folder for weights, logs and checkpoints.")] = Path(
         "runs"
     ),
@@ -63,23 +66,21 @@ def experiment(
     perceptual = load_lpips(lpips).to(choose_device()) if lpips else None
     asked = named_experiment(name)
     if download:
-        _fetch_datasets(asked, root, quiet)
+        _fetch_datasets(asked, root, yes, quiet)
     runner = Runner(name, asked, root, runs, results, perceptual, quiet)
     path = runner.run(only or (), seed or ())
     console.print(f"Record: {path}")
 
 
-def _fetch_datasets(asked: Experiment, root: Path | None, quiet: bool) -> None:
-    from flora.cli_data import fetch, sources
-
+def _fetch_datasets(asked: Experiment, root: Path | None, yes: bool, quiet: bool) -> None:
     if root is None:
         raise FloraError("--download: name the folder for the datasets with --root")
     needed = {source.dataset for source in (asked.train, *asked.tests.values())} - {"simulated"}
-    known = sources()
+    known = cli_data.sources()
     for dataset in sorted(needed):
         if dataset not in known:
             raise FloraError(
                 f"{dataset} has no download: put it into {root / dataset} by hand and leave out "
                 "--download"
             )
-        fetch(known[dataset](), root / dataset, True, False, 8, quiet)
+        cli_data.fetch(known[dataset](), root / dataset, yes, False, 8, quiet)

@@ -14,6 +14,7 @@ from flora.augmentation import RadiometricJitter
 from flora.baselines import LateFusion, Norm, UNet, UNetTask, otsu_predictor
 from flora.datasets.base import FloodDataset, InMemory
 from flora.datasets.changes import CHANGES, Misaligned
+from flora.errors import FloraError
 from flora.evaluation import Predict
 from flora.losses import LossWeights
 from flora.model import Flora, Mode
@@ -52,9 +53,12 @@ class Competitor:
         options: Further options of the datasets, e.g. `sar_dates`.
         change: Name of a change to the chips, see `flora.datasets.changes.CHANGES`.
         jitter: Whether SAR is changed by `RadiometricJitter` in training.
-        norm: Normalisation of a U-Net; FLoRA has group normalisation.
+        norm: Normalisation of a U-Net, alone or in early fusion; FLoRA has group normalisation.
         band: SAR channel of a threshold, and `median` the side of the filter before it, px.
         median: See `band`.
+
+    Raises:
+        FloraError: If `norm` is given to a kind that has no choice of it.
 
     Example:
         >>> from dataclasses import replace
@@ -81,6 +85,13 @@ class Competitor:
     norm: Norm = "batch"
     band: int = 0
     median: int = 1
+
+    def __post_init__(self) -> None:
+        if self.norm != "batch" and self.kind not in ("unet", "unet water", "early"):
+            raise FloraError(
+                f"norm {self.norm!r} for a competitor of kind {self.kind!r}: only unet, unet water "
+                "and early have a choice; leave it out"
+            )
 
     @property
     def learns(self) -> bool:

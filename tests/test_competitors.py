@@ -77,6 +77,12 @@ def test_fusion_baselines_see_the_image_they_name_and_no_other(batch, sees, late
     assert not torch.allclose(water(seen), same)
 
 
+def test_a_normalisation_that_would_be_ignored_is_refused() -> None:
+    with pytest.raises(FloraError, match="norm 'group' for a competitor of kind 'pix2pix'"):
+        replace(SIMULATED.competitors["pix2pix"], norm="group")
+    assert SIMULATED.competitors["unet_group"].norm == "group"
+
+
 def test_what_is_under_cloud_is_not_seen(batch) -> None:
     other = dict(batch)
     clouded = ~batch["optical_valid"].unsqueeze(1)

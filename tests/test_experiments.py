@@ -154,7 +154,11 @@ def test_one_command_downloads_trains_and_evaluates(tmp_path, monkeypatch) -> No
         there = {"sen1floods11": lambda: Sen1Floods11Source(base=site.base)}
         monkeypatch.setattr(cli_data, "sources", lambda: there)
         root = ["--root", str(tmp_path / "data")]
-        result = CliRunner().invoke(app, [*arguments, *folders, *root], catch_exceptions=False)
+        declined = CliRunner().invoke(app, [*arguments, *folders, *root], input="n\n")
+        assert declined.exit_code == 1 and not below(tmp_path / "data")
+        result = CliRunner().invoke(
+            app, [*arguments, *folders, *root, "--yes"], catch_exceptions=False
+        )
         assert result.exit_code == 0, result.output
         assert below(tmp_path / "data" / "sen1floods11") == served
         refused = CliRunner().invoke(app, [*arguments, *folders])
@@ -162,6 +166,23 @@ def test_one_command_downloads_trains_and_evaluates(tmp_path, monkeypatch) -> No
     record = load_record("sen1floods11", tmp_path / "results")
     assert record["trials_done"] == 1
     assert record["competitors"]["unet_water"]["scores"].keys() == {"official", "Bolivia"}
+
+
+def test_every_download_goes_by_the_name_of_its_dataset() -> None:
+    assert {name: make().name for name, make in cli_data.sources().items()} == {
+        name: name for name in ("sen1floods11", "sen12ms", "deepflood", "ombria")
+    }
+
+
+def test_a_single_place_keeps_its_scores(tmp_path) -> None:
+    name = "ombria_floods_1"
+    fake_ombria(tmp_path / "ombria")
+    short = shortened(name)
+    asked = replace(short, competitors={"otsu_vv": short.competitors["otsu_vv"]})
+    ran = Runner(name, asked, tmp_path, tmp_path / "runs", tmp_path / "results", quiet=True)
+    scores = read(ran.run())["trials"]["otsu_vv"]["scores"]["unseen"]["sar"]
+    assert scores["places"].keys() == {"chips 436-718"}
+    assert scores["places"]["chips 436-718"]["water_iou"] == scores["all"]["water_iou"]
 
 
 def test_what_has_no_download_is_said(tmp_path) -> None:

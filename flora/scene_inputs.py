@@ -169,10 +169,13 @@ class SarScene:
             for band, nodata in enumerate(layer.nodata):
                 if nodata is not None:
                     good[band] &= values[band] != np.float32(nodata)
-            backscatter = values * layer.scale[:, None, None] + layer.offset[:, None, None]
-            parts.append(backscatter)
-            measured.append(good & (backscatter != SMALL_FILL))
-        return np.concatenate(parts), np.asarray(np.concatenate(measured).all(axis=0))
+            # In place: a strip of a whole scene is large.
+            values *= layer.scale[:, None, None]
+            values += layer.offset[:, None, None]
+            parts.append(values)
+            measured.append(good & (values != SMALL_FILL))
+        backscatter = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return backscatter, np.asarray(np.concatenate(measured).all(axis=0))
 
     def _load_sample(self) -> tuple[FloatArray, BoolArray]:
         reduced = self.grid.coarse(self.sample_step)

@@ -75,13 +75,15 @@ class SmoothGroupNorm(nn.GroupNorm):
 
     Attributes:
         moments: Mean and mean square (groups, 2) of each image seen during a survey, else None.
+            Numbers rather than tensors, of which thousands of small ones would keep the memory
+            between them from being used again.
         position: Where the tiles lie.
     """
 
     def __init__(self, original: nn.GroupNorm) -> None:
         super().__init__(original.num_groups, original.num_channels, original.eps)
         self.weight, self.bias = original.weight, original.bias
-        self.moments: list[Tensor] | None = None
+        self.moments: list[list[list[float]]] | None = None
         self.position: Position | None = None
         self._gain_offset: Tensor | None = None  # (2, C, rows of patches, columns of patches)
 
@@ -89,7 +91,7 @@ class SmoothGroupNorm(nn.GroupNorm):
         """Normalise (B, C, H, W): with its own statistics, or with the field where there is one."""
         if self.moments is not None:
             groups = x.detach().float().reshape(len(x), self.num_groups, -1)
-            self.moments += torch.stack([groups.mean(2), groups.square().mean(2)], -1).unbind()
+            self.moments += torch.stack([groups.mean(2), groups.square().mean(2)], -1).tolist()
         if self.position is None or self._gain_offset is None:
             return super().forward(x)
         down, across = (w.to(x.device) for w in self.position.weights(*x.shape[-2:]))
@@ -107,7 +109,8 @@ class SmoothGroupNorm(nn.GroupNorm):
         """
         self.position, self._gain_offset = position, None
         if position is not None and self.moments:
-            mean, square = torch.stack(self.moments)[torch.from_numpy(nearest)].unbind(-1)
+            seen = torch.tensor(self.moments, device=self.weight.device)
+            mean, square = seen[torch.from_numpy(nearest)].unbind(-1)
             deviation = (square - mean.square()).clamp(min=0).add(self.eps).sqrt()
             size = self.num_channels // self.num_groups
             mean, deviation = (v.repeat_interleave(size, -1) for v in (mean, deviation))

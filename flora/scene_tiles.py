@@ -248,6 +248,8 @@ def read_strip(
     beyond = [(0, down.tile - height), (0, across.end - width)]
 
     def whole(layer: NDArray[Any]) -> NDArray[Any]:
+        if not any(after for _, after in beyond):
+            return layer
         return np.pad(layer, [(0, 0)] * (layer.ndim - 2) + beyond, mode="symmetric")
 
     sar, valid = scene.read(row, height)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import roofline, throughput
+from benchmarks import roofline, scenes, throughput
 from benchmarks.roofline import bound, count_operations, count_traffic, take_turns
 from benchmarks.speed import medians
 from benchmarks.throughput import figures, prepare, waiting
@@ -406,3 +407,24 @@ def test_counts_below_one_are_refused(wrong, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         throughput.main()
     assert "expected 1 or more" in capsys.readouterr().err
+
+
+# --- scenes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(find_spec("terratorch") is not None, reason="terratorch is installed here")
+def test_a_run_whose_package_is_missing_is_recorded_as_absent(tmp_path, monkeypatch):
+    record = tmp_path / "scenes.json"
+    runs = ["plain loop", "U-Net R34 in terratorch"]
+    chosen = [argument for run in runs for argument in ("--only", run)]
+    options = ["--size", "130", "150", "--seams", "0", "--record", str(record), *chosen]
+    monkeypatch.setattr(sys, "argv", ["scenes.py", *options])
+    monkeypatch.setattr(scenes, "BLOCK", 64)
+    scenes.main()
+    written = json.loads(record.read_text())
+    ran, absent = (written["runs"][run] for run in runs)
+    # 130 x 150 px of 10 m
+    assert ran["km2_per_s"] * ran["wall_s"] == pytest.approx(1.95)
+    assert absent == {"absent": "ModuleNotFoundError: No module named 'terratorch'"}
+    assert written["processor_ratio_to_first"] == {"plain loop": 1.0}
+    assert "terratorch" not in written and "seams" not in written

@@ -193,6 +193,18 @@ def test_scores_in_the_readme_are_those_of_the_records():
     assert checked >= 60
 
 
+def test_the_scene_in_the_readme_is_that_of_its_record():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    record = json.loads((ROOT / "results/scenes_full.json").read_text(encoding="utf-8"))
+    rows, columns = record["size"]
+    run = record["runs"]["ours"]
+    assert record["provenance"]["hardware"]["cores"] == 2
+    assert (
+        f"{rows:,} x {columns:,} px took {run['wall_s'] / 60:.0f} minutes on two CPU cores and "
+        f"{run['peak_memory_gb']:.1f} GB"
+    ) in text
+
+
 # --- imports ------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ def book_config() -> dict[str, Any]:
     Buttons get it as Jupyter Book's `repository.url`, prose as the substitutions `repository`
     (a link), `clone` and `colab` (commands). The seconds that each notebook took when
     results/book.json was recorded are `seconds_00_quickstart` and so on; what mapping the scene of
-    results/scenes.json took is `scene_size`, `scene_minutes` and `scene_gb`.
+    results/scenes_full.json took is `scene_size`, `scene_minutes` and `scene_gb`.
     """
     config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     url = repository_url()
@@ -123,7 +123,7 @@ def book_config() -> dict[str, Any]:
         f"seconds_{Path(name).stem}": f"{seconds:.0f} s"
         for name, seconds in recorded["notebooks_s"].items()
     }
-    scene = json.loads((ROOT / "results/scenes.json").read_text(encoding="utf-8"))
+    scene = json.loads((ROOT / "results/scenes_full.json").read_text(encoding="utf-8"))
     ours = scene["runs"]["ours"]
     config["parse"]["myst_substitutions"] |= {
         "scene_size": " x ".join(f"{side:,}" for side in scene["size"]),

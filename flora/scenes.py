@@ -1,7 +1,9 @@
-"""A Sentinel-1 scene of any size to maps on its own grid, tile by tile in constant memory.
+"""A Sentinel-1 scene of any size to maps on its own grid, one row of tiles in memory at a time.
 
-The model is any callable (`Predictor`). One thread reads the next row of tiles, the caller's
-computes, another one writes. Finished rows are kept on disk, so that an interrupted run goes on.
+However long a scene is, memory stays the same; its width adds a little (results/scenes.json and
+scenes_full.json). The model is any callable (`Predictor`). One thread reads the next row of tiles,
+the caller's computes, another one writes. Finished rows are kept on disk, so that an interrupted
+run goes on.
 """
 
 from __future__ import annotations

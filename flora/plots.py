@@ -220,7 +220,7 @@ def scale_bar(ax: Axes, pixel_metres: float) -> Axes:
             solid_capstyle="butt",
             transform=ax.transAxes,
         )
-    label = ax.text(start + width / 2, 0.08, text, color="white", ha="center", va="bottom")
+    label = ax.text(start, 0.08, text, color="white", ha="left", va="bottom")
     label.set(transform=ax.transAxes, fontsize=8)
     label.set_path_effects([patheffects.withStroke(linewidth=2, foreground="black")])
     return ax
@@ -283,7 +283,7 @@ def training_curves(
     terms: Sequence[str] | None = None,
     columns: int = 4,
 ) -> BookFigure:
-    """Plot the log of a training run, one panel a loss term, against the step.
+    """Plot the log of a training run, one panel a loss term (no unit), against the step.
 
     The thin line is each logged value, the thick one its mean over a twentieth of the run, which
     is what can be read: crops differ more from each other than a term moves in a few steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ def difference_figure(
 ) -> BookFigure:
     """What each competitor scores above or below FLoRA with the same seed.
 
-    A dot is one seed, the bar their mean; FLoRA is the line at 0, and the grey band one standard
-    deviation of its own scores over seeds.
+    A dot is one seed, the bar their mean; FLoRA is the line at 0, and the grey band, narrow where
+    its seeds agree, one standard deviation of its own scores over seeds.
 
     Args:
         record: From `flora.records.load_record`.
@@ -48,12 +49,12 @@ def difference_figure(
     ]
     if not names:
         raise FloraError(f"groups {', '.join(groups)}: no trial of theirs is recorded beside FLoRA")
-    fig, axes = figure(panel=(7.0, 0.6 + 0.3 * len(names)))
+    fig, axes = figure(panel=(7.0, 0.6 + 0.34 * len(names)))
     with style():
         ax = axes[0, 0]
         spread = record["competitors"]["flora"]["scores"][test][mode][metric]["sd"]
         if spread is not None:
-            ax.axvspan(-spread, spread, color="#dddddd", zorder=0, label="FLoRA, ± 1 sd over seeds")
+            ax.axvspan(-spread, spread, color="#bbbbbb", zorder=0, label="FLoRA, ± 1 sd over seeds")
         for row, name in enumerate(reversed(names)):
             values = paired[name]
             mean = float(np.mean(values))
@@ -61,10 +62,11 @@ def difference_figure(
             ax.plot(values, [row] * len(values), "o", color=SEED, markersize=3.5)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_yticks(range(len(names)))
-        ax.set_yticklabels([record["competitors"][name]["says"] for name in reversed(names)])
+        labels = [fill(record["competitors"][name]["says"], 44) for name in reversed(names)]
+        ax.set_yticklabels(labels)
         ax.set_xlabel(f"{METRICS[metric][0]}, difference to FLoRA (mode {mode}, {test})")
         if spread is not None:
-            ax.legend(loc="lower left", fontsize=7)
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=7)
     return fig
 
 
@@ -101,7 +103,9 @@ def places_figure(
             says = next(r["competitors"][name]["says"] for r in records if name in r["competitors"])
             values = [scores[name][place] for place in places]
             rows = range(len(places))
-            ax.plot(values, rows, marker, color=colour, label=says, markersize=6, alpha=0.85)
+            # Hollow, so that none hides another.
+            look = {"markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            ax.plot(values, rows, marker, color=colour, label=says, **look)
         ax.set_yticks(range(len(places)))
         ax.set_yticklabels(places)
         ax.grid(axis="y", linewidth=0.4, color="#dddddd")

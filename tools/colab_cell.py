@@ -70,7 +70,7 @@ def is_colab(cell: NotebookNode) -> bool:
 
 
 def place(notebook: NotebookNode, text: str) -> None:
-    """Put the cell before the first cell of code, or renew its text where it stands already.
+    """Put the cell before the first cell of code and what leads to it, or renew its text.
 
     It prints nothing where `flora` is installed, so a notebook that was executed counts it as
     executed, and the counts after it move up by one.
@@ -92,7 +92,7 @@ def place(notebook: NotebookNode, text: str) -> None:
             for output in later.outputs:
                 if "execution_count" in output:
                     output.execution_count += 1
-    notebook.cells.insert(notebook.cells.index(code[0]) if code else 1, cell)
+    notebook.cells.insert(max(notebook.cells.index(code[0]) - 1, 1) if code else 1, cell)
 
 
 if __name__ == "__main__":

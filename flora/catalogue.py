@@ -230,7 +230,7 @@ SIM_TO_REAL = Experiment(
     "was tuned.",
     competitors={
         "flora": replace(FLORA, modes=("sar", "oracle")),
-        "flora_jitter": FLORA_JITTER,
+        "flora_jitter": replace(FLORA_JITTER, modes=("sar", "oracle")),
         "unet_group": UNET_GROUP,
         "unet_jitter": UNET_JITTER,
         "otsu_vh": Competitor("Otsu on VH", "otsu", "baseline", band=1),

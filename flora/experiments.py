@@ -230,6 +230,11 @@ class Runner:
         competitor = experiment.competitors[trial.competitor]
         folder = self.runs / self.name / trial.name
         chips = self._prepared(experiment.train, competitor)
+        tests = {
+            name: self._prepared(test, competitor, test=True)
+            for name, test in experiment.tests.items()
+        }
+        _check_modes(trial.competitor, competitor, tests)
         started, resumed = time.monotonic(), folder.exists()
         device = choose_device()
         if device.type == "cuda":
@@ -246,8 +251,7 @@ class Runner:
         trained = time.monotonic()
         constant = mean_image(chips)
         scores: dict[str, Any] = {}
-        for name, test in experiment.tests.items():
-            data = self._prepared(test, competitor, test=True)
+        for name, data in tests.items():
             scores[name] = {}
             for mode in competitor.modes:
                 predict = competitor.predictor() if model is None else predictor_of(model, mode)  # type: ignore[arg-type]
@@ -309,6 +313,16 @@ class Runner:
         partial.write_text(json.dumps(outcome), encoding="utf-8")
         partial.replace(folder / "trial.json")
         self.write()
+
+
+def _check_modes(name: str, competitor: Competitor, tests: Mapping[str, FloodDataset]) -> None:
+    """Refuse, before hours of training, what no test could score."""
+    lacking = [test for test, chips in tests.items() if "before" not in chips[0]]
+    if "before" in competitor.modes and lacking:
+        raise FloraError(
+            f'competitor {name}: is scored in mode "before", but the chips of {", ".join(lacking)} '
+            "have no optical image from before the flood; leave the mode out of its modes"
+        )
 
 
 def summary(trials: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -106,6 +106,29 @@ def test_unknown_names_are_refused_with_the_known_ones(small, tmp_path) -> None:
         load_record("absent", tmp_path)
 
 
+def test_a_mode_that_no_test_chip_can_give_is_refused_before_training(tmp_path) -> None:
+    chips = Source("sen1floods11", "test", {"require_all": False})
+    fake_sen1floods11(tmp_path / "sen1floods11", size=64)
+    experiment = replace(
+        named_experiment("sim_to_real"),
+        train=Source("simulated", "train", {"count": 2, "size": 64}),
+        tests={"real": chips},
+        competitors={"flora": SIMULATED.competitors["flora"]},
+    )
+    folders = tmp_path / "runs", tmp_path / "results"
+    with pytest.raises(FloraError, match=r"flora: .* the chips of real"):
+        Runner("x", experiment, tmp_path, *folders).run()
+    assert not folders[0].exists()
+
+
+def test_the_catalogue_asks_for_no_such_mode() -> None:
+    for name, experiment in EXPERIMENTS.items():
+        pairs = {test.dataset for test in experiment.tests.values()}
+        if not pairs <= {"simulated", "ombria"}:
+            asked = {mode for c in experiment.competitors.values() for mode in c.modes}
+            assert "before" not in asked, name
+
+
 def test_real_data_needs_a_root(small, tmp_path) -> None:
     real = replace(small, train=Source("ombria", "train"))
     with pytest.raises(FloraError, match="holds ombria/ as --root"):

@@ -9,6 +9,7 @@ a pixel lies, not on the tile it is in, and still follow the landscape.
 from __future__ import annotations
 
 import copy
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -74,16 +75,16 @@ class SmoothGroupNorm(nn.GroupNorm):
     """`nn.GroupNorm` whose statistics can be given as a field over the scene.
 
     Attributes:
-        moments: Mean and mean square (groups, 2) of each image seen during a survey, else None.
-            Numbers rather than tensors, of which thousands of small ones would keep the memory
-            between them from being used again.
+        moments: Mean and mean square (groups, 2) of each image seen during a survey, one after
+            the other, else None. Not as tensors: thousands of small ones keep the memory between
+            them from being used again.
         position: Where the tiles lie.
     """
 
     def __init__(self, original: nn.GroupNorm) -> None:
         super().__init__(original.num_groups, original.num_channels, original.eps)
         self.weight, self.bias = original.weight, original.bias
-        self.moments: list[list[list[float]]] | None = None
+        self.moments: array[float] | None = None
         self.position: Position | None = None
         self._gain_offset: Tensor | None = None  # (2, C, rows of patches, columns of patches)
 
@@ -91,7 +92,8 @@ class SmoothGroupNorm(nn.GroupNorm):
         """Normalise (B, C, H, W): with its own statistics, or with the field where there is one."""
         if self.moments is not None:
             groups = x.detach().float().reshape(len(x), self.num_groups, -1)
-            self.moments += torch.stack([groups.mean(2), groups.square().mean(2)], -1).tolist()
+            moments = torch.stack([groups.mean(2), groups.square().mean(2)], -1)
+            self.moments.extend(moments.flatten().tolist())
         if self.position is None or self._gain_offset is None:
             return super().forward(x)
         down, across = (w.to(x.device) for w in self.position.weights(*x.shape[-2:]))
@@ -110,6 +112,7 @@ class SmoothGroupNorm(nn.GroupNorm):
         self.position, self._gain_offset = position, None
         if position is not None and self.moments:
             seen = torch.tensor(self.moments, device=self.weight.device)
+            seen = seen.reshape(-1, self.num_groups, 2)
             mean, square = seen[torch.from_numpy(nearest)].unbind(-1)
             deviation = (square - mean.square()).clamp(min=0).add(self.eps).sqrt()
             size = self.num_channels // self.num_groups
@@ -153,7 +156,7 @@ class SceneNormalised:
     def survey(self, patches: Iterable[Patch]) -> None:
         """Take the statistics of these patches; none forgets those of an earlier scene."""
         for norm in self._norms:
-            norm.position, norm.moments = None, []
+            norm.position, norm.moments = None, array("f")
         places = []
         position, nearest = None, np.zeros((0, 0), dtype=np.intp)
         try:

@@ -1,6 +1,6 @@
 """A Sentinel-1 scene of any size to maps on its own grid, one row of tiles in memory at a time.
 
-However long a scene is, memory stays the same; its width adds a little (results/scenes.json and
+Memory grows with the width of a scene, and hardly with its length (results/scenes.json and
 scenes_full.json). The model is any callable (`Predictor`). One thread reads the next row of tiles,
 the caller's computes, another one writes. Finished rows are kept on disk, so that an interrupted
 run goes on.

@@ -143,16 +143,19 @@ def test_live_widget_and_map_are_drawn_without_a_network(browser, tmp_path):
 def test_colab_cell_follows_the_repository_and_moves_the_counts():
     cells = [
         nbformat.v4.new_markdown_cell("# Title"),
+        nbformat.v4.new_markdown_cell("Imports."),
         nbformat.v4.new_code_cell("import os", execution_count=1),
         nbformat.v4.new_code_cell("1", execution_count=2),
     ]
-    cells[2].outputs = [nbformat.v4.new_output("execute_result", execution_count=2)]
+    cells[3].outputs = [nbformat.v4.new_output("execute_result", execution_count=2)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     colab_cell.place(notebook, "old")
     colab_cell.place(notebook, "new")
-    assert [cell.source for cell in notebook.cells] == ["# Title", "new", "import os", "1"]
-    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2, 3]
-    assert notebook.cells[3].outputs[0].execution_count == 3
+    expected = ["# Title", "new", "Imports.", "import os", "1"]
+    assert [cell.source for cell in notebook.cells] == expected
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == [1, 2, 3]
+    assert notebook.cells[4].outputs[0].execution_count == 3
     nbformat.validate(notebook)
 
 

@@ -419,6 +419,7 @@ def test_the_field_of_statistics_is_what_was_seen_and_linear_between():
 
 
 SURVEY = """
+import os
 from functools import partial
 from pathlib import Path
 import torch
@@ -426,7 +427,8 @@ from flora import SceneNormalised, load_model, scene_predictor
 from flora.scene_tiles import Patch
 
 def megabytes():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 def patches():
     for number in range(60):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import median_filter
@@ -19,7 +18,7 @@ from flora.evaluation import Predict
 from flora.layers import GROUPS
 from flora.losses import FloraLoss, LossWeights
 from flora.model import Mode, check_bands
-from flora.sensors import FloatArray
+from flora.otsu import check_dates, flood_thresholds, otsu_threshold
 
 Norm = Literal["batch", "group"]
 
@@ -208,31 +207,6 @@ def unet_predictor(model: UNet | LateFusion) -> Predict:
     return predict
 
 
-def otsu_threshold(values: FloatArray, bins: int = 256) -> float:
-    """The threshold that maximises the variance between the values below and above it.
-
-    Otsu, IEEE Transactions on Systems, Man, and Cybernetics 9(1), 1979.
-
-    Args:
-        values: Any number of finite values.
-        bins: Bins of the histogram between the smallest and the largest value.
-
-    Example:
-        >>> import numpy as np
-        >>> from flora.baselines import otsu_threshold
-        >>> vh = np.array([-26.0, -25.0, -24.0, -15.0, -14.0, -13.0], dtype=np.float32)
-        >>> -24 < otsu_threshold(vh) < -15
-        True
-    """
-    counts, edges = np.histogram(values, bins)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * centres)
-    gap = sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)
-    return float(edges[1:][np.argmax(below * above * gap**2)])
-
-
 def otsu_predictor(band: int, median: int = 1) -> Predict:
     """A predictor that calls water what is darker than the chip's own Otsu threshold.
 
@@ -255,6 +229,39 @@ def otsu_predictor(band: int, median: int = 1) -> Predict:
             smooth = median_filter(image, median)
             threshold = otsu_threshold(smooth[batch["sar_valid"][chip].cpu().numpy()])
             water[chip, 0] = torch.from_numpy(smooth < threshold)
+        return None, water
+
+    return predict
+
+
+def otsu_change_predictor(median: int = 1) -> Predict:
+    """A predictor that calls flood what is dark, and darker than before: see `flood_thresholds`.
+
+    The SAR image holds one band before the flood and the same after it.
+
+    Args:
+        median: Side of a median filter that is run on both before, in pixels; 1 for none.
+
+    Raises:
+        FloraError: When asked, if the SAR image has not two bands.
+
+    Example:
+        >>> import torch
+        >>> from flora.baselines import otsu_change_predictor
+        >>> dates = torch.tensor([[-8.0, -8.0, -20.0, -9.0], [-19.0, -8.0, -20.0, -8.0]])
+        >>> batch = {"sar": dates[None, :, None], "sar_valid": torch.full((1, 1, 4), True)}
+        >>> otsu_change_predictor()(batch)[1].flatten().tolist()
+        [1.0, 0.0, 0.0, 0.0]
+    """
+
+    def predict(batch: Batch) -> tuple[None, Tensor]:
+        check_dates(batch["sar"].shape[1])
+        water = torch.zeros_like(batch["sar"][:, :1])
+        for chip, dates in enumerate(batch["sar"].cpu().numpy()):
+            before, after = (median_filter(image, median) for image in dates)
+            seen = batch["sar_valid"][chip].cpu().numpy()
+            dark, darker = flood_thresholds(before, after, seen)
+            water[chip, 0] = torch.from_numpy((after < dark) & (after - before < darker))
         return None, water
 
     return predict

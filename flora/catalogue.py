@@ -140,6 +140,19 @@ TWO_DATES = {
         says="multitask U-Net, group normalisation, VV before and after",
         options=BOTH_DATES,
     ),
+    "otsu_two_dates": Competitor(
+        "Otsu on VV, two dates, 9 px median: dark, and darker than before",
+        "otsu change",
+        "baseline",
+        options=BOTH_DATES,
+        median=9,
+    ),
+}
+ANCHORED = {
+    f"{name}_anchored": replace(
+        TWO_DATES[name], says=f"{TWO_DATES[name].says}, less Otsu's thresholds", change="anchored"
+    )
+    for name in ("flora_two_dates", "unet_two_dates")
 }
 EARLY_BEFORE = replace(
     SEES_OPTICAL["early_before"],
@@ -163,6 +176,7 @@ OMBRIA = Experiment(
         "flora_jitter": FLORA_JITTER,
         "unet_jitter": UNET_JITTER,
         **TWO_DATES,
+        **ANCHORED,
         "early_before": EARLY_BEFORE,
         "early_before_group": replace(
             EARLY_BEFORE, says=f"{EARLY_BEFORE.says}, group normalisation", norm="group"
@@ -200,6 +214,7 @@ HELD_OUT_FLOODS = {
             "unet_group": UNET_GROUP,
             "otsu_vv": OTSU_VV,
             **TWO_DATES,
+            **ANCHORED,
         },
     )
     for number, sites in enumerate(FLOODS, start=1)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flora.augmentation import RadiometricJitter
-from flora.baselines import LateFusion, Norm, UNet, UNetTask, otsu_predictor
+from flora.baselines import LateFusion, Norm, UNet, UNetTask, otsu_change_predictor, otsu_predictor
 from flora.datasets.base import FloodDataset, InMemory
 from flora.datasets.changes import CHANGES, Misaligned
 from flora.errors import FloraError
@@ -24,7 +24,17 @@ from flora.released import ReleasedTask, released_config
 from flora.tasks import GuidanceMix
 from flora.training import TrainingConfig, fit
 
-Kind = Literal["flora", "released", "unet", "unet water", "pix2pix", "early", "late", "otsu"]
+Kind = Literal[
+    "flora",
+    "released",
+    "unet",
+    "unet water",
+    "pix2pix",
+    "early",
+    "late",
+    "otsu",
+    "otsu change",
+]
 
 
 class Setting(Protocol):
@@ -96,10 +106,12 @@ class Competitor:
     @property
     def learns(self) -> bool:
         """Whether there is something to train."""
-        return self.kind != "otsu"
+        return self.kind not in ("otsu", "otsu change")
 
     def predictor(self) -> Predict:
         """The predictor of a competitor that learns nothing."""
+        if self.kind == "otsu change":
+            return otsu_change_predictor(self.median)
         return otsu_predictor(self.band, self.median)
 
 

@@ -1,11 +1,14 @@
 import numpy as np
+import pytest
 import torch
 
-from flora.baselines import UNet, otsu_predictor, otsu_threshold
+from flora.baselines import UNet, otsu_change_predictor, otsu_predictor
 from flora.datasets.base import collate
 from flora.datasets.simulated import Simulated
+from flora.errors import FloraError
 from flora.evaluation import evaluate
 from flora.model import parameter_count
+from flora.otsu import flood_thresholds, otsu_threshold
 
 
 def test_otsu_parts_two_heaps() -> None:
@@ -25,6 +28,34 @@ def test_otsu_finds_simulated_water_and_a_filter_helps_against_speckle() -> None
     plain = evaluate(otsu_predictor(1), chips)["all"]
     smooth = evaluate(otsu_predictor(1, median=5), chips)["all"]
     assert smooth["accuracy"] > plain["accuracy"] > 0.5
+
+
+def test_flood_is_dark_and_darker_than_before() -> None:
+    random = np.random.default_rng(0)
+    before = random.normal(-9, 1, (64, 64)).astype(np.float32)
+    before[:, :8] -= 10  # a river
+    after = before + random.normal(0, 1, (64, 64)).astype(np.float32)
+    after[40:, 8:] -= 10
+    dates = torch.from_numpy(np.stack([before, after]))[None]
+    batch = {"sar": dates, "sar_valid": torch.full((1, 64, 64), True)}
+    flood = torch.zeros(64, 64)
+    flood[40:, 8:] = 1
+    found = otsu_change_predictor(median=3)(batch)[1][0, 0]
+    assert (found == flood).float().mean() > 0.97
+    river_too = otsu_predictor(1, median=3)(batch)[1][0, 0]
+    assert bool((river_too[:32, :7] == 1).all())
+
+
+def test_a_pixel_that_became_brighter_is_no_flood() -> None:
+    before = np.full((4, 4), -15, dtype=np.float32)
+    after = before + np.linspace(1, 8, 16, dtype=np.float32).reshape(4, 4)
+    assert flood_thresholds(before, after, np.full((4, 4), True))[1] == 0.0
+
+
+def test_flood_between_two_dates_needs_two_bands() -> None:
+    batch = {"sar": torch.zeros(1, 3, 8, 8), "sar_valid": torch.full((1, 8, 8), True)}
+    with pytest.raises(FloraError, match=r"SAR image of 3 band\(s\): expected one before"):
+        otsu_change_predictor()(batch)
 
 
 def test_group_normalisation_makes_a_chip_independent_of_its_batch() -> None:

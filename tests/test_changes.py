@@ -1,11 +1,13 @@
 import pytest
 import torch
+from scipy.ndimage import median_filter
 
+from flora.baselines import otsu_change_predictor
 from flora.datasets.base import RandomCrops, Window
-from flora.datasets.changes import Misaligned, Places, Ranked, Stretched, UnlabelledAsDry
+from flora.datasets.changes import Anchored, Misaligned, Places, Ranked, Stretched, UnlabelledAsDry
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
-from flora.sensors import DRY, IGNORE
+from flora.sensors import DRY, IGNORE, WATER
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,55 @@ def test_ranks_are_uniform_and_keep_the_order(chips) -> None:
     assert bool((ranked[order].diff() >= 0).all())
     assert abs(ranked.mean().item()) < 0.01
     assert abs(ranked.std().item() - 1) < 0.01
+
+
+def test_anchored_sar_is_negative_where_otsu_finds_flood(chips) -> None:
+    class TwoDates(Simulated):
+        """The same ground, darker where water came."""
+
+        def read(self, index, window=None):
+            sample = super().read(index, window)
+            after = sample["sar"][1]
+            before = torch.where(sample["water"] == WATER, after + 2.0, after)
+            return {**sample, "sar": torch.stack([before, after])}
+
+    dates = TwoDates("train", count=2, size=64)
+    sample, anchored = dates[0], Anchored(dates)[0]["sar"]
+    before, after = sample["sar"]
+    # A threshold a chip and channel is taken off, nothing else.
+    for channel, source in enumerate((after, after - before)):
+        threshold = source - anchored[channel]
+        torch.testing.assert_close(threshold, threshold.flatten()[0].expand(64, 64))
+    batch = {"sar": sample["sar"][None], "sar_valid": sample["sar_valid"][None]}
+    found = otsu_change_predictor(median=9)(batch)[1][0, 0] > 0.5
+    smooth_before, smooth_after = (
+        torch.from_numpy(median_filter(date.numpy(), 9)) for date in (before, after)
+    )
+    dark, darker = (torch.stack([after, after - before]) - anchored)[:, 0, 0]
+    assert torch.equal(found, (smooth_after < dark) & (smooth_after - smooth_before < darker))
+    water = sample["water"] == WATER
+    assert (found & water).sum() > 0.5 * (found | water).sum()
+
+    # What a publisher adds to one date of a chip is gone.
+    class Brighter(TwoDates):
+        def read(self, index, window=None):
+            sample = super().read(index, window)
+            return {**sample, "sar": sample["sar"] + torch.tensor([0.5, 1.2])[:, None, None]}
+
+    other = Anchored(Brighter("train", count=2, size=64))[0]["sar"]
+    torch.testing.assert_close(other[0], anchored[0], atol=2e-2, rtol=0)
+    window = Window(8, 16, 24, 32)
+    assert torch.equal(Anchored(dates).read(0, window)["sar"], anchored[:, 8:32, 16:48])
+
+
+def test_anchored_sar_needs_two_dates(chips) -> None:
+    class One(Simulated):
+        def read(self, index, window=None):
+            sample = super().read(index, window)
+            return {**sample, "sar": sample["sar"][:1]}
+
+    with pytest.raises(FloraError, match=r"SAR image of 1 band\(s\): expected one before"):
+        Anchored(One("train", count=1, size=64))[0]
 
 
 def test_misaligned_crops_show_different_ground(chips) -> None:

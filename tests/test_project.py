@@ -27,7 +27,7 @@ PROJECT = PYPROJECT["project"]
 # Each module may import from its own row and from those above it, never in a circle.
 LAYERS = (
     ("errors",),
-    ("sensors", "layers", "filters", "checkpoints"),
+    ("sensors", "layers", "filters", "otsu", "checkpoints"),
     ("terrain", "hydrology", "landcover", "backscatter", "reflectance", "simulate"),
     ("datasets", "losses", "metrics", "plots", "plots_features", "plots_training"),
     ("widgets", "picture_slider", "attention_view"),

@@ -8,10 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.ndimage import median_filter
 from scipy.stats import rankdata
 
 from flora.datasets.base import FloodDataset, Sample, Window, crop_sample
 from flora.errors import FloraError
+from flora.otsu import check_dates, flood_thresholds
 from flora.sensors import DRY, IGNORE
 
 
@@ -91,6 +93,33 @@ class Ranked(Changed):
             ranked = torch.zeros_like(sample["sar"])
             ranked[:, seen] = torch.from_numpy((ranks - 0.5) * np.sqrt(12.0)).float()
             sample = Sample(**{**sample, "sar": ranked})
+        return sample if window is None else crop_sample(sample, window)
+
+
+class Anchored(Changed):
+    """SAR of two dates as the image after and its change, each less its Otsu threshold.
+
+    A model that sees these starts where `flora.baselines.otsu_change_predictor` ends, with a median
+    filter of 9 px; the level that a chip has of its own is gone.
+    """
+
+    change: ClassVar[str] = "anchored"
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`; the thresholds are those of the whole chip.
+
+        Raises:
+            FloraError: If the SAR image has not two bands, one before the flood and one after it.
+        """
+        sample = self.dataset.read(index)
+        check_dates(len(sample["sar"]))
+        seen = sample["sar_valid"]
+        if seen.any():
+            before, after = sample["sar"]
+            smooth_before, smooth_after = (median_filter(date.numpy(), 9) for date in sample["sar"])
+            dark, darker = flood_thresholds(smooth_before, smooth_after, seen.numpy())
+            anchored = torch.stack([after - dark, after - before - darker])
+            sample = Sample(**{**sample, "sar": torch.where(seen, anchored, 0.0)})
         return sample if window is None else crop_sample(sample, window)
 
 
@@ -182,6 +211,7 @@ class Places(Changed):
 CHANGES: dict[str, Callable[[FloodDataset], FloodDataset]] = {
     "stretched": Stretched,
     "ranked": Ranked,
+    "anchored": Anchored,
     "misaligned": Misaligned,
     "unlabelled as dry": UnlabelledAsDry,
 }

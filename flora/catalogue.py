@@ -140,6 +140,9 @@ TWO_DATES = {
         says="multitask U-Net, group normalisation, VV before and after",
         options=BOTH_DATES,
     ),
+    "no_teacher_two_dates": replace(
+        NO_TEACHER, says=f"{NO_TEACHER.says}, VV before and after", options=BOTH_DATES
+    ),
     "otsu_two_dates": Competitor(
         "Otsu on VV, two dates, 9 px median: dark, and darker than before",
         "otsu change",

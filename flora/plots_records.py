@@ -111,5 +111,5 @@ def places_figure(
         ax.grid(axis="y", linewidth=0.4, color="#dddddd")
         ax.set_axisbelow(True)
         ax.set_xlabel(f"{METRICS[metric][0]} (mode {mode}, {test})")
-        ax.legend(loc="lower right", fontsize=7)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=7)
     return fig

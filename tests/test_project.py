@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 import flora
-from flora.records import mean_and_spread
+from flora.records import by_place, load_record, mean_and_spread
 from tools.build_book import book_config, repository_url, toc_pages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -191,6 +192,19 @@ def test_scores_in_the_readme_are_those_of_the_records():
                     assert cell == said, (line, name)
                     checked += 1
     assert checked >= 60
+
+
+def test_scores_of_held_out_sites_in_the_readme_are_those_of_the_records():
+    names = ("ombria", "ombria_floods_1", "ombria_floods_2", "ombria_floods_3")
+    records = [load_record(name, ROOT / "results") for name in names]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| ([\d.]+) \| ([\d.]+) \| (\d+ of \d+) \| `(\w+)` \|\n", text)
+    assert len(rows) >= 7
+    for mean, worst, fails, competitor in rows:
+        scores = list(by_place(records, "unseen", competitor, "miou").values())
+        assert len(scores) == 14
+        assert (mean, worst) == (f"{statistics.mean(scores):.3f}", f"{min(scores):.2f}")
+        assert fails == f"{sum(score < 0.6 for score in scores)} of 14"
 
 
 def test_the_scene_in_the_readme_is_that_of_its_record():

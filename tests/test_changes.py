@@ -76,7 +76,7 @@ def test_anchored_sar_is_negative_where_otsu_finds_flood(chips) -> None:
     water = sample["water"] == WATER
     assert (found & water).sum() > 0.5 * (found | water).sum()
 
-    # What a publisher adds to one date of a chip is gone.
+    # What a publisher adds to the image after is gone from it.
     class Brighter(TwoDates):
         def read(self, index, window=None):
             sample = super().read(index, window)

@@ -100,7 +100,8 @@ class Anchored(Changed):
     """SAR of two dates as the image after and its change, each less its Otsu threshold.
 
     A model that sees these starts where `flora.baselines.otsu_change_predictor` ends, with a median
-    filter of 9 px; the level that a chip has of its own is gone.
+    filter of 9 px. The level of the image after is gone, and so is that of the change, unless its
+    threshold is the zero that caps it.
     """
 
     change: ClassVar[str] = "anchored"

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Response
 from rich.console import Console
 from rich.table import Table
 
-from flora.provenance import write_record
+from flora.experiments.provenance import write_record
 from tools.browser import launched
 from tools.build_book import ROOT, execute, stage, toc_pages
 from tools.serve import served

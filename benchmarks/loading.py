@@ -39,8 +39,8 @@ from flora.datasets.base import (
     crop_sample,
 )
 from flora.datasets.sen1floods11 import Sen1Floods11
-from flora.provenance import write_record
-from flora.simulate import write_sen1floods11
+from flora.experiments.provenance import write_record
+from flora.simulate.scene import write_sen1floods11
 
 CHIP, CROP, BATCH = 512, 256, 8
 WORKERS = (0, 2)

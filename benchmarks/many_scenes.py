@@ -20,9 +20,9 @@ from pathlib import Path
 import rasterio
 from rasterio.transform import Affine
 
-from flora.many_scenes import WeightsPredictor, map_scenes
-from flora.provenance import write_record
-from flora.simulate import simulate
+from flora.experiments.provenance import write_record
+from flora.scenes.many import WeightsPredictor, map_scenes
+from flora.simulate.scene import simulate
 
 WORKERS = (0, 1, 2)
 

@@ -12,10 +12,10 @@ import argparse
 import os
 from pathlib import Path
 
-from flora.baselines import otsu_predictor
 from flora.datasets import open_dataset
-from flora.evaluation import evaluate
-from flora.provenance import write_record
+from flora.experiments.provenance import write_record
+from flora.models.unet import otsu_predictor
+from flora.training.evaluation import evaluate
 
 WINDOWS = (1, 9)
 

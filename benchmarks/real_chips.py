@@ -20,10 +20,10 @@ import numpy as np
 import rasterio
 import torch
 
-from flora.plots import figure, scale_bar, show_backscatter, show_rgb, show_water_over
-from flora.provenance import write_record
+from flora.experiments.provenance import write_record
+from flora.figures.plots import figure, scale_bar, show_backscatter, show_rgb, show_water_over
+from flora.models.weights import load_model
 from flora.sensors import IGNORE, SENTINEL1, SENTINEL2_BANDS, BoolArray, FloatArray
-from flora.zoo import load_model
 
 RGB = [SENTINEL2_BANDS.index(name) for name in ("B4", "B3", "B2")]
 WHITE = 3000.0  # stored value that is drawn as 1, as in the simulated training chips

@@ -40,14 +40,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from flora.provenance import write_record
-from flora.scene_inputs import OpticalInput, open_scene
-from flora.scene_norm import SceneNormalised
-from flora.scene_tiles import Predictor, Tiling, patches, predict_rows
-from flora.scenes import map_scene
+from flora.experiments.provenance import write_record
+from flora.models.weights import load_model, scene_predictor
+from flora.scenes.inputs import OpticalInput, open_scene
+from flora.scenes.mapping import map_scene
+from flora.scenes.norm import SceneNormalised
+from flora.scenes.tiles import Predictor, Tiling, patches, predict_rows
 from flora.sensors import SENTINEL1
-from flora.simulate import simulate
-from flora.zoo import load_model, scene_predictor
+from flora.simulate.scene import simulate
 
 BLOCK, WORLDS, TILE, BATCH, PIXEL = 512, 6, 512, 4, 10.0
 CPU = torch.device("cpu")

@@ -14,8 +14,8 @@ from pathlib import Path
 # One core: numpy's linear algebra would start a thread a core otherwise.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from flora.provenance import write_record
-from flora.simulate import simulate
+from flora.experiments.provenance import write_record
+from flora.simulate.scene import simulate
 
 
 def main() -> None:

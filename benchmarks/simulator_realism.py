@@ -21,12 +21,12 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from flora.backscatter import speckle
 from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.datasets.sentinel import cloud_mask
-from flora.provenance import write_record
+from flora.experiments.provenance import write_record
 from flora.sensors import SENTINEL2_BANDS, BoolArray, FloatArray, normalised_difference
-from flora.simulate import SIMULATOR_VERSION, simulate
+from flora.simulate.radar import speckle
+from flora.simulate.scene import SIMULATOR_VERSION, simulate
 
 SEEDS = range(9000, 9032)
 SIZE = 256

@@ -24,14 +24,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
-from flora.baselines import UNet, UNetTask
 from flora.datasets import open_dataset
 from flora.datasets.base import FloodDataset, Sample, Window, collate, crop_sample
 from flora.datasets.changes import Changed
-from flora.evaluation import evaluate, flora_predictor
-from flora.provenance import write_record
-from flora.training import TrainingConfig, fit
-from flora.zoo import load_any, load_model, predictor_of
+from flora.experiments.provenance import write_record
+from flora.models.unet import UNet, UNetTask
+from flora.models.weights import load_any, load_model, predictor_of
+from flora.training.evaluation import evaluate, flora_predictor
+from flora.training.fit import TrainingConfig, fit
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 OFFSETS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)

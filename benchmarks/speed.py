@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from flora.datasets.base import collate
 from flora.datasets.simulated import Simulated
-from flora.model import SIZES, Flora, parameter_count
-from flora.provenance import write_record
-from flora.tasks import StudentTask
+from flora.experiments.provenance import write_record
+from flora.models.network import SIZES, Flora, parameter_count
+from flora.training.tasks import StudentTask
 
 SIDE, CROP, BATCH = 512, 256, 2
 SQUARE_KM = SIDE * SIDE * 1e-4

@@ -3,7 +3,7 @@
     python benchmarks/throughput.py [--size small] [--record results/throughput.json]
 
 Inference maps chips of 10 m with both outputs in mode `sar`; a training step is that of
-`flora.training.fit`: forward with mixed guidance, loss, backward, clipping, update, and reading
+`flora.training.fit.fit`: forward with mixed guidance, loss, backward, clipping, update, and reading
 the loss. Variants change one thing of the first row; the last of a GPU's combines what helps.
 The rate of a large matrix product in the same precision and the bandwidth of a large copy take
 turns with them, so that a busy machine slows all alike, and shares are of what was measured in
@@ -51,14 +51,14 @@ from benchmarks.speed import peak_memory
 from benchmarks.variants import Setup, Variant, build, left_out, native_precision, trainer, variants
 from flora.datasets.base import FloodDataset
 from flora.datasets.sen1floods11 import Sen1Floods11
-from flora.evaluation import choose_device
-from flora.model import SIZES, Flora, parameter_count
-from flora.provenance import write_record
-from flora.simulate import write_sen1floods11
-from flora.tasks import StudentTask
+from flora.experiments.provenance import write_record
+from flora.models.network import SIZES, Flora, parameter_count
+from flora.simulate.scene import write_sen1floods11
+from flora.training.evaluation import choose_device
 
 # The very loader of `fit`: this measures what it does.
-from flora.training import TrainingConfig, _loader
+from flora.training.fit import TrainingConfig, _loader
+from flora.training.tasks import StudentTask
 
 KINDS = ("inference", "training")
 SQUARE_KM = 1e-4  # of a pixel of 10 m

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from benchmarks.roofline import Run
 from flora.datasets.base import Batch, collate
 from flora.datasets.simulated import Simulated
-from flora.evaluation import to_device
-from flora.model import SIZES, Flora
-from flora.tasks import StudentTask
+from flora.models.network import SIZES, Flora
+from flora.training.evaluation import to_device
 
 # The very choice of precision of `fit`: this runs what it does.
-from flora.training import TrainingConfig, _precision
+from flora.training.fit import TrainingConfig, _precision
+from flora.training.tasks import StudentTask
 
 Compiled = Literal["no", "model", "graphs", "step"]
 

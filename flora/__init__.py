@@ -10,66 +10,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flora.catalogue import named_experiment
     from flora.datasets import open_dataset
     from flora.datasets.base import FloodDataset, Sample, collate
     from flora.errors import FloraError, FloraWarning
-    from flora.evaluation import evaluate, flora_predictor
-    from flora.floods import split_flood
-    from flora.losses import FloraLoss, LossWeights
-    from flora.many_scenes import map_scenes
-    from flora.map_layers import read_map
-    from flora.maps import flood_map, print_figure
-    from flora.metrics import SplitScores
-    from flora.model import Flora, FloraConfig, FloraOutput, named_config
-    from flora.plots import sample_figure
-    from flora.polygons import write_polygons
-    from flora.recipes import train_flora
-    from flora.records import load_record
-    from flora.scene_norm import SceneNormalised
-    from flora.scenes import map_scene
-    from flora.static_map import StaticMap, write_html
-    from flora.tasks import GuidanceMix
-    from flora.training import TrainingConfig, fit
-    from flora.zoo import load_model, scene_predictor
+    from flora.experiments.catalogue import named_experiment
+    from flora.experiments.records import load_record
+    from flora.figures.plots import sample_figure
+    from flora.maps.floods import split_flood
+    from flora.maps.layers import read_map
+    from flora.maps.live import flood_map, print_figure
+    from flora.maps.page import StaticMap, write_html
+    from flora.maps.polygons import write_polygons
+    from flora.models.network import Flora, FloraConfig, FloraOutput, named_config
+    from flora.models.weights import load_model, scene_predictor
+    from flora.scenes.many import map_scenes
+    from flora.scenes.mapping import map_scene
+    from flora.scenes.norm import SceneNormalised
+    from flora.training.evaluation import evaluate, flora_predictor
+    from flora.training.fit import TrainingConfig, fit
+    from flora.training.losses import FloraLoss, LossWeights
+    from flora.training.metrics import SplitScores
+    from flora.training.recipes import train_flora
+    from flora.training.tasks import GuidanceMix
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FloodDataset": "flora.datasets.base",
-    "Flora": "flora.model",
-    "FloraConfig": "flora.model",
+    "Flora": "flora.models.network",
+    "FloraConfig": "flora.models.network",
     "FloraError": "flora.errors",
-    "FloraLoss": "flora.losses",
-    "FloraOutput": "flora.model",
+    "FloraLoss": "flora.training.losses",
+    "FloraOutput": "flora.models.network",
     "FloraWarning": "flora.errors",
-    "GuidanceMix": "flora.tasks",
-    "LossWeights": "flora.losses",
+    "GuidanceMix": "flora.training.tasks",
+    "LossWeights": "flora.training.losses",
     "Sample": "flora.datasets.base",
-    "SceneNormalised": "flora.scene_norm",
-    "SplitScores": "flora.metrics",
-    "StaticMap": "flora.static_map",
-    "TrainingConfig": "flora.training",
+    "SceneNormalised": "flora.scenes.norm",
+    "SplitScores": "flora.training.metrics",
+    "StaticMap": "flora.maps.page",
+    "TrainingConfig": "flora.training.fit",
     "collate": "flora.datasets.base",
-    "evaluate": "flora.evaluation",
-    "fit": "flora.training",
-    "flood_map": "flora.maps",
-    "flora_predictor": "flora.evaluation",
-    "load_model": "flora.zoo",
-    "load_record": "flora.records",
-    "map_scene": "flora.scenes",
-    "map_scenes": "flora.many_scenes",
-    "named_config": "flora.model",
-    "named_experiment": "flora.catalogue",
+    "evaluate": "flora.training.evaluation",
+    "fit": "flora.training.fit",
+    "flood_map": "flora.maps.live",
+    "flora_predictor": "flora.training.evaluation",
+    "load_model": "flora.models.weights",
+    "load_record": "flora.experiments.records",
+    "map_scene": "flora.scenes.mapping",
+    "map_scenes": "flora.scenes.many",
+    "named_config": "flora.models.network",
+    "named_experiment": "flora.experiments.catalogue",
     "open_dataset": "flora.datasets",
-    "print_figure": "flora.maps",
-    "read_map": "flora.map_layers",
-    "sample_figure": "flora.plots",
-    "scene_predictor": "flora.zoo",
-    "split_flood": "flora.floods",
-    "train_flora": "flora.recipes",
-    "write_html": "flora.static_map",
-    "write_polygons": "flora.polygons",
+    "print_figure": "flora.maps.live",
+    "read_map": "flora.maps.layers",
+    "sample_figure": "flora.figures.plots",
+    "scene_predictor": "flora.models.weights",
+    "split_flood": "flora.maps.floods",
+    "train_flora": "flora.training.recipes",
+    "write_html": "flora.maps.page",
+    "write_polygons": "flora.maps.polygons",
 }
 
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m flora`, the same as `flora`."""
 
-from flora.cli import main
+from flora.cli.main import main
 
 main()

@@ -1,11 +1,83 @@
-"""The one error that a wrong input raises, and the one warning."""
+"""The one error that a wrong input raises, and the one warning; both carry their parts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+Spelling = Callable[[str, Any], str]
+"""How an argument is written: its name, and its value or `NAME_ALONE`."""
+
+NAME_ALONE: Any = type("NameAlone", (), {"__repr__": lambda _: "NAME_ALONE"})()
 
 
-class FloraError(ValueError):
+def in_python(name: str, value: Any) -> str:
+    """An argument as Python writes it.
+
+    Example:
+        >>> from flora.errors import NAME_ALONE, in_python
+        >>> in_python("grid", "utm"), in_python("overwrite", True), in_python("grid", NAME_ALONE)
+        ('grid="utm"', 'overwrite=True', 'grid')
+    """
+    if value is NAME_ALONE:
+        return name
+    return f"{name}={json.dumps(value) if isinstance(value, str) else repr(value)}"
+
+
+class _Said(Exception):
+    """A message made of parts, so that each door to the library can spell its own arguments."""
+
+    def __init__(
+        self,
+        expected: str = "",
+        *,
+        argument: str = "",
+        value: object = None,
+        remedy: str = "",
+        **options: Any,
+    ) -> None:
+        self.argument, self.value = argument, value
+        self.expected, self.remedy, self.options = expected, remedy, options
+        super().__init__(self.spelled(in_python))
+
+    def spelled(self, spell: Spelling) -> str:
+        """The message, its arguments written by `spell`."""
+        subject = "" if self.value is None else f" {self.value}"
+        head = f"{spell(self.argument, NAME_ALONE)}{subject}: " if self.argument else ""
+        text = head + self._filled(self.expected, spell)
+        return f"{text}; {self._filled(self.remedy, spell)}" if self.remedy else text
+
+    def _filled(self, text: str, spell: Spelling) -> str:
+        """Put the options in: only `{name}` of a known option is a place, other braces stay."""
+        for name, value in self.options.items():
+            text = re.sub(rf"\{{{name}\}}", lambda _, n=name, v=value: spell(n, v), text)  # type: ignore[misc]
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = {"argument": self.argument, "value": self.value, "remedy": self.remedy}
+        return _rebuilt, (type(self), self.expected, parts | self.options)
+
+
+def _rebuilt(kind: type[Any], expected: str, parts: dict[str, Any]) -> Any:
+    return kind(expected, **parts)
+
+
+class FloraError(_Said, ValueError):
     """A wrong input, refused at the boundary.
 
-    The message names the argument, the value received, what was expected and the remedy. The
-    command line prints it as one line; everything else that is raised is a defect of the library.
+    The message is made of its parts, "argument value: expected; remedy". The command line prints
+    it as one line, with arguments spelled as its options; everything else that is raised is a
+    defect of the library.
+
+    Args:
+        expected: What is wrong, and what was expected.
+        argument: Name of the argument, as Python spells it.
+        value: What was received.
+        remedy: What to do.
+        options: Arguments that `expected` or `remedy` name in braces, with the value to pass;
+            `NAME_ALONE` for the name without a value.
 
     Example:
         >>> from flora import FloraError, open_dataset
@@ -14,11 +86,14 @@ class FloraError(ValueError):
         ... except FloraError as error:
         ...     print(error)
         simulated: no split 'holdout'; choose train, valid, test
+        >>> print(FloraError("exists", argument="html", value="a.html", remedy="pass {overwrite}",
+        ...                  overwrite=True))
+        html a.html: exists; pass overwrite=True
     """
 
 
-class FloraWarning(UserWarning):
-    """An input that can be used but is probably not what its owner meant.
+class FloraWarning(_Said, UserWarning):
+    """An input that can be used but is probably not what its owner meant; see `FloraError`.
 
     Example:
         Let what is merely doubtful stop a program too:

@@ -7,12 +7,15 @@ from land, so two chips with the same sigma0 must reach the model with the same 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flora.errors import FloraError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DRY = 0
 WATER = 1
@@ -20,6 +23,23 @@ IGNORE = 255
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class OpticalStack:
+    """What an optical satellite saw: image, index, and where it saw the ground.
+
+    A batch has a first axis B; a single chip has none.
+
+    Attributes:
+        image: (B, C_o, H, W) float32 in [0, 1].
+        index: (B, 1, H, W) float32 in [-1, 1], the index that `OpticalScaling` names.
+        valid: (B, H, W) bool, false in nodata and cloud.
+    """
+
+    image: Tensor
+    index: Tensor
+    valid: Tensor
 
 
 @dataclass(frozen=True)

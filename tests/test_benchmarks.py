@@ -17,9 +17,9 @@ from benchmarks.throughput import figures, prepare, waiting
 from benchmarks.variants import Setup, Variant, build, left_out, native_precision, variants
 from flora.datasets.base import InMemory
 from flora.datasets.simulated import Simulated
-from flora.model import SIZES, Flora
-from flora.tasks import StudentTask
-from flora.training import TrainingConfig, fit
+from flora.models.network import SIZES, Flora
+from flora.training.fit import TrainingConfig, fit
+from flora.training.tasks import StudentTask
 
 CPU = torch.device("cpu")
 SETUP = Setup("tiny", chip=32, crop=32, device="cpu")
@@ -396,7 +396,7 @@ def test_the_record_of_a_small_run(tmp_path, monkeypatch):
 
 
 def write_small(seeds, root):
-    from flora.simulate import write_sen1floods11
+    from flora.simulate.scene import write_sen1floods11
 
     return write_sen1floods11({"train": [0]}, root, size=64)
 

@@ -126,7 +126,7 @@ def test_names_of_the_notation_exist():
 
 def test_a_name_that_does_not_exist_is_seen():
     with pytest.raises((ImportError, KeyError)):
-        look_up("flora.losses.tversky")
+        look_up("flora.training.losses.tversky")
     with pytest.raises(KeyError):
         look_up("flora.Sample.sars")
 

@@ -68,7 +68,7 @@ PACKAGES = {
             "sha512-qyJIG2s7g49lQ4aIt5+tavGNwEHojmOhDjQ7OXY/GC/7+phhgvjIi/p3PheFhBlPdVn0mmrT2PIBhA1Lald91g==",
             ("dist",),
         ),
-        # Not for pages: what tests/test_book.py checks their accessibility with.
+        # Not for pages: what tests/book/test_pages.py checks their accessibility with.
         Package(
             "axe-core",
             "4.14.1",

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 
 from flora.datasets.base import FloodDataset, Sample, Window, crop_sample
 from flora.errors import FloraError
-from flora.otsu import check_dates, flood_thresholds
+from flora.models.otsu import check_dates, flood_thresholds
 from flora.sensors import DRY, IGNORE
 
 
@@ -99,9 +99,9 @@ class Ranked(Changed):
 class Anchored(Changed):
     """SAR of two dates as the image after and its change, each less its Otsu threshold.
 
-    A model that sees these starts where `flora.baselines.otsu_change_predictor` ends, with a median
-    filter of 9 px. The level of the image after is gone, and so is that of the change, unless its
-    threshold is the zero that caps it.
+    A model that sees these starts where `flora.models.unet.otsu_change_predictor` ends, with a
+    median filter of 9 px. The level of the image after is gone, and so is that of the change,
+    unless its threshold is the zero that caps it.
     """
 
     change: ClassVar[str] = "anchored"

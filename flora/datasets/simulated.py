@@ -19,7 +19,7 @@ from flora.sensors import (
     FloatArray,
     normalised_difference,
 )
-from flora.simulate import SIMULATOR_VERSION, SMALLEST, Scene, simulate
+from flora.simulate.scene import SIMULATOR_VERSION, SMALLEST, Scene, simulate
 
 Date = Literal["before", "after"]
 
@@ -28,7 +28,7 @@ _SPAN = 1_000_000
 
 
 class Simulated(FloodDataset):
-    """Scenes from `flora.simulate`, each made when it is read.
+    """Scenes from `flora.simulate.scene`, each made when it is read.
 
     The label is open water after the flood, rivers and lakes included. A pixel in cloud or in
     the shadow of a cloud is not valid: nothing seen by radar could tell its colour. Wrap in
@@ -47,7 +47,7 @@ class Simulated(FloodDataset):
 
     name: ClassVar[str] = "simulated"
     splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
-    citation: ClassVar[str] = "Simulated by flora.simulate."
+    citation: ClassVar[str] = "Simulated by flora.simulate.scene."
 
     def __init__(
         self,

@@ -1,0 +1,210 @@
+"""The command that finds acquisitions by place and date, and fetches one: search."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from typer.core import TyperCommand
+
+from flora.errors import FloraError
+
+if TYPE_CHECKING:
+    from flora.stac.search import StacItem
+
+
+BOX = "WEST,SOUTH,EAST,NORTH"
+
+
+class BoxCommand(TyperCommand):
+    """A command with --bbox, which refuses sides that spaces set apart in words that help.
+
+    Without it, a negative side would be taken for an option, and another one for a file.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Look at what follows --bbox, then parse as ever."""
+        for place, argument in enumerate(args):
+            name, sign, first = argument.partition("=")
+            if name == "--bbox":
+                given = [first] * bool(sign) + args[place + 1 :]
+                sides = list(takewhile(_SIDE.fullmatch, given[:4]))
+                if len(sides) > 1:
+                    joined = ",".join(side.strip(",") for side in sides)
+                    raise FloraError(
+                        f"--bbox {' '.join(sides)}: expected {BOX}, joined by commas without "
+                        f"spaces; write --bbox {joined}"
+                    )
+        return super().parse_args(ctx, args)
+
+
+_SIDE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+),?")
+
+
+class SensorName(StrEnum):
+    """Sensors that are searched for."""
+
+    sar = "sar"
+    optical = "optical"
+
+
+def search(
+    bbox: Annotated[
+        str,
+        typer.Option(
+            help="West, south, east, north in degrees (EPSG:4326): -0.80,38.08,-0.74,38.12.",
+            metavar="W,S,E,N",
+        ),
+    ],
+    dates: Annotated[
+        str, typer.Option("--date", help="A day, or the first and last: 2019-09-10/2019-09-20.")
+    ],
+    sensor: Annotated[
+        SensorName, typer.Option(help="Sentinel-1 radar with VV and VH, or Sentinel-2.")
+    ] = SensorName.sar,
+    endpoint: Annotated[
+        str, typer.Option(help="planetary-computer, earth-search, or the address of a STAC API.")
+    ] = "planetary-computer",
+    collection: Annotated[
+        str | None, typer.Option(help="Collection; default: the endpoint's own for the sensor.")
+    ] = None,
+    max_cloud: Annotated[
+        float, typer.Option(min=0.0, max=100.0, help="Cloud at most, per cent; optical only.")
+    ] = 20.0,
+    fetch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Fetch the latest radar pass that was found into this folder, cut to the bbox: "
+            "VV and VH as gamma0 in dB, ready for `flora map`."
+        ),
+    ] = None,
+    before: Annotated[
+        bool,
+        typer.Option(
+            help="With --fetch: the clearest Sentinel-2 image from before it too, on its grid."
+        ),
+    ] = False,
+    before_days: Annotated[
+        int, typer.Option(min=1, help="How many days before the radar that image may be.")
+    ] = 60,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the items found to this file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+) -> None:
+    """Find Sentinel-1 or Sentinel-2 acquisitions by place and date in a STAC catalogue."""
+    from flora.stac.search import search as search_catalogue
+
+    if fetch is not None and sensor is not SensorName.sar:
+        raise FloraError("--fetch: fetches radar; search with --sensor sar, and add --before")
+    if before and fetch is None:
+        raise FloraError("--before: goes with --fetch FOLDER")
+    box = parse_bbox(bbox)
+    items = search_catalogue(
+        box,
+        dates,
+        sensor=sensor.value,
+        endpoint=endpoint,
+        collection=collection,
+        max_cloud=max_cloud if sensor is SensorName.optical else None,
+    )
+    _print_items(items)
+    if json_path is not None:
+        from flora.files import write_text
+
+        features = [dict(item.record) for item in items]
+        text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1) + "\n"
+        write_text(json_path, text)
+    if fetch is not None:
+        _fetch(items, box, fetch, before_days if before else None, overwrite)
+
+
+def parse_bbox(text: str) -> tuple[float, float, float, float]:
+    """The numbers of "WEST,SOUTH,EAST,NORTH".
+
+    Raises:
+        FloraError: If they are no four numbers; what they say is checked where they are used.
+
+    Example:
+        >>> from flora.cli.search import parse_bbox
+        >>> parse_bbox("-0.80,38.08,-0.74,38.12")
+        (-0.8, 38.08, -0.74, 38.12)
+    """
+    try:
+        west, south, east, north = (float(side) for side in text.split(","))
+    except ValueError as error:
+        raise FloraError(
+            f"--bbox {text!r}: expected {BOX} in degrees, four numbers joined by commas without "
+            "spaces, e.g. -0.80,38.08,-0.74,38.12"
+        ) from error
+    return west, south, east, north
+
+
+def _fetch(
+    items: list[StacItem],
+    box: tuple[float, ...],
+    folder: Path,
+    before_days: int | None,
+    overwrite: bool,
+) -> None:
+    from flora.stac.fetch import fetch_scene
+    from flora.stac.search import find_before
+
+    latest = items[-1]
+    radar = [item for item in items if same_pass(item, latest)]
+    optical = find_before(latest, box, days=before_days) if before_days is not None else []
+    console = Console(soft_wrap=True, highlight=False)
+    for item in (*radar, *optical):
+        console.print(f"Fetching {item.id}", markup=False)
+    with BlocksBar() as bar:
+        fetched = fetch_scene(
+            radar, folder, bbox=box, before=optical, overwrite=overwrite, progress=bar.show
+        )
+    guide = "" if fetched.before is None else f" --before {fetched.before}"
+    console.print("The radar is gamma0, which is about 1 dB brighter than the sigma0 of training.")
+    console.print(f"Map it with: flora map {fetched.sar} --out {folder / 'maps'}{guide}")
+
+
+def same_pass(first: StacItem, second: StacItem) -> bool:
+    """Whether two items are slices of one overflight: the same orbit, within ten minutes."""
+    seconds = abs((first.time - second.time).total_seconds())
+    return seconds < 600 and (first.collection, first.orbit) == (second.collection, second.orbit)
+
+
+def _print_items(items: list[StacItem]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table("time, UTC", "orbit", "cloud, %", "item")
+    for item in items:
+        cloud = "-" if item.cloud_cover is None else f"{item.cloud_cover:.0f}"
+        table.add_row(f"{item.time:%Y-%m-%d %H:%M}", item.orbit or "-", cloud, item.id)
+    console.print(table)
+    latest = items[-1]
+    console.print(f"{len(items)} found. Address of the latest: {latest.href}", markup=False)
+
+
+class BlocksBar:
+    """A progress bar that appears with the first block, after everything was accepted."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
+        self._row = self._bar.add_task("blocks", total=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar.live.is_started:  # stopping writes a line even where nothing was shown
+            self._bar.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """Show `done` of `total` blocks."""
+        self._bar.start()
+        self._bar.update(self._row, completed=done, total=total)

@@ -1,0 +1,1 @@
+"""Named comparisons, and the records they leave."""

@@ -1,0 +1,147 @@
+"""A slider that switches among pictures made beforehand: no kernel, no network, one output cell."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from html import escape
+from string import Template
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from flora.errors import FloraError
+
+
+class PictureSlider:
+    """Pictures of one thing under a setting that the reader moves by mouse, finger or keys.
+
+    Args:
+        frames: The pictures by the words for their setting, in the slider's order. A picture is
+            anything that a notebook shows as PNG (a figure of `flora.figures.plots`), or an array
+            (H, W, 3): uint8, or floats in [0, 1].
+        label: What the slider sets, e.g. "cloud cover".
+        alt: What the pictures show, for those who cannot see them; the setting is added.
+        start: The setting shown at first; the first one by default.
+
+    Raises:
+        FloraError: If there are fewer than two pictures, one is no picture, their heights or
+            widths differ by more than a fifth, or `start` is not among them.
+    """
+
+    def __init__(
+        self, frames: Mapping[str, Any], *, label: str, alt: str, start: str | None = None
+    ) -> None:
+        if len(frames) < 2:
+            raise FloraError(f"frames: {len(frames)} given, and a slider needs two or more")
+        settings = list(frames)
+        if start is not None and start not in frames:
+            raise FloraError(f"start {start!r}: expected one of {', '.join(settings)}")
+        self.label = label
+        self.alt = alt
+        self.settings = settings
+        self.start = 0 if start is None else settings.index(start)
+        images = [_image(setting, picture) for setting, picture in frames.items()]
+        self.size = _common_size(images)
+        self._files = [_webp(image, self.size) for image in images]
+
+    def __repr__(self) -> str:
+        return f"PictureSlider({self.label}: {', '.join(self.settings)})"
+
+    def _repr_html_(self) -> str:
+        width, height = self.size
+        images = "\n".join(
+            f'<img src="data:image/webp;base64,{base64.b64encode(file).decode("ascii")}" '
+            f'alt="{escape(f"{self.alt} {self.label}: {setting}.")}" data-setting='
+            f'"{escape(setting)}" width="{width}" height="{height}"'
+            f"{'' if number == self.start else ' hidden'}>"
+            for number, (setting, file) in enumerate(zip(self.settings, self._files, strict=True))
+        )
+        digest = hashlib.sha256(images.encode() + self.label.encode())
+        return _PAGE.substitute(
+            key=digest.hexdigest()[:12],
+            width=width,
+            images=images,
+            label=escape(self.label),
+            last=len(self.settings) - 1,
+            start=self.start,
+            setting=escape(self.settings[self.start]),
+        )
+
+
+def _image(setting: str, picture: Any) -> Image.Image:
+    if hasattr(picture, "_repr_png_"):
+        return Image.open(io.BytesIO(picture._repr_png_())).convert("RGB")
+    values: NDArray[Any] = np.asarray(picture)
+    if values.ndim != 3 or values.shape[2] != 3 or values.size == 0:
+        raise FloraError(
+            f"frame {setting!r} of shape {values.shape}: expected (rows, columns, 3), or a figure"
+        )
+    if values.dtype != np.uint8:
+        values = np.rint(255 * np.clip(values.astype(np.float64), 0.0, 1.0)).astype(np.uint8)
+    return Image.fromarray(values)
+
+
+def _common_size(images: list[Image.Image]) -> tuple[int, int]:
+    """The largest width and height: figures differ by pixels where a title is wider."""
+    sizes = np.array([image.size for image in images])
+    if (sizes.min(axis=0) < 0.8 * sizes.max(axis=0)).any():
+        listed = ", ".join(f"{width} x {height}" for width, height in sizes.tolist())
+        raise FloraError(f"frames of {listed} px: expected one size; draw them on one layout")
+    width, height = sizes.max(axis=0).tolist()
+    return width, height
+
+
+def _webp(image: Image.Image, size: tuple[int, int]) -> bytes:
+    """The exact picture, on white up to `size`, in fewer bytes than a PNG takes."""
+    if image.size != size:
+        whole = Image.new("RGB", size, "white")
+        whole.paste(image, (0, 0))
+        image = whole
+    buffer = io.BytesIO()
+    image.save(buffer, format="webp", lossless=True)
+    return buffer.getvalue()
+
+
+# The first picture and its setting stand in the page itself: without JavaScript they remain.
+_PAGE = Template("""\
+<div class="flora-pictures" data-key="$key" style="max-width: ${width}px">
+<style>
+.flora-pictures { color: var(--pst-color-text-base, inherit); }
+.flora-pictures img { display: block; width: 100%; height: auto; margin: 0; border-radius: 4px;
+  background: #fff; }
+.flora-pictures img[hidden] { display: none; }
+.flora-pictures input { width: 100%; height: 2rem; margin: 0; accent-color: #0072b2; }
+.flora-pictures label { display: block; margin: .4rem 0 0; }
+.flora-pictures output { font-variant-numeric: tabular-nums; font-weight: 600; }
+/* The book's theme lays every HTML output on a light ground, in dark mode too. */
+html[data-theme=dark] div.cell_output .text_html:has(> .flora-pictures) {
+  background: none !important; padding: 0 !important; }
+</style>
+$images
+<label for="flora-$key">$label: <output for="flora-$key">$setting</output></label>
+<input id="flora-$key" type="range" min="0" max="$last" step="1" value="$start"
+  aria-valuetext="$setting">
+<noscript>Moving the slider needs JavaScript.</noscript>
+<script>
+(() => {
+  const box = document.querySelector('.flora-pictures[data-key="$key"]:not([data-ready])');
+  if (!box) return;
+  box.dataset.ready = "";
+  const pictures = [...box.querySelectorAll("img")];
+  const slider = box.querySelector("input"), text = box.querySelector("output");
+  const show = () => {
+    pictures.forEach((picture, n) => { picture.hidden = n !== Number(slider.value); });
+    text.textContent = pictures[slider.value].dataset.setting;
+    slider.setAttribute("aria-valuetext", text.textContent);
+  };
+  slider.addEventListener("input", show);
+  show();
+})();
+</script>
+</div>
+""")

@@ -1,0 +1,115 @@
+"""Figures of experiment records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+
+from flora.errors import FloraError
+from flora.experiments.records import METRICS, by_place, differences
+from flora.figures.plots import BookFigure, figure, style
+
+SEED = "#555555"
+MEAN = {True: "#0072B2", False: "#D55E00"}  # better and worse than the reference
+# Told apart by shape, too: Okabe and Ito's colours, safe for colour-blind readers.
+MARKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#555555", "|"), ("#009E73", "^"), ("#CC79A7", "D"))
+
+
+def difference_figure(
+    record: Mapping[str, Any],
+    test: str,
+    metric: str,
+    groups: Sequence[str],
+    mode: str = "sar",
+) -> BookFigure:
+    """What each competitor scores above or below FLoRA with the same seed.
+
+    A dot is one seed, the bar their mean; FLoRA is the line at 0, and the grey band, narrow where
+    its seeds agree, one standard deviation of its own scores over seeds.
+
+    Args:
+        record: From `flora.experiments.records.load_record`.
+        test: Name of the test chips.
+        metric: Name from `flora.experiments.records.METRICS`.
+        groups: Groups of competitors to show, in this order.
+        mode: Guidance mode of all.
+
+    Raises:
+        FloraError: If nothing of these groups is recorded beside FLoRA.
+    """
+    paired = differences(record, test, metric, mode=mode)
+    names = [
+        name
+        for group in groups
+        for name, competitor in record["competitors"].items()
+        if competitor["group"] == group and name in paired
+    ]
+    if not names:
+        raise FloraError(f"groups {', '.join(groups)}: no trial of theirs is recorded beside FLoRA")
+    fig, axes = figure(panel=(7.0, 0.6 + 0.34 * len(names)))
+    with style():
+        ax = axes[0, 0]
+        spread = record["competitors"]["flora"]["scores"][test][mode][metric]["sd"]
+        if spread is not None:
+            ax.axvspan(-spread, spread, color="#bbbbbb", zorder=0, label="FLoRA, ± 1 sd over seeds")
+        for row, name in enumerate(reversed(names)):
+            values = paired[name]
+            mean = float(np.mean(values))
+            ax.barh(row, mean, height=0.6, color=MEAN[mean >= 0], alpha=0.85)
+            ax.plot(values, [row] * len(values), "o", color=SEED, markersize=3.5)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_yticks(range(len(names)))
+        labels = [fill(record["competitors"][name]["says"], 44) for name in reversed(names)]
+        ax.set_yticklabels(labels)
+        ax.set_xlabel(f"{METRICS[metric][0]}, difference to FLoRA (mode {mode}, {test})")
+        if spread is not None:
+            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=7)
+    return fig
+
+
+def places_figure(
+    records: Sequence[Mapping[str, Any]],
+    test: str,
+    competitors: Sequence[str],
+    metric: str,
+    mode: str = "sar",
+) -> BookFigure:
+    """The scores of several competitors on each place, one row a place.
+
+    Args:
+        records: From `flora.load_record`, each with other places in its test chips.
+        test: Name of the test chips in all of them.
+        competitors: Names of the competitors, at most five.
+        metric: Name from `flora.experiments.records.METRICS`.
+        mode: Guidance mode of all.
+
+    Raises:
+        FloraError: If there are too many competitors, or a score of one of them is not recorded.
+    """
+    if not 0 < len(competitors) <= len(MARKS):
+        raise FloraError(f"{len(competitors)} competitors: expected 1 to {len(MARKS)}")
+    scores = {name: by_place(records, test, name, metric, mode) for name in competitors}
+    places = sorted(scores[competitors[0]], key=scores[competitors[0]].__getitem__)
+    for name, found in scores.items():
+        if not places or set(found) != set(places):
+            raise FloraError(f"{name}: not recorded on the same places as {competitors[0]}")
+    fig, axes = figure(panel=(7.0, 0.9 + 0.27 * len(places)))
+    with style():
+        ax = axes[0, 0]
+        for name, (colour, marker) in zip(competitors, MARKS, strict=False):
+            says = next(r["competitors"][name]["says"] for r in records if name in r["competitors"])
+            values = [scores[name][place] for place in places]
+            rows = range(len(places))
+            # Hollow, so that none hides another.
+            look = {"markersize": 6, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            ax.plot(values, rows, marker, color=colour, label=says, **look)
+        ax.set_yticks(range(len(places)))
+        ax.set_yticklabels(places)
+        ax.grid(axis="y", linewidth=0.4, color="#dddddd")
+        ax.set_axisbelow(True)
+        ax.set_xlabel(f"{METRICS[metric][0]} (mode {mode}, {test})")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=7)
+    return fig

@@ -1,0 +1,162 @@
+"""A file appears whole or not at all: written beside its name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from flora.errors import FloraError
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        FloraError: If the disk refuses, or a file is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FloraError(
+            f"cannot make the folder {folder}: {error}; choose one that is writable"
+        ) from error
+
+
+def write_whole(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:
+    """Write a file beside its final name, then rename it: it is whole or not there.
+
+    Args:
+        path: Final name; its folder is made.
+        write: Writes the file it is given.
+        durable: Wait until the disk holds it, so that a power cut leaves it whole too.
+
+    Raises:
+        FloraError: If the disk refuses (full, read-only, no such folder).
+    """
+    make_folder(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise FloraError(
+            f"cannot write {path}: {error}; choose a folder that is writable and has free space"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # the disk may refuse this too; the error says why
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, as UTF-8, whole or not at all.
+
+    Raises:
+        FloraError: If the disk refuses.
+    """
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def new_file(path: str | Path, argument: str, overwrite: bool) -> Path:
+    """The path of a file to be written.
+
+    Raises:
+        FloraError: If it is a folder, or exists and must not be overwritten.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FloraError(
+            "is a folder, expected the name of a file",
+            argument=argument,
+            value=path,
+            remedy="choose another name",
+        )
+    if path.exists() and not overwrite:
+        raise FloraError(
+            "exists already",
+            argument=argument,
+            value=path,
+            remedy="choose another name, or pass {overwrite}",
+            overwrite=True,
+        )
+    return path
+
+
+@contextmanager
+def writing(
+    argument: str, path: Path, refusals: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[None]:
+    """Turn what a disk refuses into one line that names the path.
+
+    Args:
+        argument: The argument that named the path.
+        path: What is written, or its folder.
+        refusals: What a refusing disk raises; `flora.grid.GDAL_ERRORS` where GDAL writes.
+
+    Raises:
+        FloraError: If it cannot be written.
+    """
+    try:
+        yield
+    except refusals as error:
+        raise FloraError(
+            f"cannot be written ({error.__cause__ or error})",
+            argument=argument,
+            value=path,
+            remedy="choose a folder that is writable and has free space",
+        ) from error
+
+
+@contextmanager
+def folder_beside(
+    target: Path, refusals: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[Path]:
+    """A temporary folder on the disk of a file to be written, gone afterwards, whatever happens.
+
+    Raises:
+        FloraError: If the disk refuses.
+    """
+    make_folder(target.parent)
+    with (
+        writing("output", target, refusals),
+        tempfile.TemporaryDirectory(prefix=".flora-", dir=target.parent) as folder,
+    ):
+        yield Path(folder)
+
+
+def publish(finished: Mapping[str, Path], targets: Mapping[str, Path], aside: Path) -> None:
+    """Rename finished files to their names, in place of the results of an earlier run.
+
+    If one cannot be renamed, none of them stays, and the earlier results are back.
+
+    Args:
+        finished: The files.
+        targets: Where each result goes; those that were not made are removed.
+        aside: Folder on the same disk for the earlier results meanwhile.
+
+    Raises:
+        FloraError: If the disk refuses.
+    """
+    with ExitStack() as undo:
+        for name, target in targets.items():
+            with writing("output_folder", target.parent):
+                aside.mkdir(exist_ok=True)
+                if target.exists():
+                    target.replace(aside / target.name)
+                    undo.callback(_move_back, aside / target.name, target)
+                if name in finished:
+                    finished[name].replace(target)
+                    undo.callback(_move_back, target, finished[name])
+        undo.pop_all()
+
+
+def _move_back(path: Path, to: Path) -> None:
+    """Undo a renaming as far as the disk lets us; the error that led here is the one to report."""
+    with contextlib.suppress(OSError):
+        path.replace(to)

@@ -1,0 +1,198 @@
+"""A map as one HTML page: no kernel, no tile server, no network; it opens from a file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import zlib
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from flora.errors import FloraError
+from flora.files import new_file, write_text
+from flora.maps.floods import FLOOD_COLOUR, PERMANENT_COLOUR
+from flora.maps.layers import OUTLINE_STEPS, ByteArray, SceneMap, ramp_colours
+
+QUALITY = 70  # of WebP: speckle at a higher one is what fills the page
+
+_FRAME = Template("""\
+<div class="flora-map">
+<style>
+.flora-map iframe { display: block; width: 100%; height: 36.2rem; border: 0; }
+/* The book's theme lays every HTML output on a light ground, in dark mode too. */
+html[data-theme=dark] div.cell_output .text_html:has(> .flora-map) {
+  background: none !important; padding: 0 !important; }
+</style>
+<iframe title="$title" srcdoc="$page"></iframe>
+</div>
+""")
+
+
+class StaticMap:
+    """A map that a notebook or a book page shows in a frame of its own.
+
+    Args:
+        scene: What to show.
+        tiles: Address of a base map's tiles with {z}, {x} and {y}; offered in the map, and off
+            until a reader asks for it. Without, the page needs no network whatever one does.
+        tiles_attribution: What the base map's owner asks to have said.
+
+    Raises:
+        FloraError: If `tiles` is no such address, comes without attribution, or the scene has no
+            CRS.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from flora import StaticMap, load_model, map_scene, read_map, scene_predictor
+        >>> from flora.simulate.scene import write_sen1floods11
+        >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
+        >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
+        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
+        >>> outputs = map_scene(sar, "flood", predict)
+        >>> StaticMap(read_map(outputs.water_probability, sar=sar, title="Simulated flood"))
+        StaticMap('Simulated flood', 64 x 64 px)
+    """
+
+    def __init__(
+        self, scene: SceneMap, *, tiles: str | None = None, tiles_attribution: str = ""
+    ) -> None:
+        if tiles is not None:
+            if not all(part in tiles for part in ("{z}", "{x}", "{y}")):
+                raise FloraError(f"tiles {tiles!r}: expected an address with {{z}}, {{x}}, {{y}}")
+            if not tiles_attribution:
+                raise FloraError("tiles_attribution is empty: name the owner of the base map")
+            if scene.grid.crs is None:
+                raise FloraError("tiles: a scene without a CRS cannot be laid on a base map")
+        self.scene = scene
+        self._tiles = tiles
+        said = [scene.attribution, tiles_attribution]
+        parts = {
+            "title": html.escape(scene.title),
+            "attribution": html.escape(". ".join(text for text in said if text)),
+            "style": _static("flood_map.css"),
+            "script": _static("flood_map.js"),
+            # In a script, only "<" could end it.
+            "data": json.dumps(self._data(), separators=(",", ":")).replace("<", "\\u003c"),
+        }
+        self.page = _static("flood_map.html")
+        for name, text in parts.items():
+            self.page = self.page.replace(f"{{{{{name}}}}}", text)
+
+    def __repr__(self) -> str:
+        rows, columns = self.scene.grid.shape
+        return f"StaticMap({self.scene.title!r}, {rows} x {columns} px)"
+
+    def _repr_html_(self) -> str:
+        title = html.escape(f"Map of {self.scene.title}", quote=True)
+        return _FRAME.substitute(title=title, page=html.escape(self.page, quote=True))
+
+    def _data(self) -> dict[str, Any]:
+        scene, transform = self.scene, self.scene.grid.transform
+        colours = ramp_colours()[:, :3]
+        placed = scene.grid.crs is not None
+        return {
+            "width": scene.grid.shape[1],
+            "height": scene.grid.shape[0],
+            "left": transform.c,
+            "top": transform.f,
+            "pixel": transform.a if placed else None,
+            "levels": _packed(scene.levels),
+            "images": [
+                {"name": name, "source": data_uri(image)} for name, image in scene.images.items()
+            ],
+            "ramp": base64.b64encode(colours.tobytes()).decode(),
+            "rampColours": [f"rgb({r} {g} {b})" for r, g, b in colours[::10].tolist()],
+            "flood": _bytes_of(FLOOD_COLOUR),
+            "permanent": _bytes_of(PERMANENT_COLOUR),
+            "areas": [[_short(value) for value in row] for row in scene.areas.tolist()],
+            "valid": _short(scene.valid_area),
+            "unit": scene.unit,
+            "threshold": scene.threshold,
+            "split": scene.split,
+            "steps": OUTLINE_STEPS,
+            "outlines": [
+                {
+                    "kind": outline.kind,
+                    "area": _short(outline.km2),
+                    "rings": [ring.ravel().tolist() for ring in outline.rings],
+                }
+                for outline in scene.outlines
+            ],
+            "leftOut": scene.outlines_left_out,
+            "tiles": self._tiles,
+        }
+
+
+def write_html(
+    scene: SceneMap,
+    path: str | Path,
+    *,
+    tiles: str | None = None,
+    tiles_attribution: str = "",
+    overwrite: bool = False,
+) -> Path:
+    """Write a map as one HTML file that opens in any browser, without a network.
+
+    Args:
+        scene: What to show.
+        path: File to write.
+        tiles: See `StaticMap`.
+        tiles_attribution: See `StaticMap`.
+        overwrite: Replace an existing file.
+
+    Raises:
+        FloraError: If the file exists already, the disk refuses, or see `StaticMap`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from flora import load_model, map_scene, read_map, scene_predictor, write_html
+        >>> from flora.simulate.scene import write_sen1floods11
+        >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
+        >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
+        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
+        >>> outputs = map_scene(sar, "flood", predict)
+        >>> page = write_html(read_map(outputs.water_probability, sar=sar), "flood.html")
+        >>> page.name
+        'flood.html'
+    """
+    target = new_file(path, "path", overwrite)
+    page = StaticMap(scene, tiles=tiles, tiles_attribution=tiles_attribution).page
+    write_text(target, page)
+    return target
+
+
+def data_uri(image: ByteArray) -> str:
+    """An image (H, W, 4) as WebP inside an address."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="webp", quality=QUALITY, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _packed(levels: ByteArray) -> str:
+    """Differences (modulo 256) from the pixel on the left, compressed."""
+    differences = levels.copy()
+    differences[:, 1:] -= levels[:, :-1]
+    return base64.b64encode(zlib.compress(differences.tobytes(), 9)).decode()
+
+
+def _bytes_of(colour: str) -> list[int]:
+    return [round(255 * part) for part in to_rgb(colour)]
+
+
+def _short(value: float) -> float:
+    """Nine digits: more than any area has, and fewer bytes."""
+    return float(np.format_float_positional(value, 9, fractional=False))
+
+
+def _static(name: str) -> str:
+    return (resources.files("flora.maps") / "static" / name).read_text(encoding="utf-8")

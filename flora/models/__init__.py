@@ -1,0 +1,1 @@
+"""The networks, the thresholds they are measured against, and their weights."""

@@ -1,0 +1,121 @@
+"""Weights as safetensors with everything needed to use them; training state beside them.
+
+Nothing is unpickled: weights are safetensors, the training state is read with torch's
+`weights_only` reader.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from flora.errors import FloraError
+from flora.files import write_whole
+
+FORMAT = "flora-weights-1"
+SHIPPED = "simulated-tiny.safetensors"
+
+
+def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a module's weights with their metadata (plain JSON values).
+
+    Raises:
+        FloraError: If the file cannot be written.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    header = {"format": FORMAT, "flora": json.dumps(dict(metadata))}
+    write_whole(path, lambda partial: partial.write_bytes(save(tensors, metadata=header)))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a weights file.
+
+    Raises:
+        FloraError: If there is no such file, or it is no weights file of this library.
+
+    Example:
+        >>> from flora.models.checkpoints import read_metadata, shipped_weights
+        >>> metadata = read_metadata(shipped_weights())
+        >>> metadata["model"], metadata["dataset"]
+        ('flora', 'simulated')
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FloraError(
+            f"weights {path}: not a readable safetensors file ({error}); expected a file written "
+            "by `flora train`"
+        ) from error
+    if header.get("format") != FORMAT:
+        raise FloraError(
+            f"weights {path}: a safetensors file of another program (format "
+            f"{header.get('format')!r}); expected a file written by `flora train`"
+        )
+    metadata: dict[str, Any] = json.loads(header["flora"])
+    return metadata
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load weights into a module of the same shape.
+
+    Raises:
+        FloraError: If names or shapes differ: the file belongs to a model of another size.
+    """
+    read_metadata(path)
+    with safe_open(path, framework="pt") as file:
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        if stored != wanted:
+            differing = sorted(
+                name
+                for name in stored.keys() | wanted.keys()
+                if stored.get(name) != wanted.get(name)
+            )
+            first = differing[0]
+            raise FloraError(
+                f"weights {path}: {len(differing)} tensors differ from the model, first {first}: "
+                f"stored {stored.get(first, 'nothing')}, model {wanted.get(first, 'nothing')}; "
+                "build the model from the file's own configuration (flora.load_model) or choose "
+                "the file of this size"
+            )
+        module.load_state_dict({name: file.get_tensor(name) for name in stored})
+
+
+def shipped_weights() -> Path:
+    """The weights that come with the package, trained on simulated scenes."""
+    return Path(str(resources.files("flora.models") / "shipped" / SHIPPED))
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write the state of a training run: tensors and plain values.
+
+    Raises:
+        FloraError: If the file cannot be written.
+    """
+    write_whole(path, lambda partial: torch.save(dict(state), partial))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read the state of a training run.
+
+    Raises:
+        FloraError: If the file is damaged or holds anything but tensors and plain values.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise FloraError(
+            f"training state {path} is damaged, or not a training state ({type(error).__name__}); "
+            "delete the run's folder to start anew"
+        ) from error
+    return state

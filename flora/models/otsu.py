@@ -1,0 +1,77 @@
+"""Thresholds that a radar image gives for itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flora.errors import FloraError
+from flora.sensors import BoolArray, FloatArray
+
+
+def otsu_threshold(values: FloatArray, bins: int = 256) -> float:
+    """The threshold that maximises the variance between the values below and above it.
+
+    Otsu, IEEE Transactions on Systems, Man, and Cybernetics 9(1), 1979.
+
+    Args:
+        values: Any number of finite values.
+        bins: Bins of the histogram between the smallest and the largest value.
+
+    Example:
+        >>> import numpy as np
+        >>> from flora.models.otsu import otsu_threshold
+        >>> vh = np.array([-26.0, -25.0, -24.0, -15.0, -14.0, -13.0], dtype=np.float32)
+        >>> -24 < otsu_threshold(vh) < -15
+        True
+    """
+    counts, edges = np.histogram(values, bins)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    gap = sums / np.maximum(below, 1) - (sums[-1] - sums) / np.maximum(above, 1)
+    return float(edges[1:][np.argmax(below * above * gap**2)])
+
+
+def flood_thresholds(before: FloatArray, after: FloatArray, seen: BoolArray) -> tuple[float, float]:
+    """Otsu's thresholds of the radar image after a flood, and of its change.
+
+    What is darker than the first, and has become darker by more than the second, is flood: water
+    that was there before is dark at both dates. Where the second would call a pixel darker that is
+    not, it is zero.
+
+    Args:
+        before: (H, W), logarithmic backscatter before the flood.
+        after: (H, W), the same after it.
+        seen: (H, W), where both are measured; at least one pixel.
+
+    Returns:
+        The threshold of `after`, and that of `after - before`, zero at most.
+
+    Example:
+        >>> import numpy as np
+        >>> from flora.models.otsu import flood_thresholds
+        >>> before = np.array([[-8.0, -8.0, -20.0, -9.0]], dtype=np.float32)
+        >>> after = np.array([[-19.0, -8.0, -20.0, -8.0]], dtype=np.float32)
+        >>> dark, darker = flood_thresholds(before, after, seen=np.full((1, 4), True))
+        >>> ((after < dark) & (after - before < darker)).tolist()  # the river is not flood
+        [[True, False, False, False]]
+    """
+    change = otsu_threshold((after - before)[seen])
+    return otsu_threshold(after[seen]), min(change, 0.0)
+
+
+def check_dates(bands: int) -> None:
+    """Refuse a SAR image that is not one band at two dates.
+
+    Args:
+        bands: How many it has.
+
+    Raises:
+        FloraError: If they are not two.
+    """
+    if bands != 2:
+        raise FloraError(
+            f"SAR image of {bands} band(s): expected one before the flood and the same after it; "
+            'open OMBRIA with sar_dates=("before", "after")'
+        )

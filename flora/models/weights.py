@@ -1,0 +1,150 @@
+"""From a weights file back to the model that it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flora.datasets.base import FloodDataset
+from flora.errors import FloraError
+from flora.models.checkpoints import load_weights, read_metadata, shipped_weights
+from flora.models.network import Flora, FloraConfig, Mode
+from flora.models.unet import LateFusion, UNet, unet_predictor
+from flora.scenes.inputs import OpticalInput
+from flora.scenes.mapping import Predictor
+from flora.sensors import OpticalScaling, SarScaling
+from flora.training.evaluation import Predict, flora_predictor
+
+
+def load_model(path: Path | None = None) -> Flora:
+    """Rebuild FLoRA from a weights file, in evaluation mode.
+
+    Args:
+        path: The file; None takes the weights that come with the package.
+
+    Raises:
+        FloraError: If it is no such file, or belongs to another kind of model.
+
+    Example:
+        >>> import torch
+        >>> from flora import load_model, open_dataset
+        >>> model = load_model()
+        >>> sample = open_dataset("simulated", None, "test", count=1, size=64)[0]
+        >>> with torch.inference_mode():
+        ...     output = model(sample["sar"][None])
+        >>> torch.sigmoid(output.water_logits).shape  # probability of water
+        torch.Size([1, 1, 64, 64])
+    """
+    model = load_any(path or shipped_weights())
+    if not isinstance(model, Flora):
+        raise FloraError(
+            f"weights {path}: of a {type(model).__name__}, expected those of FLoRA; choose a file "
+            "that `flora train` wrote without --model"
+        )
+    return model
+
+
+def load_any(path: Path) -> Flora | UNet | LateFusion:
+    """Rebuild whichever model a weights file holds, in evaluation mode.
+
+    Raises:
+        FloraError: If the file cannot be read or names an unknown model.
+    """
+    metadata = read_metadata(path)
+    model: Flora | UNet | LateFusion
+    if metadata.get("task") == "teacher":
+        raise FloraError(
+            f"weights {path}: of a pre-trained teacher, whose SAR branch is untrained; take the "
+            "run's weights.safetensors, or student/best.safetensors"
+        )
+    if metadata["model"] == "flora":
+        model = Flora(FloraConfig.from_dict(metadata["config"]))
+    elif metadata["model"] == "unet":
+        model = UNet(**metadata["config"])
+    elif metadata["model"] == "late fusion":
+        model = LateFusion(**metadata["config"])
+    else:
+        raise FloraError(
+            f"weights {path}: model {metadata['model']!r} is unknown to this version of flora; "
+            "install the version that wrote the file"
+        )
+    load_weights(model, path)
+    return model.eval()
+
+
+def predictor_of(model: Flora | UNet | LateFusion, mode: Mode) -> Predict:
+    """How a model of either kind predicts; a baseline knows the one mode it was trained for.
+
+    Raises:
+        FloraError: If a baseline is asked for another mode.
+    """
+    if isinstance(model, Flora):
+        return flora_predictor(model, mode)
+    if mode != model.sees:
+        raise FloraError(
+            f'mode {mode!r}: this {type(model).__name__} was trained for mode "{model.sees}"; '
+            "use that mode"
+        )
+    return unet_predictor(model)
+
+
+def scene_predictor(model: Flora, device: torch.device) -> Predictor:
+    """FLoRA for `flora.scenes.mapping.map_scene`: mode `before` if it gets an image, else `sar`.
+
+    Example:
+        >>> import torch
+        >>> from flora import load_model, scene_predictor
+        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
+        >>> rgb, probability = predict(torch.zeros(1, 2, 64, 64), None)
+        >>> rgb.shape, probability.shape
+        (torch.Size([1, 3, 64, 64]), torch.Size([1, 1, 64, 64]))
+    """
+    model = model.to(device).eval()
+
+    @torch.inference_mode()
+    def predict(sar: Tensor, before: OpticalInput | None) -> tuple[Tensor, Tensor]:
+        guide = None
+        if before is not None:
+            layers = (before.optical, before.index, before.valid)
+            guide = model.guide(*(layer.to(device) for layer in layers))
+        output = model(sar.to(device), guide)
+        return output.rgb.cpu(), torch.sigmoid(output.water_logits).cpu()
+
+    return predict
+
+
+def sensor_of(path: Path | None = None) -> tuple[SarScaling, OpticalScaling]:
+    """The scalings that a weights file was trained with; None is the file of the package."""
+    metadata = read_metadata(path or shipped_weights())
+    return (
+        SarScaling(**_tuples(metadata["sar_scaling"])),
+        OpticalScaling(**_tuples(metadata["optical_scaling"])),
+    )
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Undo JSON, which knows lists only."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def check_sensor(path: Path, dataset: FloodDataset) -> dict[str, Any]:
+    """Refuse weights that were trained on other products than a dataset's.
+
+    Returns:
+        The metadata of the weights.
+
+    Raises:
+        FloraError: If bands or scaling differ.
+    """
+    sar, optical = sensor_of(path)
+    for then, now in ((sar, dataset.sar_scaling), (optical, dataset.optical_scaling)):
+        if then != now:
+            raise FloraError(
+                f"weights {path} were trained on {then.name} {'/'.join(then.bands)}, "
+                f"{dataset.name} has {now.name} {'/'.join(now.bands)}, or scales it otherwise: "
+                "train on this dataset, or choose weights of its sensor"
+            )
+    return read_metadata(path)

@@ -1,0 +1,37 @@
+"""The one protocol of a model's answer, for chips, tiles and scenes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flora.sensors import OpticalStack
+
+
+class Prediction(NamedTuple):
+    """What a model answers.
+
+    Attributes:
+        water: Probability of water (B, 1, H, W) in [0, 1].
+        rgb: Reconstructed optical image (B, C_o, H, W) in [0, 1], or None.
+    """
+
+    water: Tensor
+    rgb: Tensor | None = None
+
+
+class Predictor(Protocol):
+    """A model, a threshold, or anything else that maps water."""
+
+    def __call__(self, sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
+        """Predict a batch, on the device that it came on.
+
+        Args:
+            sar: (B, C_s, H, W) float32, normalised, 0 in nodata.
+            valid: (B, H, W) bool, where the radar measured.
+            guide: The optical image that may be looked at: that from before the flood, or in mode
+                `oracle` the very image that is to be drawn; None for SAR alone.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Sentinel-1 scenes of any size, from files to maps."""

@@ -1,0 +1,305 @@
+"""Which files a radar scene consists of, what each holds, and how it gets onto one grid."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from flora.errors import FloraError, FloraWarning
+from flora.grid import (
+    LON_LAT,
+    Grid,
+    check_georeference,
+    covering_grid,
+    lon_lat_box,
+    map_crs,
+    open_raster,
+    read_bands,
+)
+from flora.scenes.names import bands_by_name, check_quantity, in_order
+from flora.scenes.safe.product import SafeBand, find_safe_bands, is_safe
+from flora.scenes.safe.swath import BLOCK, COARSE_BLOCK, GroundControl, geocoded_vrt
+from flora.sensors import FloatArray, SarScaling
+
+Units = Literal["db", "linear"]
+
+FILL_SIDE = 512  # px: fill values are looked for in a reading at most this large
+# What programs write where nothing was measured, whether they declare it or not.
+FILLS = np.array([-9999, -32768, -99999, np.finfo(np.float32).min], dtype=np.float32)
+SMALL_FILL = -999.0  # as integer it may be -9.99 dB, as backscatter it is nothing
+
+
+class Layer(NamedTuple):
+    """An open raster, and what its bands are.
+
+    Attributes:
+        dataset: The raster, on the grid asked for.
+        bands: Numbers (from 1) of the polarisations in it.
+        name: What messages call it.
+        nodata: One for each of `bands`, or None.
+        scale: (bands,), what turns stored values into backscatter,
+        offset: (bands,), with this added.
+    """
+
+    dataset: Any
+    bands: tuple[int, ...]
+    name: str
+    nodata: tuple[float | None, ...]
+    scale: FloatArray
+    offset: FloatArray
+
+
+@dataclass(frozen=True)
+class BandFile:
+    """One raster file of a scene, or one polarisation of a GRD product.
+
+    Attributes:
+        path: The file, or the product.
+        bands: Numbers (from 1) of the polarisations in it.
+        grid: Its own pixels.
+        control: Where they lie, if by ground control points.
+        fill: Value that is to be left out of resampling.
+        scale: Of each of `bands`: stored value times scale plus offset is backscatter.
+        offset: See `scale`.
+        safe: The polarisation of a GRD product.
+    """
+
+    path: Path
+    bands: tuple[int, ...]
+    grid: Grid
+    control: GroundControl | None
+    fill: float
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    safe: SafeBand | None = None
+
+    @contextmanager
+    def opened(
+        self, target: Grid | None, resampling: Resampling = Resampling.bilinear
+    ) -> Iterator[Layer]:
+        """The file on its own grid, or resampled to `target`."""
+        with ExitStack() as stack:
+            connection = None
+            if self.safe is not None:
+                connection = stack.enter_context(self.safe.opened(self.grid.shape))
+            bands, nodata = self.bands, (self.fill,) * len(self.bands)
+            if target is None:
+                dataset = stack.enter_context(open_raster(self.path, "sar_path", connection))
+                nodata = tuple(dataset.nodatavals[band - 1] for band in bands)
+            elif self.control is not None:
+                # Opened once as a file, so that one that vanished is named.
+                stack.enter_context(open_raster(self.path, "sar_path", connection))
+                block = COARSE_BLOCK if resampling == Resampling.nearest else BLOCK
+                warped = geocoded_vrt(
+                    connection or str(self.path),
+                    bands, self.control, target, self.fill, resampling, block,
+                )  # fmt: skip
+                dataset = stack.enter_context(open_raster(self.path, "sar_path", warped))
+                bands = tuple(range(1, len(bands) + 1))
+            else:
+                source = stack.enter_context(open_raster(self.path, "sar_path", connection))
+                view = WarpedVRT(
+                    source,
+                    crs=target.crs,
+                    transform=target.transform,
+                    height=target.shape[0],
+                    width=target.shape[1],
+                    resampling=resampling,
+                    src_nodata=self.fill,
+                    nodata=self.fill,
+                    dtype="float32",
+                )
+                dataset = stack.enter_context(view)
+            scale, offset = (np.array(v, dtype=np.float32) for v in (self.scale, self.offset))
+            yield Layer(dataset, bands, str(self.path), nodata, scale, offset)
+
+
+@dataclass(frozen=True)
+class SceneFiles:
+    """A scene's files, checked, and the grid they are to be read on.
+
+    Attributes:
+        paths: As given.
+        name: What messages call the scene.
+        scaling: Sensor.
+        units: Of the values, once calibrated.
+        files: In the order of the sensor's bands.
+        target: The map grid they are resampled to; None keeps their own.
+    """
+
+    paths: tuple[Path, ...]
+    name: str
+    scaling: SarScaling
+    units: Units
+    files: tuple[BandFile, ...]
+    target: Grid | None
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the whole scene."""
+        return self.files[0].grid if self.target is None else self.target
+
+    @contextmanager
+    def opened(self, coarse: Grid | None = None) -> Iterator[list[Layer]]:
+        """All files, open on the grid, or the nearest pixels of them on a coarser one."""
+        target, resampling = self.target, Resampling.bilinear
+        if coarse is not None:
+            target, resampling = coarse, Resampling.nearest
+        with ExitStack() as stack:
+            yield [stack.enter_context(file.opened(target, resampling)) for file in self.files]
+
+
+def find_files(
+    paths: str | Path | Sequence[str | Path],
+    scaling: SarScaling,
+    units: Units,
+    grid: str | None,
+    remove_noise: bool = True,
+) -> SceneFiles:
+    """Find and check the files of a scene; see `flora.scenes.inputs.open_scene`.
+
+    Raises:
+        FloraError: If a file is missing, damaged, complex or of another kind, its polarisations
+            are not clear, or files differ in grid.
+    """
+    given = (paths,) if isinstance(paths, str | Path) else tuple(paths)
+    listed = tuple(Path(path) for path in given)
+    if units not in ("db", "linear"):
+        raise FloraError(f'units {units!r}: expected "db" or "linear"')
+    if len(listed) not in {1, len(scaling.bands)}:
+        raise FloraError(
+            f"sar_path: {len(listed)} files, expected one with {', '.join(scaling.bands)}, or one "
+            "for each; map other scenes in runs of their own"
+        )
+    inspect = partial(_inspect, units=units, resampled=grid is not None)
+    if is_safe(listed[0]) and len(listed) == 1:
+        safe = find_safe_bands(listed[0], scaling.bands, "sar_path", remove_noise)
+        files = tuple(inspect(listed[0], safe=band) for band in safe)
+        units, grid = "linear", grid or "utm"
+    elif len(listed) == 1:
+        files = (inspect(listed[0], bands=bands_by_name(listed[0], scaling.bands)),)
+    else:
+        files = tuple(inspect(path) for path in in_order(listed, scaling.bands))
+    name = str(listed[0])
+    if units == "linear" and scaling.unit != "dB":
+        raise FloraError(
+            f'units="linear" with values in {scaling.unit} ({scaling.name}): '
+            'only sigma0 is converted; use units="db"'
+        )
+    check_quantity(listed)
+    target = None if grid is None else _target(files, grid)
+    if target is None:
+        _check_own_grid(files)
+    return SceneFiles(listed, name, scaling, units, files, target)
+
+
+def _inspect(
+    path: Path,
+    units: Units,
+    resampled: bool,
+    safe: SafeBand | None = None,
+    bands: tuple[int, ...] = (1,),
+) -> BandFile:
+    """Open a file once: what it holds, and that its pixels are there to the last row."""
+    connection = None if safe is None else safe.measurement
+    with open_raster(path, "sar_path", connection) as dataset:
+        if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
+            raise FloraError(
+                f"sar_path {path}: complex values, expected detected backscatter; "
+                "calibrate to sigma0 first, or download the GRD product"
+            )
+        points, crs = dataset.gcps
+        # The pixel data of a truncated file ends early, and its last row is missing first.
+        last = Window(0, dataset.height - 1, dataset.width, 1)
+        read_bands(dataset, indexes=bands, window=last, source=f"sar_path {path}")
+        plain = safe is None
+        return BandFile(
+            path,
+            bands,
+            Grid.of(dataset),
+            GroundControl(points, crs) if points and crs and dataset.crs is None else None,
+            _fill(dataset, bands, units) if plain and resampled else 0.0,
+            tuple(dataset.scales[band - 1] for band in bands) if plain else (1.0,),
+            tuple(dataset.offsets[band - 1] for band in bands) if plain else (0.0,),
+            safe,
+        )
+
+
+def _fill(dataset: Any, bands: tuple[int, ...], units: Units) -> float:
+    """The declared nodata value, or what the file seems to hold where nothing was measured."""
+    declared = dataset.nodatavals[bands[0] - 1]
+    if declared is not None:
+        return float(declared)
+    step = max(1, math.ceil(max(dataset.shape) / FILL_SIDE))
+    shape = (1, *(math.ceil(side / step) for side in dataset.shape))
+    values = read_bands(dataset, indexes=bands[:1], out_shape=shape, out_dtype="float32")
+    kind = np.dtype(dataset.dtypes[bands[0] - 1]).kind
+    candidates = [*map(float, FILLS)] + [SMALL_FILL] * (kind == "f") + [0.0] * (units == "linear")
+    held = [fill for fill in candidates if (values == np.float32(fill)).any()]
+    return held[0] if held else {"f": math.nan, "i": candidates[0], "u": 0.0}[kind]
+
+
+def _check_own_grid(files: tuple[BandFile, ...]) -> None:
+    """Refuse files on different grids, warn of one that lies nowhere."""
+    first = files[0]
+    for other in files[1:]:
+        if not other.grid.same_as(first.grid):
+            raise FloraError(
+                f"sar_path {other.path}: {_said(other.grid)}, but {first.path.name} is of "
+                f'{_said(first.grid)}: expected one grid; pass grid="utm" to resample both'
+            )
+    name = f"sar_path {first.path}"
+    if first.grid.crs is None:
+        points = first.control is not None
+        located = "only ground control points" if points else "no georeference"
+        remedy = 'pass grid="utm" to put it on a map' if points else "georeference it"
+        warnings.warn(
+            f"{name}: no CRS ({located}): the maps will have none, and areas are "
+            f"counted in pixels; {remedy} to get km2",
+            FloraWarning,
+            stacklevel=4,
+        )
+    else:
+        check_georeference(first.grid, name)
+
+
+def _said(grid: Grid) -> str:
+    numbers = ", ".join(f"{number:.6g}" for number in grid.transform[:6])
+    return f"{grid.shape[1]} x {grid.shape[0]} px in {grid.crs} with transform ({numbers})"
+
+
+def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
+    """The map grid that covers the first file."""
+    first = files[0]
+    name = f"sar_path {first.path}"
+    if first.control is not None:
+        warnings.warn(
+            f"{name}: put on the map by its ground control points, on the ellipsoid, without "
+            f"terrain correction: slopes are displaced and keep their brightness. Where "
+            "there is relief, use a terrain-corrected product",
+            FloraWarning,
+            stacklevel=5,
+        )
+        longitude, latitude = first.control.coordinates(LON_LAT, name)
+        crs = map_crs(grid, lon_lat_box(longitude, latitude))
+        x, y = first.control.coordinates(crs, name)
+        return covering_grid(crs, x, y, name)
+    if first.grid.crs is None:
+        raise FloraError(
+            f'{name}: no CRS and no ground control points, so grid="{grid}" cannot be made; '
+            "georeference the scene first"
+        )
+    check_georeference(first.grid, name, resampled=True)
+    crs = map_crs(grid, first.grid.lon_lat_box())
+    return covering_grid(crs, *first.grid.outline(crs), name)

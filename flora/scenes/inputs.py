@@ -1,0 +1,274 @@
+"""Radar scenes as they are on disk: opened, checked before anything is computed, read in rows."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.enums import MaskFlags
+
+from flora.errors import FloraError, FloraWarning
+from flora.grid import (
+    GDAL_ERRORS,
+    Grid,
+    LonLatBox,
+    Part,
+    PixelWindow,
+    choose_part,
+    open_raster,
+    read_bands,
+)
+from flora.scenes.bands import FILLS, SMALL_FILL, Layer, SceneFiles, Units, find_files
+from flora.scenes.before import BeforeScene, OpticalInput, open_before
+from flora.sensors import SENTINEL1, BoolArray, FloatArray, SarScaling
+
+__all__ = [
+    "GDAL_ERRORS",
+    "BeforeScene",
+    "OpticalInput",
+    "SarScene",
+    "Units",
+    "open_before",
+    "open_raster",
+    "open_scene",
+    "read_bands",
+]
+
+SAMPLE_SIDE = 1024  # px: statistics and the quicklook come from a reading at most this large
+
+AMPLITUDE_DB = -11.5  # VH over land is darker than this; read as power, its amplitude is brighter
+ZERO_SHARE = 0.05  # of pixels at exactly 0 dB, from which they are probably border
+
+
+@contextmanager
+def open_scene(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    scaling: SarScaling = SENTINEL1,
+    units: Units = "db",
+    window: PixelWindow | None = None,
+    bbox: LonLatBox | None = None,
+    grid: str | None = None,
+    remove_noise: bool = True,
+) -> Iterator[SarScene]:
+    """Open a Sentinel-1 scene, or a part of it, for reading row by row.
+
+    `paths` is one of
+
+    - a raster with the bands of `scaling` (VV, VH), found by their descriptions where these name
+      polarisations, else taken in order; other bands are allowed beside named ones;
+    - two rasters of one band each, told apart by descriptions or file names (`_VV.tif`,
+      `-vh-`, `vv.rtc.tiff`), else taken as VV, then VH;
+    - a Sentinel-1 GRD product, NAME.SAFE or the same as .zip (slower): thermal noise is
+      subtracted, the rest is calibrated to sigma0 and put on a map grid. Positions come from its
+      ground control points, on the ellipsoid and without terrain correction: slopes are displaced
+      and keep their brightness.
+
+    Another grid is resampled bilinearly in the stored unit, block by block as it is read.
+
+    Args:
+        paths: See above.
+        scaling: Sensor: number and order of bands, unit.
+        units: "db", or "linear" where files hold backscatter as power. A GRD product needs none.
+        window: Part to read as (column, row, width, height), in pixels of the grid that is read.
+        bbox: Part to read as (west, south, east, north), in degrees (WGS 84).
+        grid: None keeps the files' own grid; "utm" resamples to 10 m in the scene's UTM zone; a
+            CRS, such as "EPSG:4326", to 10 m there. A GRD product goes to "utm" without.
+        remove_noise: Subtract the thermal noise of a GRD product, of which a tenth of the
+            measured power is left at least. Other files are taken as they are.
+
+    Raises:
+        FloraError: If a file is missing, damaged, complex or of another kind, files differ in
+            grid, the part lies outside, or bands, values or units are not what was expected.
+    """
+    files = find_files(paths, scaling, units, grid, remove_noise)
+    part = choose_part(files.grid, window, bbox, f"sar_path {files.name}")
+    with files.opened() as layers:
+        yield SarScene(files, layers, part)
+
+
+class SarScene:
+    """A Sentinel-1 scene in dB, whatever unit it is stored in; `open_scene` makes them.
+
+    A pixel is valid where every band was measured: finite, not the nodata value nor one of the
+    usual fill values, not masked and, in linear power, above 0 (the border of a ground range
+    product is 0).
+
+    Args:
+        files: Where the values are, and how they are brought to the grid.
+        layers: These, open.
+        part: The part of the grid that is read.
+
+    Attributes:
+        name: What messages call it: the path of its first file.
+        paths: Its files, as given.
+        grid: The pixels of the part, also as `crs`, `transform` and `shape` (rows, columns).
+        scaling: Its sensor.
+        sample: (C, h, w) in `scaling.unit`, every `sample_step`-th pixel, NaN where not valid.
+
+    Raises:
+        FloraError: If units are not what was expected, or nothing was measured.
+    """
+
+    def __init__(self, files: SceneFiles, layers: Sequence[Layer], part: Part) -> None:
+        self.name = files.name
+        self.paths = files.paths
+        self.scaling = files.scaling
+        self.units = files.units
+        self.grid: Grid = files.grid.part(part)
+        self.crs = self.grid.crs
+        self.transform = self.grid.transform
+        self.shape = self.grid.shape
+        self.sample_step = max(1, math.ceil(max(self.shape) / SAMPLE_SIDE))
+        self._files, self._layers, self._part = files, layers, part
+        values, measured = self._load_sample()
+        self._check_values(values, measured)
+        values, valid = self._convert(values, measured)
+        self.sample: FloatArray = np.where(valid, values, np.nan).astype(np.float32)
+
+    def read(self, row: int, height: int) -> tuple[FloatArray, BoolArray]:
+        """Read whole rows: backscatter (C, height, columns), and where it is valid.
+
+        Raises:
+            FloraError: If a file is damaged, or vanished since it was opened.
+        """
+        return self._convert(*self._load(self._layers, window=self._part.rows(row, height)))
+
+    @contextmanager
+    def reopen(self) -> Iterator[SarScene]:
+        """The same scene, opened again and not checked again: for a thread of its own.
+
+        Raises:
+            FloraError: If a file vanished.
+        """
+        with self._files.opened() as layers:
+            again = copy.copy(self)
+            again._layers = layers
+            yield again
+
+    def _load(
+        self, layers: Sequence[Layer], shape: tuple[int, int] | None = None, **options: Any
+    ) -> tuple[FloatArray, BoolArray]:
+        """Stored values as backscatter (C, h, w), and where all were measured (h, w)."""
+        parts, measured = [], []
+        for layer in layers:
+            read = {"indexes": layer.bands, "source": f"sar_path {layer.name}", **options}
+            if shape is not None:
+                read["out_shape"] = (len(layer.bands), *shape)
+            values = read_bands(layer.dataset, out_dtype="float32", **read)
+            good = np.isfinite(values) & ~np.isin(values, FILLS)
+            flags = [layer.dataset.mask_flag_enums[band - 1] for band in layer.bands]
+            if any(MaskFlags.per_dataset in flag or MaskFlags.alpha in flag for flag in flags):
+                good &= read_bands(layer.dataset, masks=True, **read) != 0
+            for band, nodata in enumerate(layer.nodata):
+                if nodata is not None:
+                    good[band] &= values[band] != np.float32(nodata)
+            # In place: a strip of a whole scene is large.
+            values *= layer.scale[:, None, None]
+            values += layer.offset[:, None, None]
+            parts.append(values)
+            measured.append(good & (values != SMALL_FILL))
+        backscatter = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return backscatter, np.asarray(np.concatenate(measured).all(axis=0))
+
+    def _load_sample(self) -> tuple[FloatArray, BoolArray]:
+        reduced = self.grid.coarse(self.sample_step)
+        if self._files.target is not None:
+            with self._files.opened(reduced) as layers:
+                return self._load(layers)
+        if self.shape == self._files.grid.shape:
+            return self._load(self._layers, reduced.shape)
+        window = self._part.rows(0, self.shape[0])
+        return self._load(self._layers, reduced.shape, window=window)
+
+    def _convert(self, values: FloatArray, measured: BoolArray) -> tuple[FloatArray, BoolArray]:
+        if self.units == "db":
+            return values, measured
+        valid = measured & (values > 0).all(axis=0)
+        return 10 * np.log10(np.where(valid, values, np.float32(1))), valid
+
+    def _check_values(self, values: FloatArray, measured: BoolArray) -> None:
+        """Check the sample or, where it caught nothing, the first rows that hold something."""
+        strips = range(0, self.shape[0], 256)
+        windows = (self._part.rows(r, min(256, self.shape[0] - r)) for r in strips)
+        for window in (None, *windows):
+            if window is not None:
+                values, measured = self._load(self._layers, window=window)
+            # 0 is what an untagged border holds: it says nothing about units.
+            seen = values[:, measured & (values != 0).any(axis=0)]
+            if seen.size == 0:
+                continue
+            if self.scaling.unit == "dB":
+                check_units(seen, self.units, self.name)
+            backscatter, valid = self._convert(values, measured)
+            if valid.any():
+                zero = float((backscatter[:, valid] == 0).all(axis=0).mean())
+                self._warn_unusual(backscatter[:, valid], zero)
+                return
+        raise FloraError(
+            f"sar_path {self.name}: no pixel was measured (all nodata, NaN or 0); "
+            "choose a scene, or a part of it, that covers the area"
+        )
+
+    def _warn_unusual(self, seen: FloatArray, zero: float) -> None:
+        """Warn of what is possible but probably not meant; `seen` is (C, n), in dB."""
+        if self.scaling.bands[:2] != ("VV", "VH"):
+            return
+        vv, vh = seen[:2].mean(axis=1)
+        found = []
+        if vv < vh:
+            found.append(
+                f"mean VV {vv:.1f} dB is below mean VH {vh:.1f} dB: the polarisations are probably "
+                "swapped; expected VV, then VH"
+            )
+        if self.units == "linear" and np.median(seen[1]) > AMPLITUDE_DB:
+            found.append(
+                f"median VH {np.median(seen[1]):.1f} dB is brighter than land: the values are "
+                "probably amplitude, expected power; square them"
+            )
+        if self.units == "db" and zero > ZERO_SHARE:
+            found.append(
+                f"{zero:.0%} of its pixels are exactly 0 dB in all bands: probably border that is "
+                "not declared; declare it (gdal_edit -a_nodata 0)"
+            )
+        for text in found:
+            warnings.warn(f"sar_path {self.name}: {text}", FloraWarning, stacklevel=6)
+
+
+def check_units(seen: FloatArray, units: Units, name: str) -> None:
+    """Refuse measured values, not 0, that cannot be sigma0 in the unit they are said to have.
+
+    Land and water lie between about -35 and 0 dB, which is 0.0003 to 1 in power; dB is negative
+    nearly everywhere, power nowhere but for noise correction.
+
+    Raises:
+        FloraError: If they are in the other unit, digital numbers or scaled integers.
+    """
+    negative, median = float(np.mean(seen < 0)), float(np.median(seen))
+    prefix = f"sar_path {name}: "
+    if median > 10:
+        raise FloraError(
+            f"{prefix}median value {median:.4g}: uncalibrated digital numbers, expected sigma0; "
+            "calibrate the scene first, or pass the GRD product's .SAFE folder"
+        )
+    if units == "db" and negative < 0.01:
+        raise FloraError(
+            f"{prefix}values are 0 or more (median {median:.4g}): linear power, expected dB; "
+            'convert with 10 log10, or pass units="linear" (--units linear)'
+        )
+    if units == "linear" and negative > 0.5:
+        raise FloraError(
+            f"{prefix}values are negative (median {median:.4g}): dB, expected linear power; "
+            'pass units="db" (--units db)'
+        )
+    if median < -60:
+        raise FloraError(
+            f"{prefix}median value {median:.4g}: too low for dB; integers scaled by 100 or more "
+            "must be divided first, or declare their scale (gdal_edit -scale)"
+        )

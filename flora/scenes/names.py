@@ -1,0 +1,111 @@
+"""What the names of radar files and bands say: polarisation and quantity."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from pathlib import Path
+
+from flora.errors import FloraError, FloraWarning
+from flora.grid import open_raster
+
+POLARISATIONS = frozenset({"VV", "VH", "HH", "HV"})
+IW_INCIDENCE = (29.1, 46.0)  # degrees, interferometric wide swath: near and far range
+
+# ASF's terrain-corrected products say in one word what they hold: gamma0 or sigma0; power, dB or
+# amplitude; then masking, filtering, extent and matching.
+HYP3_WORD = re.compile(r"(?P<quantity>[gs])(?P<scale>[pda])[uw][nf][ec][dm]")
+
+
+def polarisation(text: str) -> str | None:
+    """The one polarisation that a band's description or a file's name holds as a word, or None."""
+    words = {word for word in re.split(r"[^A-Z0-9]+", text.upper()) if word in POLARISATIONS}
+    return words.pop() if len(words) == 1 else None
+
+
+def bands_by_name(path: Path, wanted: tuple[str, ...]) -> tuple[int, ...]:
+    """Numbers of the wanted bands in one file: by their descriptions, else in order.
+
+    Raises:
+        FloraError: If there are too few or too many, or they are described as something else.
+    """
+    with open_raster(path, "sar_path") as dataset:
+        names = [polarisation(text or "") for text in dataset.descriptions]
+    unique = POLARISATIONS.issuperset(wanted) and len(set(wanted)) == len(wanted)
+    if unique and all(names.count(band) == 1 for band in wanted):
+        return tuple(names.index(band) + 1 for band in wanted)
+    if len(names) != len(wanted):
+        raise FloraError(
+            f"sar_path {path}: {len(names)} bands, expected {len(wanted)} in the order "
+            f"{', '.join(wanted)}; name both one-band files, or stack them into one file "
+            "(gdalbuildvrt -separate)"
+        )
+    if unique and any(name not in (None, band) for name, band in zip(names, wanted, strict=True)):
+        raise FloraError(
+            f"sar_path {path}: its bands are described as {', '.join(map(str, names))}, expected "
+            f"{', '.join(wanted)}; choose another scene, or correct the descriptions"
+        )
+    return tuple(range(1, len(wanted) + 1))
+
+
+def in_order(paths: tuple[Path, ...], wanted: tuple[str, ...]) -> list[Path]:
+    """One-band files in the order of the bands: by description or file name, else as given.
+
+    Raises:
+        FloraError: If a file has more bands, or polarisations are not clear.
+    """
+    found: list[str | None] = []
+    for path in paths:
+        with open_raster(path, "sar_path") as dataset:
+            if dataset.count != 1:
+                raise FloraError(
+                    f"sar_path {path}: {dataset.count} bands in one of {len(paths)} files, "
+                    "expected one band in each; name one file, or one for each polarisation"
+                )
+            described = polarisation(dataset.descriptions[0] or "")
+        named = polarisation(path.name)
+        if described and named and described != named:
+            raise FloraError(
+                f"sar_path {path}: {named} in its name, {described} in its band's description: "
+                "expected one polarisation; correct the one that is wrong"
+            )
+        found.append(described or named)
+    if not any(found):
+        return list(paths)
+    if sorted(map(str, found)) != sorted(wanted):
+        said = ", ".join(f"{path.name}: {band}" for path, band in zip(paths, found, strict=True))
+        raise FloraError(
+            f"sar_path: polarisations are not clear ({said}), expected one file for each of "
+            f"{', '.join(wanted)}; put them into the names (_VV.tif, _VH.tif)"
+        )
+    return [paths[found.index(band)] for band in wanted]
+
+
+def check_quantity(paths: tuple[Path, ...]) -> None:
+    """Warn of gamma0, refuse amplitude, where a file's name says so.
+
+    Raises:
+        FloraError: If a name says amplitude.
+    """
+    gamma0 = []
+    for path in paths:
+        words = [word for word in re.split(r"[^a-z0-9]+", path.name.lower()) if word]
+        said = next((match for word in words if (match := HYP3_WORD.fullmatch(word))), None)
+        if said and said["scale"] == "a":
+            raise FloraError(
+                f"sar_path {path}: amplitude, as its name says ({said[0]}), expected power or dB; "
+                'square it and pass units="linear", or order the product in power'
+            )
+        corrected = any(word.startswith(("rtc", "gamma")) for word in words)
+        if corrected and not (said and said["quantity"] == "s"):
+            gamma0.append(path)
+    if gamma0:
+        near, far = (-10 * math.log10(math.cos(math.radians(angle))) for angle in IW_INCIDENCE)
+        warnings.warn(
+            f"sar_path {gamma0[0]}: gamma0, as its name says, expected sigma0. gamma0 is sigma0 / "
+            f"cos(incidence angle): {near:.1f} dB (near range) to {far:.1f} dB (far range) "
+            "brighter on flat ground, so that a model trained on sigma0 finds a little less water",
+            FloraWarning,
+            stacklevel=4,
+        )

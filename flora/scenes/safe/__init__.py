@@ -1,0 +1,1 @@
+"""Sentinel-1 ground range products as ESA delivers them."""

@@ -1,0 +1,240 @@
+"""Sentinel-1 ground range products as ESA delivers them: SAFE folders, denoised and calibrated.
+
+Layout, names and annotation after the Sentinel-1 Product Specification (S1-RS-MDA-52-7441).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
+from scipy.interpolate import RegularGridInterpolator
+
+from flora.errors import FloraError, FloraWarning
+from flora.scenes.safe.noise import NOISE_CELL, centres, noise_power, numbers_of, only_zeros
+from flora.scenes.safe.swath import Table, power_vrt
+from flora.sensors import FloatArray
+
+GAIN_STEP = 40  # px: the spacing of the calibration vectors' own values in range
+
+MEASUREMENT = re.compile(r"s1.-\w+-(?P<product>\w+)-(?P<band>vv|vh|hh|hv)-.*\.tiff?", re.IGNORECASE)
+
+SafePath = Path | zipfile.Path
+
+
+@dataclass(frozen=True)
+class SafeBand:
+    """One polarisation of a ground range product.
+
+    Attributes:
+        band: "VV" or "VH".
+        measurement: What GDAL opens as its digital numbers.
+        calibration: The text of its calibration annotation.
+        noise: The text of its noise annotation, or None to leave thermal noise in.
+        source: What messages call the product.
+    """
+
+    band: str
+    measurement: str
+    calibration: bytes
+    noise: bytes | None
+    source: str
+
+    @contextmanager
+    def opened(self, size: tuple[int, int]) -> Iterator[str]:
+        """What GDAL opens as sigma0 in linear power, in swath geometry, 0 in nodata.
+
+        sigma0 = (DN^2 - noise) / A^2, where A is the annotation's `sigmaNought`, interpolated
+        bilinearly, and noise that of `flora.scenes.safe.noise`; at least a tenth of DN^2 / A^2.
+
+        Args:
+            size: (rows, columns) of the measurement.
+
+        Raises:
+            FloraError: If an annotation is damaged.
+        """
+        gain = calibration_gain(
+            self.calibration, size, f"{self.source}: calibration of {self.band}"
+        )
+        with ExitStack() as stack:
+
+            def table(values: FloatArray, cell: tuple[int, int]) -> Table:
+                shape = (values.shape[0], values.shape[1])
+                return Table(stack.enter_context(_in_memory(values)), shape, cell)
+
+            noise = None
+            if self.noise is not None:
+                power = noise_power(self.noise, size, f"{self.source}: noise of {self.band}")
+                noise = table(power, NOISE_CELL)
+            yield power_vrt(size, self.measurement, table(gain, (GAIN_STEP, GAIN_STEP)), noise)
+
+
+def is_safe(path: Path) -> bool:
+    """Whether a path is to be read as a SAFE product: any folder, or a .zip file."""
+    return path.is_dir() or path.suffix.lower() == ".zip"
+
+
+def find_safe_bands(
+    path: Path, bands: tuple[str, ...], argument: str, remove_noise: bool = True
+) -> tuple[SafeBand, ...]:
+    """The polarisations `bands` of a SAFE folder, or of one in a .zip, in this order.
+
+    Args:
+        path: The folder, or the .zip.
+        bands: "VV", "VH".
+        argument: What messages call the path.
+        remove_noise: Subtract thermal noise. Where that cannot be done, for want of an
+            annotation, a `FloraWarning` says so; where the processor has done it, it is not done
+            again.
+
+    Raises:
+        FloraError: If it is no SAFE of a ground range product, or lacks a file or polarisation.
+    """
+    root, prefix = _product_root(path, argument)
+    found: dict[str, SafePath] = {}
+    products = set()
+    for file in _files(root / "measurement"):
+        match = MEASUREMENT.fullmatch(file.name)
+        if match:
+            products.add(match["product"].lower())
+            found[match["band"].upper()] = file
+    if products - {"grd"}:
+        raise FloraError(
+            f"{argument} {path}: its product type is {', '.join(sorted(products)).upper()}, "
+            "expected GRD (detected, ground range); SLC is complex, download the GRD product"
+        )
+    missing = [band for band in bands if band not in found]
+    if missing:
+        raise FloraError(
+            f"{argument} {path}: measurement/ holds {', '.join(sorted(found)) or 'no image'}, "
+            f"expected {' and '.join(bands)}; choose a scene in dual polarisation VV+VH (its name "
+            "says 1SDV), or copy it again if a file is lost"
+        )
+    folder = root / "annotation" / "calibration"
+    selected = []
+    for band in bands:
+        stem = found[band].name.rsplit(".", 1)[0]
+        calibration = _text(folder, f"calibration-{stem}.xml")
+        if calibration is None:
+            raise FloraError(
+                f"{argument} {path}: no annotation/calibration/calibration-{stem}.xml, without "
+                "which digital numbers cannot become sigma0; unpack the product again"
+            )
+        noise = None
+        if remove_noise and not _is_denoised(_text(root / "annotation", f"{stem}.xml")):
+            noise = _text(folder, f"noise-{stem}.xml")
+            if noise is None or only_zeros(noise):
+                what = "no" if noise is None else "only zeros in"
+                warnings.warn(
+                    f"{argument} {path}: {what} annotation/calibration/noise-{stem}.xml, so "
+                    f"thermal noise stays in {band}, and calm water looks too bright",
+                    FloraWarning,
+                    stacklevel=5,
+                )
+                noise = None
+        measurement = f"{prefix}/measurement/{found[band].name}"
+        selected.append(SafeBand(band, measurement, calibration, noise, f"{argument} {path}"))
+    return tuple(selected)
+
+
+def calibration_gain(annotation: bytes, size: tuple[int, int], source: str) -> FloatArray:
+    """1 / sigmaNought^2 for each cell of `GAIN_STEP` pixels, at the cell's centre.
+
+    Args:
+        annotation: Text of a calibration annotation: vectors, each with its line, pixels and
+            values, interpolated bilinearly and held constant beyond the first and the last.
+        size: (rows, columns) of the measurement.
+        source: What messages call the annotation.
+
+    Raises:
+        FloraError: If it is no XML, holds no vector, or its values are not above 0.
+    """
+    try:
+        vectors = ElementTree.fromstring(annotation).findall(".//calibrationVector")
+        if not vectors:
+            raise ValueError("no calibrationVector")
+        lines = np.array([float(vector.findtext("line", "")) for vector in vectors])
+        pixels = [numbers_of(vector, "pixel") for vector in vectors]
+        values = [numbers_of(vector, "sigmaNought") for vector in vectors]
+        # Vectors may have pixels of their own: all are brought to those of the first.
+        table = np.array([np.interp(pixels[0], p, v) for p, v in zip(pixels, values, strict=True)])
+    except (ElementTree.ParseError, ValueError) as error:
+        raise FloraError(
+            f"{source}: damaged calibration annotation ({error}); unpack the product again"
+        ) from error
+    lines, first = np.unique(lines, return_index=True)
+    table = table[first]
+    if not (np.isfinite(table).all() and (table > 0).all() and (np.diff(pixels[0]) > 0).all()):
+        raise FloraError(
+            f"{source}: sigmaNought is not above 0 everywhere, or pixels do not increase; "
+            "unpack the product again"
+        )
+    rows, columns = (centres(side, GAIN_STEP) for side in size)
+    if len(lines) == 1:
+        lines, table = np.array([lines[0], lines[0] + 1]), np.repeat(table, 2, axis=0)
+    between = RegularGridInterpolator((lines, pixels[0]), table)
+    clipped = np.meshgrid(
+        rows.clip(lines[0], lines[-1]), columns.clip(pixels[0][0], pixels[0][-1]), indexing="ij"
+    )
+    gain: FloatArray = (1 / between(tuple(clipped)) ** 2).astype(np.float32)
+    return gain
+
+
+@contextmanager
+def _in_memory(values: FloatArray) -> Iterator[str]:
+    """What GDAL opens as an array (rows, columns)."""
+    rows, columns = values.shape
+    profile = dict(driver="GTiff", count=1, height=rows, width=columns, dtype="float32")
+    with MemoryFile() as memory:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with memory.open(**profile) as dataset:
+                dataset.write(values[None])
+        yield memory.name
+
+
+def _is_denoised(annotation: bytes | None) -> bool:
+    """Whether the product's annotation says that the processor subtracted thermal noise."""
+    said = re.search(rb"<thermalNoiseCorrectionPerformed>\s*(\w+)", annotation or b"")
+    return said is not None and said[1].lower() == b"true"
+
+
+def _product_root(path: Path, argument: str) -> tuple[SafePath, str]:
+    """The folder that holds manifest.safe, and the same as GDAL names it."""
+    if path.is_dir():
+        if (path / "manifest.safe").is_file():
+            return path, str(path)
+        raise FloraError(
+            f"{argument} {path}: a folder without manifest.safe, expected a Sentinel-1 product "
+            "(NAME.SAFE), a GeoTIFF, or two; name the folder that holds measurement/"
+        )
+    try:
+        archive = zipfile.Path(path)
+        for folder in (archive, *archive.iterdir()):
+            if folder.is_dir() and (folder / "manifest.safe").is_file():
+                return folder, f"/vsizip/{path}/{folder.at}".rstrip("/")
+    except (zipfile.BadZipFile, OSError) as error:
+        raise FloraError(
+            f"{argument} {path}: cannot be read as a zip file ({error}); download it again"
+        ) from error
+    raise FloraError(
+        f"{argument} {path}: no manifest.safe in it, expected a zipped Sentinel-1 product; "
+        "unpack other archives first"
+    )
+
+
+def _files(folder: SafePath) -> Iterable[SafePath]:
+    return [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
+
+
+def _text(folder: SafePath, name: str) -> bytes | None:
+    return next((file.read_bytes() for file in _files(folder) if file.name == name), None)

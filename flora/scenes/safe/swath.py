@@ -1,0 +1,186 @@
+"""Images in swath geometry on a map: located by ground control points, read through GDAL.
+
+Written as GDAL virtual datasets (https://gdal.org/en/stable/drivers/raster/vrt.html), so that
+GDAL calibrates and resamples what is read and nothing else. rasterio's `WarpedVRT` fits a plane or
+polynomial to ground control points; the grid of points of a Sentinel-1 product bends more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.warp import transform
+
+from flora.errors import FloraError
+from flora.grid import GDAL_ERRORS, Grid
+
+TOLERANCE = 0.125  # px: how far the piecewise linear transformer may be off, GDAL's own default
+# px: GDAL loads the whole part of the source below a block, which in a coarse reading is large.
+BLOCK, COARSE_BLOCK = 512, 64
+
+NOISE_FLOOR = 0.1  # least share of the measured power that is left when noise was subtracted
+
+BILINEAR = ' resampling="bilinear"'
+ALGORITHMS = {Resampling.nearest: "NearestNeighbour", Resampling.bilinear: "Bilinear"}
+
+
+class GroundControl(NamedTuple):
+    """Where some pixels lie.
+
+    Attributes:
+        points: Rows and columns with their coordinates.
+        crs: Of the coordinates.
+    """
+
+    points: Sequence[GroundControlPoint]
+    crs: CRS
+
+    def coordinates(self, crs: CRS, argument: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The points' x and y in `crs`.
+
+        Raises:
+            FloraError: If they cannot be converted.
+        """
+        x, y = [point.x for point in self.points], [point.y for point in self.points]
+        try:
+            there = transform(self.crs, crs, x, y)
+        except GDAL_ERRORS as error:
+            raise FloraError(
+                f"{argument}: its ground control points in {self.crs} cannot be converted to {crs}"
+                f" ({error}); choose another grid"
+            ) from error
+        return np.asarray(there[0]), np.asarray(there[1])
+
+
+class Table(NamedTuple):
+    """A quantity that varies slowly over a measurement.
+
+    Attributes:
+        name: What GDAL opens: one value for each cell, interpolated bilinearly between centres.
+        shape: (rows, columns) of cells, which may reach beyond the measurement.
+        cell: (rows, columns) of the measurement's pixels in a cell.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    cell: tuple[int, int]
+
+
+def power_vrt(size: tuple[int, int], measurement: str, gain: Table, noise: Table | None) -> str:
+    """A virtual dataset of calibrated power: (digital number squared - noise) times a gain.
+
+    What is left is at least `NOISE_FLOOR` of what was measured: speckle takes many pixels of calm
+    water below the noise, and a power has to be above 0. Nodata stays 0.
+
+    Args:
+        size: (rows, columns) of the measurement.
+        measurement: What GDAL opens as the digital numbers, 0 where nothing was measured.
+        gain: What power is multiplied by.
+        noise: What is subtracted before; None for nothing.
+    """
+    rows, columns = size
+
+    def source(name: str, height: float = rows, width: float = columns, options: str = "") -> str:
+        return (
+            f"<SimpleSource{options}><SourceFilename>{escape(name)}</SourceFilename>"
+            f'<SourceBand>1</SourceBand><SrcRect xOff="0" yOff="0" xSize="{width!r}" '
+            f'ySize="{height!r}"/><DstRect xOff="0" yOff="0" xSize="{columns}" ySize="{rows}"/>'
+            "</SimpleSource>"
+        )
+
+    def spread(table: Table) -> str:
+        height, width = (
+            min(side / step, cells)
+            for side, step, cells in zip(size, table.cell, table.shape, strict=True)
+        )
+        return source(table.name, height, width, BILINEAR)
+
+    def derived(function: str, sources: str, options: str = "") -> str:
+        return (
+            f'<VRTDataset rasterXSize="{columns}" rasterYSize="{rows}">'
+            '<VRTRasterBand dataType="Float32" band="1" subClass="VRTDerivedRasterBand">'
+            f"{options}<PixelFunctionType>{function}</PixelFunctionType>"
+            f"<SourceTransferType>Float32</SourceTransferType>{sources}"
+            "</VRTRasterBand></VRTDataset>"
+        )
+
+    numbers, nodata = source(measurement), "<NoDataValue>0</NoDataValue>"
+    if noise is None:
+        return derived("mul", numbers * 2 + spread(gain), nodata)
+    left = derived("diff", source(derived("mul", numbers * 2)) + spread(noise))
+    floor = derived(
+        "mul", numbers * 2, f'<PixelFunctionArguments k="{NOISE_FLOOR!r}"/>'
+    )  # 0 in nodata, where less than the noise is left
+    signal = derived("max", source(left) + source(floor))
+    return derived("mul", source(signal) + spread(gain), nodata)
+
+
+def geocoded_vrt(
+    source: str,
+    bands: Sequence[int],
+    control: GroundControl,
+    grid: Grid,
+    nodata: float,
+    resampling: Resampling,
+    block: int = BLOCK,
+) -> str:
+    """A virtual dataset of a raster in swath geometry, resampled to a map grid.
+
+    Positions come from thin plate splines through the ground control points, which they meet
+    exactly. Nothing is known between them: heights of the terrain play no part.
+
+    Args:
+        source: What GDAL opens as the raster.
+        bands: Numbers (from 1) of the bands wanted.
+        control: Where the raster's pixels lie.
+        grid: The map grid; it has a CRS.
+        nodata: Value of pixels that were not measured, in the source and the result.
+        resampling: Nearest or bilinear.
+        block: Side of the blocks that are computed at once.
+    """
+    wkt = escape(grid.crs.to_wkt()) if grid.crs is not None else ""
+    points = "".join(
+        f'<GCP Id="" Pixel="{point.col!r}" Line="{point.row!r}" X="{point.x!r}" Y="{point.y!r}"/>'
+        for point in control.points
+    )
+    forward, inverse = (
+        ",".join(repr(float(value)) for value in transform.to_gdal())
+        for transform in (grid.transform, ~grid.transform)
+    )
+    layers = "".join(
+        f'<VRTRasterBand dataType="Float32" band="{number}" subClass="VRTWarpedRasterBand">'
+        f"<NoDataValue>{nodata!r}</NoDataValue></VRTRasterBand>"
+        for number in range(1, len(bands) + 1)
+    )
+    mappings = "".join(
+        f'<BandMapping src="{band}" dst="{number}">'
+        f"<SrcNoDataReal>{nodata!r}</SrcNoDataReal><SrcNoDataImag>0</SrcNoDataImag>"
+        f"<DstNoDataReal>{nodata!r}</DstNoDataReal><DstNoDataImag>0</DstNoDataImag></BandMapping>"
+        for number, band in enumerate(bands, start=1)
+    )
+    return (
+        f'<VRTDataset rasterXSize="{grid.shape[1]}" rasterYSize="{grid.shape[0]}" '
+        f'subClass="VRTWarpedDataset"><SRS>{wkt}</SRS><GeoTransform>{forward}</GeoTransform>'
+        f"{layers}<BlockXSize>{block}</BlockXSize><BlockYSize>{block}</BlockYSize>"
+        f"<GDALWarpOptions><ResampleAlg>{ALGORITHMS[resampling]}</ResampleAlg>"
+        "<WorkingDataType>Float32</WorkingDataType>"
+        '<Option name="INIT_DEST">NO_DATA</Option>'
+        f"<SourceDataset>{escape(source)}</SourceDataset>"
+        f"<Transformer><ApproxTransformer><MaxError>{TOLERANCE}</MaxError><BaseTransformer>"
+        "<GenImgProjTransformer><SrcTPSTransformer><TPSTransformer><Reversed>0</Reversed>"
+        f"<GCPList>{points}</GCPList></TPSTransformer></SrcTPSTransformer>"
+        "<ReprojectTransformer><ReprojectionTransformer>"
+        f"<SourceSRS>{escape(control.crs.to_wkt())}</SourceSRS><TargetSRS>{wkt}</TargetSRS>"
+        "</ReprojectionTransformer></ReprojectTransformer>"
+        f"<DstGeoTransform>{forward}</DstGeoTransform>"
+        f"<DstInvGeoTransform>{inverse}</DstInvGeoTransform>"
+        "</GenImgProjTransformer></BaseTransformer></ApproxTransformer></Transformer>"
+        f"<BandList>{mappings}</BandList></GDALWarpOptions></VRTDataset>"
+    )

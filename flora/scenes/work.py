@@ -1,0 +1,225 @@
+"""The work folder of a run: bands of finished rows on disk, which an interrupted run goes on from.
+
+A band is a GeoTIFF a layer, and a record that is written last. It names the files' sizes and
+checksums, so that a band is taken for finished only if every byte of it is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from flora.errors import FloraError
+from flora.scenes.inputs import SarScene
+from flora.scenes.outputs import LAYERS, count_seen, encode_rows, finish_map, mosaic, writing
+
+PREFIX = ".flora-"
+
+
+@dataclass(frozen=True)
+class BandFile:
+    """One layer's file of a band: its bytes, and how many of its pixels are not nodata."""
+
+    name: str
+    size: int
+    crc32: int
+    seen: int
+
+
+@dataclass(frozen=True)
+class Band:
+    """Finished rows of a scene.
+
+    Attributes:
+        row: First row.
+        height: Number of rows.
+        files: The file of each layer that these rows have.
+        totals: Sums over these rows that the caller wants back, such as pixels of water.
+    """
+
+    row: int
+    height: int
+    files: dict[str, BandFile]
+    totals: dict[str, float]
+
+
+class Work:
+    """The finished bands of a run, from the top of the scene without a gap.
+
+    Args:
+        path: The work folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bands: list[Band] = []
+        row = 0
+        while (band := self._read(row)) is not None:
+            self.bands.append(band)
+            row += band.height
+
+    def add(
+        self, row: int, layers: Mapping[str, NDArray[Any]], totals: Mapping[str, float]
+    ) -> None:
+        """Write rows of layers (bands, height, columns) that begin where the last band ended.
+
+        Raises:
+            FloraError: If the disk refuses.
+        """
+        files = {}
+        with writing(self.path.parent):
+            for layer, values in layers.items():
+                data = encode_rows(layer, values)
+                name = f"{row:08d}_{layer}.tif"
+                write_durably(self.path / name, data)
+                files[layer] = BandFile(
+                    name, len(data), zlib.crc32(data), count_seen(layer, values)
+                )
+            height = next(iter(layers.values())).shape[1]
+            band = Band(row, height, files, dict(totals))
+            write_durably(self._record(row), json.dumps(asdict(band)).encode())
+        self.bands.append(band)
+
+    def total(self, name: str) -> float:
+        """Sum of a total over all bands."""
+        return sum(band.totals[name] for band in self.bands)
+
+    def finish(self, scene: SarScene, tags: Mapping[str, str]) -> dict[str, Path]:
+        """Write each layer that the bands have as one Cloud Optimized GeoTIFF.
+
+        Args:
+            scene: Whose grid and CRS they have.
+            tags: Metadata written into each.
+
+        Raises:
+            FloraError: If the disk refuses.
+        """
+        finished = {}
+        for name in LAYERS:
+            bands = [band for band in self.bands if name in band.files]
+            if bands:
+                parts = [(band.row, band.height, band.files[name].name) for band in bands]
+                rows, finished[name] = self.path / f"{name}.vrt", self.path / f"{name}.tif"
+                with writing(self.path.parent):
+                    rows.write_text(mosaic(name, scene, tags, parts), encoding="utf-8")
+                seen = sum(band.files[name].seen for band in bands)
+                finish_map(name, rows, finished[name], seen)
+        return finished
+
+    def _read(self, row: int) -> Band | None:
+        """The band that begins at `row`, or None if it is not there as it was written."""
+        try:
+            record = json.loads(self._record(row).read_bytes())
+            files = {layer: BandFile(**file) for layer, file in record["files"].items()}
+            for file in files.values():
+                data = (self.path / file.name).read_bytes()
+                if (len(data), zlib.crc32(data)) != (file.size, file.crc32):
+                    return None
+        except (OSError, ValueError):
+            return None
+        return Band(record["row"], record["height"], files, record["totals"])
+
+    def _record(self, row: int) -> Path:
+        return self.path / f"{row:08d}.json"
+
+
+@contextmanager
+def open_work(folder: Path, stem: str, job: Mapping[str, Any] | None) -> Iterator[Work]:
+    """Open the work folder of a run, `folder`/.flora-STEM-..., on the disk of its results.
+
+    It is gone afterwards, and with it those of other interrupted runs of this scene. After an
+    error it is gone too, and so are `folder` and its parents as far as they were made here. After
+    an interruption (Ctrl-C, a kill, a power cut) it stays, and the next run with the same `job`
+    finds its bands.
+
+    Args:
+        folder: Folder of the results.
+        stem: Name of the scene.
+        job: Everything that the results depend on, as JSON values; None if that is not known, and
+            no run goes on from this one.
+
+    Raises:
+        FloraError: If the disk refuses, or another process is at the same job.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with ExitStack() as stack:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            key = secrets.token_hex(8) if job is None else fingerprint(job)
+            path = folder / f"{PREFIX}{stem}-{key}"
+            path.mkdir(exist_ok=True)
+            lock = _lock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise FloraError(
+                    f"output_folder {folder}: another process is mapping {stem} with the same "
+                    "options; wait for it, or choose another folder"
+                ) from error
+        stack.callback(lock.release)
+        try:
+            yield Work(path)
+        except BaseException as error:
+            if job is None or isinstance(error, Exception):
+                lock.release()
+                shutil.rmtree(path, ignore_errors=True)
+                for parent in made:
+                    with contextlib.suppress(OSError):
+                        parent.rmdir()
+            raise
+        lock.release()
+        shutil.rmtree(path, ignore_errors=True)
+        remove_abandoned(folder, stem)
+
+
+def fingerprint(job: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits that differ where a job does."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def remove_abandoned(folder: Path, stem: str) -> None:
+    """Remove the work folders of this scene that no process has open."""
+    for path in folder.glob(glob.escape(f"{PREFIX}{stem}-") + "?" * 16):
+        lock = _lock(path)
+        with contextlib.suppress(Timeout, OSError):
+            lock.acquire(timeout=0)
+            lock.release()
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def file_identities(paths: list[Path]) -> list[list[str | int]]:
+    """Path, size and time of change of each file; of every file below a folder."""
+    files = [
+        file
+        for path in paths
+        for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+    ]
+    return [[str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns] for f in files]
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that under its name it is whole or not there, even after a power cut."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _lock(path: Path) -> FileLock:
+    return FileLock(path / "lock")

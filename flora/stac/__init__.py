@@ -1,0 +1,1 @@
+"""Acquisitions found and fetched through STAC catalogues."""

@@ -1,0 +1,1 @@
+"""How a network is taught and scored: losses, tasks, the loop, metrics."""

@@ -1,0 +1,209 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from typer.testing import CliRunner
+
+from flora.cli.main import app
+from flora.errors import FloraError
+from flora.models.checkpoints import read_metadata
+from flora.simulate.scene import simulate
+from tests.support.fake_data import fake_ombria
+
+RUNNER = CliRunner()
+
+
+def flora(*arguments: object) -> str:
+    """Run a command that must succeed; its output."""
+    result = RUNNER.invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that must be refused in one line, without a traceback; that line."""
+    result = RUNNER.invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 1, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated scene as people have them: two bands in dB, NaN as nodata."""
+    made = simulate(7, 96)
+    path = tmp_path_factory.mktemp("scene") / "S1.tif"
+    sar = made.sar_after.astype(np.float32)
+    sar[:, :5, :9] = np.nan
+    profile = {"driver": "GTiff", "dtype": "float32", "nodata": np.nan, "count": 2}
+    profile |= {"height": 96, "width": 96, "crs": made.crs, "transform": made.transform}
+    with rasterio.open(path, "w", **profile) as target:
+        target.write(sar)
+    return path
+
+
+@pytest.fixture(scope="module")
+def ombria(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ombria")
+    fake_ombria(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(ombria: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    arguments = ["train", "--dataset", "ombria", "--root", ombria, "--out", out, "--quiet"]
+    arguments += ["--size", "tiny", "--steps", 3, "--teacher-steps", 2, "--batch", 2, "--crop", 32]
+    assert "weights.safetensors" in flora(*arguments)
+    return out / "weights.safetensors"
+
+
+def test_train_then_evaluate(trained: Path, ombria: Path, tmp_path: Path) -> None:
+    record = tmp_path / "scores.json"
+    arguments = ["evaluate", "--dataset", "ombria", "--root", ombria, "--weights", trained]
+    table = flora(*arguments, "--mode", "before", "--json", record)
+    assert "mode before" in table and "stored value / 255" in table
+    scores = json.loads(record.read_text())
+    assert scores["scores"]["all"]["chips"] == scores["chips"] > 0
+    assert sum(row["chips"] for row in scores["scores"]["places"].values()) == scores["chips"]
+    assert scores["provenance"]["hardware"]["cores"] >= 1
+    assert scores["weights"]["training"]["steps"] == 3
+
+
+def test_train_unet_then_evaluate(ombria: Path, tmp_path: Path) -> None:
+    arguments = ["--dataset", "ombria", "--root", ombria]
+    flora(
+        "train", *arguments, "--model", "unet", "--out", tmp_path, "--steps", 2, "--batch", 2,
+        "--crop", 32, "--quiet",
+    )  # fmt: skip
+    weights = ["--weights", tmp_path / "weights.safetensors"]
+    assert "unet" in flora("evaluate", *arguments, *weights)
+    said = refused("evaluate", *arguments, *weights, "--mode", "before")
+    assert 'this UNet was trained for mode "sar"' in said
+
+
+def test_options_reach_the_dataset(ombria: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--dataset", "ombria", "--root", ombria, "--out", tmp_path, "--quiet"]
+    arguments += ["--size", "tiny", "--steps", 1, "--teacher-steps", 0, "--batch", 1, "--crop", 32]
+    flora(*arguments, "--option", "sar_dates=before,after")
+    assert read_metadata(tmp_path / "weights.safetensors")["config"]["sar_channels"] == 2
+    assert "no option colour" in refused(*arguments, "--option", "colour=red")
+    assert "expected NAME=VALUE" in refused(*arguments, "--option", "colour")
+
+
+def test_map_works_right_after_installation(scene: Path, tmp_path: Path) -> None:
+    output = flora("map", scene, "--out", tmp_path)
+    assert "Water: " in output and "km2" in output
+    with rasterio.open(tmp_path / "S1_water_mask.tif") as mask, rasterio.open(scene) as sar:
+        assert (mask.crs, mask.transform, mask.shape) == (sar.crs, sar.transform, sar.shape)
+        codes = mask.read(1)
+    assert (codes[:5, :9] == 255).all()
+    assert set(np.unique(codes)) <= {0, 1, 255}
+    names = {path.name for path in tmp_path.iterdir()}
+    endings = ("water_mask.tif", "water_probability.tif", "rgb.tif", "quicklook.png")
+    assert names == {f"S1_{ending}" for ending in endings}
+
+
+def test_map_with_an_optical_image_from_before(scene: Path, tmp_path: Path) -> None:
+    made = simulate(7, 96)
+    before = tmp_path / "S2.tif"
+    bands = np.clip(made.optical_before * 10_000, 1, None).astype(np.uint16)
+    profile = {"driver": "GTiff", "dtype": "uint16", "nodata": 0, "count": len(bands)}
+    profile |= {"height": 96, "width": 96, "crs": made.crs, "transform": made.transform}
+    with rasterio.open(before, "w", **profile) as target:
+        target.write(bands)
+    flora("map", scene, "--out", tmp_path / "sar")
+    flora("map", scene, "--out", tmp_path / "before", "--before", before)
+    images = []
+    for mode in ("sar", "before"):
+        with rasterio.open(tmp_path / mode / "S1_rgb.tif") as rgb:
+            images.append(rgb.read().astype(int))
+    assert np.abs(images[0] - images[1]).mean() > 1
+
+
+def test_weights_of_another_sensor_are_refused(trained: Path, scene: Path, tmp_path: Path) -> None:
+    line = refused("evaluate", "--dataset", "simulated", "--weights", trained)
+    assert "were trained on ombria sentinel-1 VV" in line
+    assert "a scene is in dB" in refused(
+        "map", scene, "--out", tmp_path / "maps", "--weights", trained
+    )
+    assert not (tmp_path / "maps").exists() or not list((tmp_path / "maps").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["evaluate", "--dataset", "ombria"], "pass the folder"),
+        (["evaluate", "--dataset", "ombria", "--root", "absent"], "absent"),
+        (["evaluate", "--dataset", "simulated", "--split", "nowhere"], "no split 'nowhere'"),
+        (["evaluate", "--dataset", "simulated", "--weights", "no.safetensors"], "no.safetensors"),
+        (["evaluate", "--dataset", "simulated", "--device", "abacus"], "device 'abacus'"),
+        (["map", "absent.tif", "--out", "maps"], "absent.tif"),
+        (
+            ["train", "--dataset", "simulated", "--out", "run", "--crop", "1024"],
+            "crop 1024 is larger than chip",
+        ),
+        (["train", "--dataset", "simulated", "--out", "run", "--precision", "fp4"], "'fp4'"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(*arguments)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    arguments = ["map", str(tmp_path / "absent.tif"), "--out", str(tmp_path)]
+    with pytest.raises(FloraError, match="absent"):
+        RUNNER.invoke(app, ["--debug", *arguments], catch_exceptions=False)
+    command = [sys.executable, "-m", "flora"]
+    quiet = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    loud = subprocess.run([*command, "--debug", *arguments], capture_output=True, text=True)
+    assert quiet.returncode == 1 and "Traceback" not in quiet.stderr
+    assert loud.returncode != 0 and "Traceback" in loud.stderr
+
+
+def test_linear_power_is_refused_with_the_remedy(scene: Path, tmp_path: Path) -> None:
+    with rasterio.open(scene) as source:
+        profile, decibels = source.profile, source.read()
+    linear = tmp_path / "linear.tif"
+    with rasterio.open(linear, "w", **profile) as target:
+        target.write(10 ** (decibels / 10))
+    line = refused("map", linear, "--out", tmp_path / "maps")
+    assert "--units linear" in line or "units" in line
+    flora("map", linear, "--out", tmp_path / "maps", "--units", "linear")
+    flora("map", scene, "--out", tmp_path / "maps")
+    values = []
+    for stem in ("linear", "S1"):
+        with rasterio.open(tmp_path / "maps" / f"{stem}_water_probability.tif") as probability:
+            values.append(probability.read(1))
+    np.testing.assert_allclose(values[0], values[1], atol=1e-4)
+
+
+def test_help_and_version_load_no_torch() -> None:
+    code = "import sys; from flora.cli.main import app; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "False"
+    assert "0.1.0" in flora("--version")
+    for command in ("train", "evaluate", "map"):
+        assert command in flora("--help")
+
+
+def test_map_on_the_real_chip(flora_data: Path, tmp_path: Path) -> None:
+    folder = flora_data / "sen1floods11/v1.1/data/flood_events/HandLabeled"
+    flora("map", folder / "S1Hand/Spain_7370579_S1Hand.tif", "--out", tmp_path)
+    with (
+        rasterio.open(tmp_path / "Spain_7370579_S1Hand_water_mask.tif") as mask,
+        rasterio.open(folder / "LabelHand/Spain_7370579_LabelHand.tif") as label,
+    ):
+        predicted, true = mask.read(1), label.read(1)
+    both = ((predicted == 1) & (true == 1)).sum()
+    either = (((predicted == 1) | (true == 1)) & (true >= 0)).sum()
+    assert both / either > 0.5

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+from rasterio.transform import Affine
+from typer.testing import CliRunner
+
+from flora.cli.main import app
+from flora.cli.products import multilook, year_in_name
+from flora.cli.runs import in_options
+from tests.support.fake_data import fake_scene, write_raster
+from tests.support.fake_scenes import fake_safe
+from tests.support.stac_server import StacSite, serve_stac
+
+SIDE = 96
+UTM = "EPSG:32630"
+GRID = Affine(10, 0, 600_000, 0, -10, 4_400_000)
+NAME = "S1A_20190917T060141"
+
+# Here a warning is a line on the terminal; elsewhere in the tests it is an error.
+SAID = pytest.mark.filterwarnings("always::flora.errors.FloraWarning")
+
+
+def run(*arguments: object) -> str:
+    """Run `flora map`, which must succeed; its output."""
+    result = CliRunner().invoke(app, ["map", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments: object) -> str:
+    """Run `flora map`, which must be refused in one line; that line."""
+    result = CliRunner().invoke(app, ["map", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 1, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
+    return lines[0]
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def page_data(page: Path) -> dict:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+    return json.loads(found[1])
+
+
+def layer_names(page: Path) -> list[str]:
+    return [image["name"] for image in page_data(page)["images"]]
+
+
+def write_sar(path: Path, seed: int = 3) -> Path:
+    return write_raster(path, fake_scene(seed, SIDE)["sar"], np.nan, GRID, UTM)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sar(tmp_path_factory.mktemp("in") / f"{NAME}.tif")
+
+
+@pytest.fixture(scope="module")
+def occurrence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 m pixels: in the left third, water in 80 % of the images; in the middle one, in 20 %."""
+    percent = np.repeat(np.array([[80, 20, 0]], np.uint8), SIDE // 9 + 1, axis=1)[:, : SIDE // 3]
+    percent = np.broadcast_to(np.sort(percent)[:, ::-1], (1, SIDE // 3, SIDE // 3))
+    path = tmp_path_factory.mktemp("in") / "occurrence.tif"
+    return write_raster(path, np.ascontiguousarray(percent), None, GRID * Affine.scale(3), UTM)
+
+
+@pytest.fixture(scope="module")
+def mapped(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the maps of the scene; tests that add to it work on files of their own."""
+    out = tmp_path_factory.mktemp("mapped")
+    run(scene, "--out", out, "--quiet")
+    return out
+
+
+@pytest.fixture
+def finished(mapped: Path, tmp_path: Path) -> Path:
+    """A copy of these maps."""
+    for path in mapped.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+# --- flood, polygons, page ----------------------------------------------------------------------
+
+
+def test_permanent_water_is_told_from_flood(scene, occurrence, finished):
+    known = ["--permanent-water", occurrence, "--reuse"]
+    said = run(scene, "--out", finished, *known, "--permanent-threshold", 50)
+    water, classes = read(finished / f"{NAME}_water_mask.tif"), read(finished / f"{NAME}_flood.tif")
+    always = np.repeat(np.repeat(read(occurrence) >= 50, 3, axis=1), 3, axis=2)
+    np.testing.assert_array_equal(classes == 2, (water == 1) & always)
+    np.testing.assert_array_equal(classes == 1, (water == 1) & ~always)
+    flood, permanent = ((classes == code).sum() * 1e-4 for code in (1, 2))
+    assert flood > 0 < permanent
+    found = re.search(r"New flood: (\S+) km2; permanent water: (\S+) km2", said)
+    # Pixels of UTM are not exactly 100 m2 on the ellipsoid.
+    assert [float(found[1]), float(found[2])] == pytest.approx([flood, permanent], rel=5e-3)
+    run(scene, "--out", finished, *known, "--permanent-threshold", 10, "--overwrite")
+    assert (read(finished / f"{NAME}_flood.tif") == 2).sum() > (classes == 2).sum()
+
+
+def test_polygons_of_water_and_of_its_parts(scene, occurrence, finished):
+    run(scene, "--out", finished, "--reuse", "--polygons")
+    path = finished / f"{NAME}_polygons.gpkg"
+    every = pyogrio.raw.read(path)[3]
+    names = list(pyogrio.read_info(path)["fields"])
+    assert set(every[names.index("class")]) == {"water"}
+    split = ["--permanent-water", occurrence, "--permanent-threshold", 50]
+    run(
+        *(scene, "--out", finished, "--reuse", "--overwrite", "--polygons", *split),
+        *("--minimum-area", 2000),
+    )
+    some = pyogrio.raw.read(path)[3]
+    assert set(some[names.index("class")]) == {"flood", "permanent water"}
+    area = names.index("area_km2")
+    assert some[area].min() >= 2000e-6 > every[area].min()
+    features = json.loads((finished / f"{NAME}_polygons.geojson").read_text())["features"]
+    assert len(features) == len(some[0])
+
+
+def test_page_shows_what_there_is(scene, occurrence, finished):
+    page = finished / "pages" / "flood.html"
+    run(scene, "--out", finished, "--reuse", "--html", page)
+    assert "Contains modified Copernicus Sentinel data 2019" in page.read_text()
+    assert layer_names(page) == ["SAR VV", "optical, from SAR"]
+    data = page_data(page)
+    assert not data["split"] and data["outlines"] == []
+    run(
+        *(scene, "--out", finished, "--reuse", "--html", page, "--overwrite", "--polygons"),
+        *("--permanent-water", occurrence, "--permanent-threshold", 50),
+        *("--attribution", "Simulated <scene>"),
+    )
+    text, data = page.read_text(), page_data(page)
+    assert "Simulated &lt;scene&gt;" in text and "Copernicus" not in text
+    assert data["split"] and data["outlines"]
+    assert data["areas"][50][1] > 0
+
+
+@SAID
+def test_page_without_a_known_year_says_what_to_add(tmp_path):
+    scene = write_sar(tmp_path / "scene.tif")
+    said = run(scene, "--out", tmp_path, "--html", tmp_path / "map.html", "--quiet")
+    assert said.count("pass e.g. --attribution 'Contains modified Copernicus") == 1
+    assert "Sentinel data." in (tmp_path / "map.html").read_text()
+
+
+@SAID
+def test_page_of_a_swath_product_with_an_image_from_before(tmp_path):
+    safe = fake_safe(tmp_path)
+    around = Affine(10, 0, 599_000, 0, -10, 4_401_000)
+    bands = np.full((4, 600, 600), 1500, np.uint16)
+    before = write_raster(tmp_path / "S2.tif", bands, 0, around, UTM)
+    page = tmp_path / "map.html"
+    run(safe, "--out", tmp_path / "maps", "--quiet", "--before", before, "--html", page)
+    assert layer_names(page) == ["SAR VV", "optical, from SAR", "optical, before"]
+    assert "Sentinel data 2019" in page.read_text()
+
+
+def test_backscatter_is_averaged_as_power():
+    decibels = np.array([[0, -10, 3, np.nan], [-10, 0, np.nan, np.nan], [-20, -20, 0, 0]])
+    found = multilook(decibels.astype(np.float32), 2)
+    mean = 10 * np.log10((1 + 1 + 0.1 + 0.1) / 4)
+    np.testing.assert_allclose(found, [[mean, 3], [-20, 0]], rtol=1e-5)
+    assert np.isnan(multilook(np.full((2, 3), np.nan, np.float32), 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "year"),
+    [
+        ("S1A_IW_GRDH_1SDV_20190917T060141_20200101T000000.SAFE", 2019),
+        ("flood_2021-07-15.tif", 2021),
+        ("Spain_7370579_S1Hand.tif", None),
+        ("tile_20131301.tif", None),
+        ("scene_19990101.tif", None),
+    ],
+)
+def test_year_in_a_name(name, year):
+    assert year_in_name(Path(name)) == year
+
+
+# --- finished maps ------------------------------------------------------------------------------
+
+
+def test_finished_maps_are_taken_as_they_are(scene, finished):
+    files = {path: path.stat().st_mtime_ns for path in finished.iterdir()}
+    again = run(scene, "--out", finished, "--reuse", "--polygons")
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert len(list(finished.iterdir())) == len(files) + 2
+    water = (read(finished / f"{NAME}_water_mask.tif") == 1).sum()
+    assert f"Water: {water} of {SIDE * SIDE} px" in again
+    run(scene, "--out", finished / "new", "--reuse", "--quiet")  # nothing there: mapped
+    np.testing.assert_array_equal(
+        read(finished / "new" / f"{NAME}_water_mask.tif"),
+        read(finished / f"{NAME}_water_mask.tif"),
+    )
+
+
+def test_finished_maps_of_something_else_are_refused(scene, finished):
+    assert "--threshold 0.5, expected 0.4" in refused(
+        scene, "--out", finished, "--reuse", "--threshold", 0.4
+    )
+    assert "another part" in refused(scene, "--out", finished, "--reuse", "--window", 0, 0, 64, 64)
+    line = refused(scene, "--out", finished)
+    assert "--overwrite" in line and "overwrite=True" not in line and "--out" in line
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "SAR: no scene"),
+        (["SCENE", "--stac", "item.json"], "--stac item.json: is in place of files"),
+        (["SCENE", "OTHER", "--vh", "vh.tif"], "--vh vh.tif: goes with one file"),
+        (["SCENE", "--before", "auto"], "--before auto: goes with --stac"),
+        (["SCENE", "--workers", 2, "--dask", "tcp://127.0.0.1:9"], "--workers 2, --dask tcp"),
+        (["SCENE", "--permanent-threshold", 50], "--permanent-threshold 50.0: goes with"),
+        (["SCENE", "--permanent-water", "absent.tif"], "--permanent-water absent.tif: no such"),
+        (["SCENE", "--minimum-area", 50], "--minimum-area 50.0: goes with --polygons"),
+        (["SCENE", "--attribution", "me"], "--attribution me: goes with --html"),
+        (["SCENE", "--html", "m.html", "--threshold", 0.995], "--threshold 0.995: with --html"),
+        (["SCENE", "--html", "."], "--html: . is a folder"),
+        (["SCENE", "OTHER", "--html", "SCENE"], "expected a folder"),
+        (["SCENE", "SCENE"], "same name"),
+        (["--stac", "absent.json"], "absent.json"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, says, scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = write_sar(tmp_path / "in" / "other.tif", 4)
+    named = {"SCENE": scene, "OTHER": other}
+    given = [named.get(argument, argument) for argument in arguments]
+    assert says in refused(*given, "--out", "maps")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
+
+
+def test_products_that_exist_are_refused_before_anything_is_computed(scene, tmp_path):
+    page = tmp_path / "map.html"
+    page.write_text("mine")
+    line = refused(scene, "--out", tmp_path / "maps", "--html", page)
+    assert "--html" in line and "pass --overwrite" in line
+    assert page.read_text() == "mine" and not (tmp_path / "maps").exists()
+
+
+def test_permanent_water_that_is_no_mask_leaves_whole_maps(scene, occurrence, finished):
+    line = refused(scene, "--out", finished, "--reuse", "--permanent-water", occurrence)
+    assert "--permanent-water" in line and "--permanent-threshold 50 (percent)" in line
+    assert "permanent_" not in line
+    names = {path.name.removeprefix(NAME) for path in finished.iterdir()}
+    assert names == {
+        *("_water_mask.tif", "_water_probability.tif", "_rgb.tif", "_quicklook.png"),
+    }
+
+
+@SAID
+def test_scene_without_crs_has_no_polygons(tmp_path):
+    scene = tmp_path / "scene.tif"
+    sar = fake_scene(3, 64)["sar"]
+    with rasterio.open(
+        scene, "w", driver="GTiff", count=2, height=64, width=64, dtype="float32"
+    ) as file:
+        file.write(sar)
+    run(scene, "--out", tmp_path, "--quiet", "--html", tmp_path / "map.html")
+    assert page_data(tmp_path / "map.html")["unit"] == "px"
+    result = CliRunner().invoke(
+        app, ["map", str(scene), "--out", str(tmp_path), "--reuse", "--polygons"]
+    )
+    assert result.exit_code == 1 and "has no CRS" in result.stderr
+    assert not list(tmp_path.glob("*_polygons*"))
+
+
+def test_messages_speak_of_options():
+    said = in_options('before_path a.tif: pass units="linear" (--units linear), overwrite=True')
+    assert said == "--before a.tif: pass --units linear, --overwrite"
+    assert in_options("dir=out, seed=3 and a grid") == "dir=out, seed=3 and a grid"
+
+
+# --- many scenes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_many_scenes_and_a_broken_one(workers, scene, mapped, occurrence, tmp_path):
+    if workers:
+        pytest.importorskip("distributed")
+    other = write_sar(tmp_path / "in" / "S1B_20200102T000000.tif", 4)
+    broken = tmp_path / "in" / "broken.tif"
+    broken.write_bytes(scene.read_bytes()[:700])
+    out = tmp_path / "out"
+    arguments = [scene, broken, other, "--out", out, "--html", out / "pages", "--polygons"]
+    arguments += ["--permanent-water", occurrence, "--permanent-threshold", 50]
+    result = CliRunner().invoke(app, ["map", *map(str, arguments), "--workers", str(workers)])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-2:][0] == "Failed: 1 of 3 scenes"
+    assert "broken.tif: SAR" in result.stderr.splitlines()[-1]
+    assert not list(out.glob("broken*"))
+    # The same network: what one scene alone gives, at least to rounding.
+    for ending in ("water_probability", "rgb"):
+        name = f"{NAME}_{ending}.tif"
+        np.testing.assert_allclose(read(out / name), read(mapped / name), atol=1e-5)
+    assert "Sentinel data 2019" in (out / "pages" / f"{NAME}.html").read_text()
+    assert "Sentinel data 2020" in (out / "pages" / f"{other.stem}.html").read_text()
+    assert {path.name for path in out.glob("*_flood.tif")} == {
+        f"{stem}_flood.tif" for stem in (NAME, other.stem)
+    }
+
+
+@SAID
+def test_scenes_are_added_to_a_finished_run(scene, finished):
+    other = write_sar(finished / "in" / "other.tif", 4)
+    said = run(scene, other, "--out", finished, "--reuse")
+    assert f"{NAME}.tif: mapped before" in said and "other.tif: mapped before" not in said
+    assert (finished / "other_water_mask.tif").is_file()
+
+
+def test_no_scheduler_is_said_in_one_line(scene, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("flora.scenes.many.CONNECT_TIMEOUT", 0.2)
+    line = refused(scene, "--out", tmp_path, "--dask", "tcp://127.0.0.1:9")
+    assert "tcp://127.0.0.1:9" in line and "dask scheduler" in line
+
+
+# --- a catalogue --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StacSite]:
+    """A catalogue with a radar scene as power, and a clear optical image of the week before."""
+    pytest.importorskip("pystac_client")
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    made = fake_scene(3, SIDE)
+    power = (10 ** (made["sar"] / 10)).astype(np.float32)
+    stored = made["optical"].astype(np.uint16)
+    folder = tmp_path / "archive"
+    radar = {
+        name: write_raster(folder / f"{name}.tif", power[i : i + 1], None, GRID, UTM)
+        for i, name in enumerate(("vv", "vh"))
+    }
+    optical = {
+        name: write_raster(folder / f"{name}.tif", stored[i : i + 1], None, GRID, UTM)
+        for name, i in {"B04": 3, "B03": 2, "B02": 1, "B08": 7}.items()
+    }
+    with serve_stac() as served:
+        served.add("s1", "sentinel-1-rtc", "2019-09-17T06:00:00Z", radar)
+        said = {"s2:processing_baseline": "02.14", "eo:cloud_cover": 4}
+        served.add("s2", "sentinel-2-l2a", "2019-09-10T11:00:00Z", optical, said)
+        yield served
+
+
+def test_item_of_a_catalogue(site, scene, mapped, tmp_path):
+    """An item's file lies elsewhere than its catalogue, which is where `auto` would search."""
+    address = f"{site.base}/collections/sentinel-1-rtc/items/s1"
+    out, page = tmp_path / "out", tmp_path / "map.html"
+    run("--stac", address, "--out", out, "--html", page)
+    assert "Contains modified Copernicus Sentinel data 2019" in page.read_text()
+    np.testing.assert_allclose(
+        read(out / "s1_sar_water_probability.tif"),
+        read(mapped / f"{NAME}_water_probability.tif"),
+        atol=1e-3,
+    )
+    asked = len(site.asked("/files"))
+    assert "--reuse" in refused("--stac", address, "--out", out)
+    run("--stac", address, "--out", out, "--reuse", "--polygons")
+    assert len(site.asked("/files")) == asked  # not fetched again
+    west, south, east, north = site.items["s1"]["bbox"]
+    half = (west, south, (west + east) / 2, north)
+    run("--stac", address, "--out", tmp_path / "half", "--bbox", ",".join(map(str, half)))
+    rows, columns = read(tmp_path / "half" / "s1_sar_water_mask.tif").shape[1:]
+    assert rows >= SIDE - 3 and abs(columns - SIDE // 2) < 4
+
+
+def test_item_in_a_file_with_the_image_from_before(site, tmp_path):
+    address = f"{site.base}/collections/sentinel-1-rtc/items/s1"
+    with urllib.request.urlopen(address) as answer:
+        item = tmp_path / "s1.json"
+        item.write_bytes(answer.read())
+    out, page = tmp_path / "out", tmp_path / "map.html"
+    arguments = ["--stac", item, "--out", out, "--before", "auto", "--html", page]
+    run(*arguments)
+    assert "optical, before" in layer_names(page)
+    run("--stac", item, "--out", tmp_path / "alone")
+    name = "s1_sar_rgb.tif"
+    assert (read(out / name) != read(tmp_path / "alone" / name)).any()
+
+
+@SAID
+def test_noise_of_a_ground_range_product_stays_if_asked(tmp_path):
+    product = fake_safe(tmp_path)
+    run(product, "--out", tmp_path / "without")
+    run(product, "--out", tmp_path / "with", "--keep-noise")
+    name = f"{product.stem}_water_probability.tif"
+    assert (read(tmp_path / "with" / name) != read(tmp_path / "without" / name)).any()

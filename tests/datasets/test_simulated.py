@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from flora.datasets.base import InMemory, RandomCrops, Window, collate
+from flora.datasets.simulated import Simulated
+from flora.errors import FloraError
+from flora.sensors import SENTINEL1, SENTINEL2_BANDS, SENTINEL2_RGB
+from flora.simulate.scene import draw_parameters
+
+SIZE = 64
+
+
+def test_a_sample_keeps_the_contract():
+    dataset = Simulated("train", count=4, size=SIZE)
+    assert len(dataset) == len(dataset.manifest()) == 4
+    assert dataset.sar_scaling == SENTINEL1
+    assert dataset.optical_scaling is SENTINEL2_RGB
+    for number in range(len(dataset)):
+        sample = dataset[number]
+        plane = (SIZE, SIZE)
+        expected = {
+            "sar": (torch.float32, (2, *plane)),
+            "sar_valid": (torch.bool, plane),
+            "optical": (torch.float32, (3, *plane)),
+            "optical_valid": (torch.bool, plane),
+            "index": (torch.float32, (1, *plane)),
+            "water": (torch.int64, plane),
+            "before": (torch.float32, (3, *plane)),
+            "before_valid": (torch.bool, plane),
+            "before_index": (torch.float32, (1, *plane)),
+        }
+        tensors = {key: value for key, value in sample.items() if key != "meta"}
+        assert {key: (v.dtype, tuple(v.shape)) for key, v in tensors.items()} == expected
+        for key in ("optical", "before"):
+            assert sample[key].min() >= 0.0 and sample[key].max() <= 1.0
+        assert sample["index"].abs().max() <= 1.0
+        assert torch.isfinite(sample["sar"]).all()
+        assert set(sample["water"].unique().tolist()) <= {0, 1, 255}
+        assert sample["meta"]["place"] == "simulated"
+        assert sample["meta"]["split"] == "train"
+        assert sample["meta"]["id"] == dataset.manifest()[number]
+        assert len(sample["meta"]["transform"]) == 6
+
+
+def test_layers_are_those_of_the_scene():
+    dataset = Simulated("valid", count=1, size=SIZE)
+    sample, scene = dataset[0], dataset.scene(0)
+    seen = sample["sar_valid"].numpy()
+    restored = SENTINEL1.restore(sample["sar"].numpy())
+    np.testing.assert_allclose(restored[:, seen], scene.sar_after[:, seen], atol=1e-3)
+    np.testing.assert_array_equal(sample["water"].numpy()[seen], scene.water_after[seen])
+    clear = sample["before_valid"].numpy()
+    for channel, name in enumerate(("B4", "B3", "B2")):
+        stored = scene.optical_before[SENTINEL2_BANDS.index(name)] / 0.3
+        np.testing.assert_allclose(
+            sample["before"].numpy()[channel][clear], stored[clear].clip(0, 1), atol=1e-4
+        )
+
+
+def test_cloud_and_its_shadow_are_not_valid():
+    dataset = Simulated("train", count=12, size=SIZE)
+    cloudy = next(n for n in range(12) if draw_parameters(dataset.seeds[n]).optical.cloud[1] > 0.2)
+    scene, sample = dataset.scene(cloudy), dataset[cloudy]
+    hidden = torch.from_numpy(scene.cloud_after | scene.shadow_after)
+    assert torch.equal(sample["optical_valid"], ~hidden)
+    assert (sample["optical"][:, hidden] == 0.0).all()
+    assert (sample["index"][:, hidden] == 0.0).all()
+    assert (sample["water"][hidden] != 255).any()  # radar sees through cloud
+
+
+def test_the_swath_border_is_ignored():
+    dataset = Simulated("train", count=60, size=SIZE)
+    edge = next(n for n in range(60) if draw_parameters(dataset.seeds[n]).sar.border > 0)
+    sample = dataset[edge]
+    assert not sample["sar_valid"].all()
+    assert torch.equal(sample["water"] == 255, ~sample["sar_valid"])
+    assert (sample["sar"][:, ~sample["sar_valid"]] == 0.0).all()
+
+
+def test_splits_and_seeds_share_no_scene():
+    manifests = [
+        set(Simulated(split, count=1000, size=SIZE, seed=seed).manifest())
+        for split in Simulated.splits
+        for seed in (0, 1)
+    ]
+    assert len(set.union(*manifests)) == sum(map(len, manifests)) == 6000
+    first = Simulated("train", count=3, size=SIZE)
+    assert first.manifest_hash() == Simulated("train", count=3, size=SIZE).manifest_hash()
+    assert first.manifest_hash() != Simulated("train", count=3, size=96).manifest_hash()
+
+
+def test_both_dates_stack_with_the_earlier_first():
+    dataset = Simulated("test", count=1, size=SIZE, sar_dates=("before", "after"))
+    both, scene = dataset[0]["sar"].numpy(), dataset.scene(0)
+    seen = dataset[0]["sar_valid"].numpy()
+    assert both.shape == (4, SIZE, SIZE)
+    stacked = np.concatenate([scene.sar_before, scene.sar_after])
+    restored = dataset.sar_scaling.restore(both)
+    np.testing.assert_allclose(restored[:, seen], stacked[:, seen], atol=1e-3)
+
+
+def test_windows_crops_and_batches_work_as_on_every_dataset():
+    dataset = InMemory(Simulated("train", count=2, size=SIZE))
+    window = Window(5, 9, 20, 30)
+    whole, part = dataset[0], Simulated("train", count=2, size=SIZE).read(0, window)
+    assert torch.equal(part["sar"], whole["sar"][:, 5:25, 9:39])
+    assert torch.equal(part["before_valid"], whole["before_valid"][5:25, 9:39])
+    batch = collate([RandomCrops(dataset, 32, 4, seed=1)[n] for n in range(4)])
+    assert batch["before"].shape == (4, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "bolivia"}, "no split 'bolivia'"),
+        ({"split": "train", "count": 0}, "count 0"),
+        ({"split": "train", "size": 16}, "size 16"),
+        ({"split": "train", "seed": -1}, "seed -1"),
+        ({"split": "train", "sar_dates": ("after", "before")}, "earliest first"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(FloraError, match=message):
+        Simulated(**arguments)

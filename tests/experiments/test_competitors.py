@@ -1,0 +1,191 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flora.datasets.base import InMemory, collate
+from flora.datasets.simulated import Simulated
+from flora.errors import FloraError
+from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
+from flora.experiments.competitors import train_competitor
+from flora.models.network import SIZES, Flora, FloraConfig
+from flora.models.unet import LateFusion, UNet, UNetTask, stack_inputs
+from flora.models.weights import load_any, predictor_of
+from flora.training.fit import TrainingConfig
+from flora.training.jitter import RadiometricJitter
+from flora.training.pix2pix import Pix2PixTask
+from flora.training.released import ReleasedTask, released_config
+
+
+@pytest.fixture(scope="module")
+def chips() -> InMemory:
+    return InMemory(Simulated("train", count=2, size=64))
+
+
+@pytest.fixture(scope="module")
+def batch(chips):
+    return collate([chips[0], chips[1]])
+
+
+SHORT = TrainingConfig(steps=2, batch=2, crop=32)
+
+
+def trained(task, batch, steps=2):
+    optimizer = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        task(batch)[0].backward()
+        optimizer.step()
+    return task
+
+
+@pytest.mark.parametrize("name", sorted(SIMULATED.competitors))
+def test_every_competitor_trains_and_answers_in_its_modes(name, chips, batch, tmp_path) -> None:
+    competitor = SIMULATED.competitors[name]
+    if not competitor.learns:
+        _, water = competitor.predictor()(batch)
+        assert water.shape == (2, 1, 64, 64)
+        return
+    setting = replace(SIMULATED, teacher_steps=1)
+    weights = train_competitor(competitor, chips, SHORT, setting, tmp_path, quiet=True)
+    model = load_any(weights)
+    for mode in competitor.modes:
+        with torch.inference_mode():
+            rgb, water = predictor_of(model, mode)(batch)
+        assert water.shape == (2, 1, 64, 64)
+        assert rgb is None or rgb.shape == (2, 3, 64, 64)
+    assert (rgb is None) == (name == "unet_water")
+
+
+@pytest.mark.parametrize("sees", ["before", "oracle"])
+@pytest.mark.parametrize("late", [False, True])
+def test_fusion_baselines_see_the_image_they_name_and_no_other(batch, sees, late) -> None:
+    torch.manual_seed(0)
+    model = (
+        LateFusion(2, 5, 3, sees, (8, 16))
+        if late
+        else UNet(2, (8, 16), optical_channels=3, sees=sees, guide_channels=5)
+    ).eval()
+    seen, unseen = {"before": ("before", "optical"), "oracle": ("optical", "before")}[sees]
+
+    def water(changed: str) -> torch.Tensor:
+        other = {**batch, changed: 1 - batch[changed]}
+        return model(stack_inputs(other, sees)).water_logits
+
+    same = model(stack_inputs(batch, sees)).water_logits
+    assert torch.equal(water(unseen), same)
+    assert not torch.allclose(water(seen), same)
+
+
+def test_a_normalisation_that_would_be_ignored_is_refused() -> None:
+    with pytest.raises(FloraError, match="norm 'group' for a competitor of kind 'pix2pix'"):
+        replace(SIMULATED.competitors["pix2pix"], norm="group")
+    assert SIMULATED.competitors["unet_group"].norm == "group"
+
+
+def test_what_is_under_cloud_is_not_seen(batch) -> None:
+    other = dict(batch)
+    clouded = ~batch["optical_valid"].unsqueeze(1)
+    other["optical"] = torch.where(clouded, 0.7, batch["optical"])
+    assert torch.equal(stack_inputs(other, "oracle"), stack_inputs(batch, "oracle"))
+
+
+def test_a_baseline_that_was_trained_with_an_image_refuses_to_go_without(batch) -> None:
+    model = UNet(2, (8, 16), sees="before", guide_channels=5)
+    with pytest.raises(FloraError, match=r'trained for mode "before"'):
+        predictor_of(model, "sar")
+
+
+def test_pix2pix_sends_each_gradient_where_it_belongs(batch) -> None:
+    torch.manual_seed(0)
+    task = Pix2PixTask(UNet(2, (8, 16), optical_channels=3), 3)
+    generator = list(task.model.parameters())
+
+    def gradients(parameters, only: str):
+        total, terms = task(batch)
+        task.zero_grad()
+        total.backward()
+        return [p.grad.clone() for p in parameters], terms
+
+    before, terms = gradients(generator, "generator")
+    assert {"generator", "discriminator"} <= terms.keys()
+    # The generator's gradient knows the discriminator's weights ...
+    with torch.no_grad():
+        for p in task.discriminator.parameters():
+            p.mul_(2)
+    after, _ = gradients(generator, "generator")
+    assert any(not torch.allclose(a, b) for a, b in zip(before, after, strict=True))
+    # ... and the discriminator's is that of its own loss alone.
+    total, _ = task(batch)
+    task.zero_grad()
+    total.backward()
+    ours = [p.grad.clone() for p in task.discriminator.parameters()]
+    made = task.model(batch["sar"]).rgb.detach() * batch["optical_valid"].unsqueeze(1)
+    real = batch["optical"] * batch["optical_valid"].unsqueeze(1)
+    loss = (
+        torch.nn.functional.softplus(-task.discriminator(batch["sar"], real)).mean()
+        + torch.nn.functional.softplus(task.discriminator(batch["sar"], made)).mean()
+    ) / 2
+    expected = torch.autograd.grad(loss, list(task.discriminator.parameters()))
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_in_the_released_wiring_what_runs_at_test_time_is_never_trained(batch) -> None:
+    torch.manual_seed(0)
+    task = ReleasedTask(Flora(released_config(FloraConfig(widths=(8, 16), attention_levels=(1,)))))
+    before = {name: p.clone() for name, p in task.model.named_parameters()}
+    trained(task, batch, steps=4)
+    moved = {n for n, p in task.model.named_parameters() if not torch.equal(p, before[n])}
+    assert not any(name.startswith("prior.") for name in moved)
+    assert any(name.startswith("teacher.") for name in moved)
+
+
+def test_a_detached_water_branch_shapes_no_feature(batch) -> None:
+    for detached in (False, True):
+        torch.manual_seed(0)
+        config = FloraConfig(widths=(8, 16), attention_levels=(1,), detach_water=detached)
+        model = Flora(config)
+        model(batch["sar"]).water_logits.sum().backward()
+        reached = model.sar_encoder.levels[0][0].weight.grad
+        assert (reached is None) == detached
+
+
+@pytest.mark.parametrize("part", ["film", "gated"])
+def test_without_film_or_gate_the_rest_still_fuses(batch, part) -> None:
+    torch.manual_seed(0)
+    config = FloraConfig(widths=(8, 16), attention_levels=(0, 1), **{part: False})
+    model = Flora(config)
+    names = {"film": ".film.", "gated": ".residual."}
+    assert not any(names[part] in name for name, _ in model.named_parameters())
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    guided = model(batch["sar"], model.guide_from(batch, "oracle")).water_logits
+    assert not torch.allclose(guided, model(batch["sar"]).water_logits)
+
+
+def test_jitter_changes_training_only_and_never_nodata(batch) -> None:
+    torch.manual_seed(0)
+    task = RadiometricJitter(UNetTask(UNet(2, (8, 16))))
+    valid = torch.ones_like(batch["sar_valid"])
+    valid[:, :10] = False
+    changed = task.change(batch["sar"], valid)
+    assert torch.equal(changed[:, :, :10], batch["sar"][:, :, :10])
+    # Gain and offset are one number a sample and band: the change is affine.
+    sar, new = batch["sar"][0, 0, 10:].flatten(), changed[0, 0, 10:].flatten()
+    slope = (new[1:] - new[0]) / (sar[1:] - sar[0])
+    far = (sar[1:] - sar[0]).abs() > 0.1
+    torch.testing.assert_close(slope[far], slope[far][:1].expand(int(far.sum())), rtol=1e-3, atol=0)
+    task.eval()
+    assert torch.equal(task(batch)[0], task.task(batch)[0])
+    assert task.describe()["radiometric_jitter"]["gain"] == 0.2
+
+
+def test_every_experiment_is_reachable_and_fair() -> None:
+    for name, experiment in (EXPERIMENTS | ON_A_GPU).items():
+        assert named_experiment(name) is experiment
+        assert experiment.size in SIZES
+        assert len(experiment.competitors) > 2
+        assert any(c.group == "baseline" for c in experiment.competitors.values())
+    with pytest.raises(FloraError, match="expected one of simulated"):
+        named_experiment("simulate")

@@ -1,0 +1,153 @@
+import pytest
+
+from flora.errors import FloraError
+from flora.experiments.records import (
+    Table,
+    by_place,
+    comparison,
+    differences,
+    judge,
+    load_record,
+    mean_and_spread,
+    results_folder,
+    scored,
+)
+from flora.figures.records import difference_figure, places_figure
+
+
+def trial(name: str, seed: int, miou: float) -> dict:
+    return {
+        "competitor": name,
+        "seed": seed,
+        "scores": {"test": {"sar": {"all": {"miou": miou}}}},
+    }
+
+
+def competitor(says: str, group: str, mean: float, n: int) -> dict:
+    score = {"mean": mean, "sd": 0.1 if n > 1 else None, "n": n}
+    return {
+        "says": says,
+        "group": group,
+        "needs_optical": False,
+        "scores": {"test": {"sar": {"miou": score}}} if n else {},
+    }
+
+
+@pytest.fixture
+def record() -> dict:
+    return {
+        "tests": {"test": {}},
+        "competitors": {
+            "flora": competitor("FLoRA", "FLoRA", 0.6, 2),
+            "unet": competitor("U-Net", "baseline", 0.5, 2),
+            "late": competitor("not run yet", "baseline", 0.0, 0),
+        },
+        "trials": {
+            "flora-0": trial("flora", 0, 0.5),
+            "flora-1": trial("flora", 1, 0.7),
+            "unet-1": trial("unet", 1, 0.6),
+            "unet-2": trial("unet", 2, 0.4),
+        },
+    }
+
+
+def test_differences_are_paired_by_seed(record) -> None:
+    assert differences(record, "test", "miou") == {"unet": [pytest.approx(-0.1)]}
+    assert differences(record, "test", "psnr") == {}
+
+
+def test_a_comparison_shows_what_was_run(record) -> None:
+    table = comparison(record, "test", ["miou"])
+    assert table.rows == [
+        ["FLoRA", "sar", "0.600 ± 0.100", "2", "`flora`"],
+        ["U-Net", "sar", "0.500 ± 0.100", "2", "`unet`"],
+    ]
+    assert comparison(record, "test", ["miou"], ["baseline"]).rows == table.rows[1:]
+    with pytest.raises(FloraError, match="'tests': the record has test"):
+        comparison(record, "tests", ["miou"])
+
+
+def test_a_missing_score_is_a_dash_and_one_seed_has_no_spread() -> None:
+    assert mean_and_spread(None) == "-"
+    assert mean_and_spread({"mean": 0.5, "sd": None, "n": 1}) == "0.500"
+    assert mean_and_spread({"mean": 17.24, "sd": 0.1, "n": 3}, 1) == "17.2 ± 0.1"
+
+
+def test_what_is_not_recorded_is_empty(record) -> None:
+    assert scored(record, "unet", "test", "sar")["miou"]["mean"] == 0.5
+    assert scored(record, "unet", "test", "oracle") == {}
+    assert scored(record, "absent", "test", "sar") == {}
+
+
+def test_table_is_html_in_a_notebook_and_markdown_in_print() -> None:
+    table = Table(["a", "b"], [["`x<y`", "**2**"]])
+    assert repr(table) == "| a | b |\n| --- | --- |\n| `x<y` | **2** |"
+    shown = table._repr_html_()
+    assert "<td><code>x&lt;y</code></td><td><strong>2</strong></td>" in shown
+    assert '<th scope="col">a</th>' in shown
+
+
+def test_the_records_of_the_book_are_found() -> None:
+    assert (results_folder() / "README.md").is_file()
+    assert "scores" in load_record("ombria_unet")
+    with pytest.raises(FloraError, match=r"no record nothing\.json"):
+        load_record("nothing")
+
+
+def test_difference_figure_draws_every_competitor_and_seed(record) -> None:
+    ax = difference_figure(record, "test", "miou", ["baseline"]).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["U-Net"]
+    assert ax.patches  # a bar
+    assert ax.lines[0].get_xdata()[0] == pytest.approx(-0.1)
+    with pytest.raises(FloraError, match="no trial of theirs is recorded"):
+        difference_figure(record, "test", "miou", ["release"])
+
+
+def placed(name: str, seed: int, **miou: float | None) -> dict:
+    places = {place: {} if m is None else {"miou": m} for place, m in miou.items()}
+    scores = {"unseen": {"sar": {"places": places}}}
+    return {"competitor": name, "seed": seed, "scores": scores}
+
+
+def floods(*trials: dict) -> dict:
+    said = {trial["competitor"]: {"says": trial["competitor"].upper()} for trial in trials}
+    return {"competitors": said, "trials": dict(enumerate(trials))}
+
+
+def test_scores_by_place_are_means_over_seeds_and_leave_out_what_has_no_score() -> None:
+    first = floods(placed("flora", 0, Ebro=0.5, Po=None), placed("flora", 1, Ebro=0.7, Po=0.2))
+    second = floods(placed("flora", 0, Elbe=0.9), placed("unet", 0, Elbe=0.1))
+    assert by_place([first, second], "unseen", "flora", "miou") == {
+        "Ebro": pytest.approx(0.6),
+        "Po": 0.2,
+        "Elbe": 0.9,
+    }
+    assert by_place([first], "unseen", "flora", "miou", mode="before") == {}
+
+
+def test_places_figure_draws_places_by_rank_and_asks_for_all_scores() -> None:
+    record = floods(placed("flora", 0, Ebro=0.9, Po=0.5), placed("unet", 0, Ebro=0.4, Po=0.6))
+    ax = places_figure([record], "unseen", ["flora", "unet"], "miou").axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Po", "Ebro"]
+    assert [list(line.get_xdata()) for line in ax.lines] == [[0.5, 0.9], [0.6, 0.4]]
+    assert len({line.get_marker() for line in ax.lines}) == 2
+    lacking = floods(placed("flora", 0, Ebro=0.9, Po=0.5), placed("unet", 0, Ebro=0.4))
+    with pytest.raises(FloraError, match="unet: not recorded on the same places as flora"):
+        places_figure([lacking], "unseen", ["flora", "unet"], "miou")
+    with pytest.raises(FloraError, match="0 competitors"):
+        places_figure([record], "unseen", [], "miou")
+
+
+@pytest.mark.parametrize(
+    ("values", "spread", "verdict"),
+    [
+        ([-0.03, -0.02, -0.04], 0.01, "helps"),
+        ([0.03, 0.02, 0.04], 0.01, "hurts"),
+        ([-0.03, -0.02, 0.001], 0.01, "no difference"),  # not with every seed
+        ([-0.03, -0.02, -0.04], 0.05, "no difference"),  # within FLoRA's own spread
+        ([-0.3, -0.2], 0.01, "open"),  # too few seeds
+        ([-0.3, -0.2, -0.1], None, "open"),
+    ],
+)
+def test_the_rule_of_the_verdict(values, spread, verdict) -> None:
+    assert judge(values, spread) == verdict

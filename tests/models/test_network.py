@@ -1,0 +1,233 @@
+import dataclasses
+
+import pytest
+import torch
+
+from flora.datasets.base import Batch, collate
+from flora.datasets.simulated import Simulated
+from flora.errors import FloraError
+from flora.models.network import MODES, SIZES, Flora, FloraConfig, named_config, parameter_count
+from flora.training.losses import LossWeights
+from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask
+
+SMALLEST = FloraConfig(
+    widths=(8, 16, 16), attention_levels=(1,), window_sizes=(2, 4), heads=2, attention_depth=2
+)
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    dataset = Simulated("train", count=2, size=64)
+    return collate([dataset[0], dataset[1]])
+
+
+@pytest.fixture(scope="module")
+def trained(batch: Batch) -> Flora:
+    """A model after a few steps, so that no zero-initialised branch hides a dependence."""
+    torch.manual_seed(0)
+    model = Flora(SMALLEST)
+    for task, steps in ((TeacherTask(model), 2), (StudentTask(model), 6)):
+        optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-2)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            task(batch)[0].backward()
+            optimizer.step()
+    return model.eval()
+
+
+def test_sizes_keep_their_budgets() -> None:
+    count = {size: parameter_count(Flora(config)) for size, config in SIZES.items()}
+    assert count["tiny"] < 500_000
+    assert count["small"] <= 4_900_000
+    assert SIZES["paper"].widths == (64, 128, 256, 512)
+    assert SIZES["paper"].stem_stride == 1
+    with pytest.raises(FloraError, match=r"'huge'.*tiny, small, paper"):
+        named_config("huge")
+
+
+def test_config_survives_json() -> None:
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in SMALLEST.to_dict().items()}
+    assert FloraConfig.from_dict(values) == SMALLEST
+
+
+def test_fused_features_are_the_sar_features_at_first(batch: Batch) -> None:
+    model = Flora(SMALLEST).eval()
+    output = model(batch["sar"], model.guide_from(batch, "oracle"))
+    for fused, student in zip(output.fused, model.sar_encoder(batch["sar"]), strict=True):
+        assert torch.equal(fused, student)
+
+
+def test_mode_sar_ignores_the_optical_images_and_the_others_do_not(
+    trained: Flora, batch: Batch
+) -> None:
+    other = Batch(**batch)
+    for key in ("optical", "before"):
+        other[key] = 1 - batch[key]  # type: ignore[literal-required]
+    other["optical_valid"] = torch.ones_like(batch["optical_valid"])
+
+    def water(data: Batch, mode: str) -> torch.Tensor:
+        return trained(data["sar"], trained.guide_from(data, mode)).water_logits  # type: ignore[arg-type]
+
+    assert torch.equal(water(batch, "sar"), water(other, "sar"))
+    assert not torch.allclose(water(batch, "before"), water(other, "before"))
+    assert not torch.allclose(water(batch, "oracle"), water(other, "oracle"))
+
+
+def test_mode_before_does_not_see_the_image_to_reconstruct(trained: Flora, batch: Batch) -> None:
+    other = Batch(**batch)
+    other["optical"] = 1 - batch["optical"]
+    other["index"] = -batch["index"]
+    for a, b in zip(
+        trained(batch["sar"], trained.guide_from(batch, "before"))[:2],
+        trained(other["sar"], trained.guide_from(other, "before"))[:2],
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_a_fully_clouded_guide_is_no_guide(trained: Flora, batch: Batch) -> None:
+    clouded = trained.guide(
+        batch["optical"], batch["index"], torch.zeros_like(batch["optical_valid"])
+    )
+    torch.testing.assert_close(
+        trained(batch["sar"], clouded).rgb, trained(batch["sar"], None).rgb, atol=0, rtol=0
+    )
+
+
+def test_what_lies_under_cloud_does_not_reach_the_output(trained: Flora, batch: Batch) -> None:
+    valid = torch.ones_like(batch["optical_valid"])
+    valid[:, :32] = False
+    noisy = batch["optical"].clone()
+    noisy[:, :, :32] = torch.rand_like(noisy[:, :, :32])
+    other = batch["index"].clone()
+    other[:, :, :32] = 1 - other[:, :, :32]
+    a = trained(batch["sar"], trained.guide(batch["optical"], batch["index"], valid))
+    b = trained(batch["sar"], trained.guide(noisy, other, valid))
+    assert torch.equal(a.rgb, b.rgb)
+    clear = torch.ones_like(valid)
+    seen = trained(batch["sar"], trained.guide(noisy, batch["index"], clear))
+    assert not torch.allclose(a.rgb, seen.rgb)
+
+
+def test_every_parameter_that_runs_in_mode_sar_is_trained_in_mode_sar(batch: Batch) -> None:
+    """Only samples guided by SAR alone: what deployment runs must learn from such samples."""
+    torch.manual_seed(0)
+    model = Flora(SMALLEST)
+    task = StudentTask(
+        model,
+        LossWeights(distill_fused=0.0, distill_prior=0.0),
+        GuidanceMix(sar=1.0, before=0.0, oracle=0.0),
+    )
+    optimizer = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=0.1)
+    # The zero-initialised branches pass no gradient on before their first step.
+    for _ in range(3):
+        optimizer.zero_grad()
+        task(batch)[0].backward()
+        optimizer.step()
+    runs = {name for name, _ in model.named_parameters() if not name.startswith("teacher.")}
+    received = {
+        name
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.abs().max() > 0
+    }
+    assert runs == received
+    executed: set[str] = set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: executed.add(name))
+    model(batch["sar"])
+    assert not any(name.startswith("teacher") for name in executed)
+
+
+def test_the_teacher_stays_frozen_in_student_training(batch: Batch) -> None:
+    model = Flora(SMALLEST)
+    task = StudentTask(model)
+    task(batch)[0].backward()
+    assert all(p.grad is None for p in model.teacher.parameters())
+    before = [p.clone() for p in model.teacher.parameters()]
+    torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1.0).step()
+    for a, b in zip(before, model.teacher.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_guidance_mix_follows_its_shares(batch: Batch) -> None:
+    torch.manual_seed(0)
+    model = Flora(SMALLEST)
+    many = {k: v.repeat(200, *[1] * (v.ndim - 1)) for k, v in batch.items() if k != "meta"}
+    many = {k: v[..., :8, :8] for k, v in many.items()}
+    many["optical_valid"] = torch.ones_like(many["optical_valid"])
+    many["before_valid"] = torch.ones_like(many["before_valid"])
+    task = StudentTask(model, mix=GuidanceMix(sar=0.5, before=0.5, oracle=0.0))
+    seen = model.guide(many["optical"], many["index"], many["optical_valid"])
+    guided = task._mixed(seen, many).valid[0].flatten(1).all(dim=1)  # type: ignore[arg-type]
+    assert 0.4 < guided.float().mean() < 0.6
+    with pytest.raises(FloraError, match="shares of 0 or more"):
+        GuidanceMix(sar=-1.0)
+
+
+def test_each_share_is_guided_by_its_own_image(batch: Batch) -> None:
+    model = Flora(SMALLEST)
+    seen = model.guide_from(batch, "oracle")
+    before = model.guide_from(batch, "before")
+    assert seen is not None and before is not None
+    assert not torch.equal(seen.features[0], before.features[0])
+    for mix, expected in ((GuidanceMix(0, 1, 0), before), (GuidanceMix(0, 0, 1), seen)):
+        mixed = StudentTask(model, mix=mix)._mixed(seen, batch)
+        for ours, theirs in zip(
+            mixed.features + mixed.valid, [*expected.features, *expected.valid], strict=True
+        ):
+            assert torch.equal(ours, theirs)
+    alone = StudentTask(model, mix=GuidanceMix(1, 0, 0))._mixed(seen, batch)
+    assert not any(valid.any() for valid in alone.valid)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"widths": (12, 20)}, {"heads": 0}, {"attention_levels": (9,)}, {"stem_stride": 4}],
+)
+def test_impossible_shapes_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(FloraError, match="expected"):
+        dataclasses.replace(SMALLEST, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_guide_of_another_image_is_refused(batch: Batch) -> None:
+    model = Flora(SMALLEST)
+    small = model.guide(
+        batch["optical"][..., :32, :32], batch["index"][..., :32, :32],
+        batch["optical_valid"][..., :32, :32],
+    )  # fmt: skip
+    with pytest.raises(FloraError, match="guide of another image"):
+        model(batch["sar"], small)
+    with pytest.raises(FloraError, match="teacher sees 3 optical bands"):
+        model.guide(batch["optical"][:, :2], batch["index"], batch["optical_valid"])
+
+
+@pytest.mark.parametrize("size", ["tiny", "small"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1001), (7, 31), (65, 33)])
+def test_any_image_size(size: str, shape: tuple[int, int]) -> None:
+    model = Flora(SIZES[size]).eval()
+    with torch.inference_mode():
+        guide = model.guide(
+            torch.rand(1, 3, *shape), torch.zeros(1, 1, *shape), torch.ones(1, *shape, dtype=bool)
+        )
+        output = model(torch.randn(1, 2, *shape), guide)
+    assert output.rgb.shape == (1, 3, *shape)
+    assert output.water_logits.shape == (1, 1, *shape)
+    assert output.rgb.isfinite().all() and output.water_logits.isfinite().all()
+
+
+def test_ablations_are_one_replace_away(batch: Batch) -> None:
+    for change in ({"attention_levels": ()}, {"window_sizes": (4,)}, {"stem_stride": 1}):
+        output = Flora(dataclasses.replace(SMALLEST, **change))(batch["sar"])  # type: ignore[arg-type]
+        assert output.rgb.shape == batch["optical"].shape
+
+
+def test_wrong_input_is_refused(batch: Batch) -> None:
+    model = Flora(SMALLEST)
+    with pytest.raises(FloraError, match=r"expected \(batch, 2"):
+        model(batch["sar"][:, :1])
+    without = Batch(**{k: v for k, v in batch.items() if not k.startswith("before")})  # type: ignore[typeddict-item]
+    with pytest.raises(FloraError, match="no optical image from before"):
+        model.guide_from(without, "before")
+    with pytest.raises(FloraError, match="expected one of sar, before, oracle"):
+        model.guide_from(batch, "future")  # type: ignore[arg-type]
+    assert MODES == ("sar", "before", "oracle")

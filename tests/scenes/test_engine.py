@@ -1,0 +1,489 @@
+"""How scenes are mapped: threads, interrupted runs, what is left after a failure, seams."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.warp import transform
+from rio_cogeo.cogeo import cog_validate
+from typer.testing import CliRunner
+
+from flora.cli.bars import SceneBar
+from flora.cli.main import app
+from flora.errors import FloraError
+from flora.models.weights import load_model, scene_predictor
+from flora.scenes import work as scene_work
+from flora.scenes.mapping import map_scene
+from flora.scenes.norm import SceneNormalised, hats
+from flora.scenes.tiles import Patch
+from flora.scenes.work import PREFIX, Work
+from flora.simulate.scene import simulate
+from tests.scenes.test_mapping import GRID, UTM, by_vh, everything_in, flooded, read, write_tif
+
+TILES = {"tile": 64, "overlap": 16, "batch": 2}
+ACROSS, ALL = 6, 36  # tiles of the scene: 300 x 260 px, 64 px wide, 48 px apart
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_tif(tmp_path / "scene.tif", flooded())
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+class Counting:
+    """`by_vh` that counts its tiles, and does something at one of its calls."""
+
+    def __init__(self, at=None, action=None):
+        self.tiles, self.calls, self.at, self.action = 0, 0, at, action
+
+    def __call__(self, sar, before):
+        self.calls += 1
+        self.tiles += len(sar)
+        if self.calls == self.at:
+            self.action()
+        return by_vh(sar, before)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def work_folders(out):
+    return sorted(out.glob(f"{PREFIX}*"))
+
+
+def same_maps(first, second):
+    for name in ("water_probability", "water_mask", "rgb"):
+        np.testing.assert_array_equal(read(getattr(first, name)), read(getattr(second, name)))
+    assert (first.water_pixels, first.valid_pixels) == (second.water_pixels, second.valid_pixels)
+    assert (first.water_km2, first.valid_km2) == (second.water_km2, second.valid_km2)
+
+
+# --- reading, computing and writing at the same time ---------------------------------------------
+
+
+def test_the_next_rows_are_read_and_the_last_are_written_while_the_model_computes(
+    scene, out, monkeypatch
+):
+    read_row = {row: threading.Event() for row in (0, 48, 96, 144)}
+    written = threading.Event()
+    threads = set()
+
+    def watch(name, event_of):
+        original = getattr(*name)
+
+        def watched(self, row, *arguments):
+            threads.add(threading.current_thread().name)
+            result = original(self, row, *arguments)
+            event_of(row).set()
+            return result
+
+        monkeypatch.setattr(*name, watched)
+
+    from flora.scenes.inputs import SarScene
+
+    watch((SarScene, "read"), lambda row: read_row.get(row, threading.Event()))
+    watch((Work, "add"), lambda row: written)
+    waited = []
+
+    def predict(sar, before):
+        if not waited:  # the first tiles: the second row of tiles comes meanwhile
+            waited.append(read_row[48].wait(20))
+        elif read_row[96].is_set() and len(waited) == 1:  # the second row: the first is written
+            waited.append(written.wait(20))
+        return by_vh(sar, before)
+
+    map_scene(scene, out, predict, **TILES)
+    assert waited == [True, True]
+    assert any("flora-read" in name for name in threads)
+    assert any("flora-write" in name for name in threads)
+
+
+@pytest.mark.parametrize("part", ["read", "predict", "write"])
+def test_an_error_in_any_of_them_ends_the_run_and_leaves_nothing(scene, out, monkeypatch, part):
+    class Broken(Exception):
+        pass
+
+    def fail(*_):
+        raise Broken
+
+    if part == "write":
+        monkeypatch.setattr(scene_work, "encode_rows", fail)
+    if part == "read":
+        monkeypatch.setattr("flora.scenes.tiles.read_strip", fail)
+    predict = Counting(3, fail) if part == "predict" else by_vh
+    before = threading.active_count()
+    with pytest.raises(Broken):
+        map_scene(scene, out, predict, **TILES, model_id="by vh")
+    assert not out.exists()
+    assert threading.active_count() == before
+
+
+# --- interrupted runs ----------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[3])
+from tests.scenes.test_engine import TILES, Counting
+from flora.scenes.mapping import map_scene
+kill = Counting(14, lambda: os.kill(os.getpid(), signal.SIGKILL))
+map_scene(sys.argv[1], sys.argv[2], kill, **TILES, model_id="by vh")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_run_goes_on_where_it_was(scene, out, tmp_path):
+    command = [sys.executable, "-c", KILLED, scene, out, Path(__file__).resolve().parents[2]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (folder,) = work_folders(out)
+    assert everything_in(out) == [folder, *everything_in(folder)]  # no map
+    finished = len(list(folder.glob("*.json")))
+    assert finished >= 2
+
+    seen = []
+    rest = Counting()
+    result = map_scene(
+        scene, out, rest, **TILES, model_id="by vh", progress=lambda *now: seen.append(now)
+    )
+    whole = Counting()
+    reference = map_scene(scene, tmp_path / "whole", whole, **TILES)
+    same_maps(result, reference)
+    assert whole.tiles == ALL
+    assert seen[0] == (finished * ACROSS, ALL) and seen[-1] == (ALL, ALL)
+    # The last finished row of tiles reaches into the next: it is predicted once more.
+    assert rest.tiles == ALL - (finished - 1) * ACROSS
+    assert len(everything_in(out)) == 4
+
+
+def test_only_the_very_same_run_goes_on(scene, out):
+    def interrupted(**options):
+        shutil.rmtree(out, ignore_errors=True)
+        with pytest.raises(KeyboardInterrupt):
+            map_scene(scene, out, Counting(14, interrupt), **TILES, **options)
+
+    def tiles(**options):
+        predict = Counting()
+        map_scene(scene, out, predict, **(TILES | {"model_id": "a"} | options))
+        return predict.tiles
+
+    interrupted(model_id="a")
+    assert tiles() < ALL
+    for other in (
+        {"model_id": "b"},
+        {"threshold": 0.4},
+        {"batch": 1},
+        {"window": (0, 0, 260, 299)},
+        {"model_id": None},
+    ):
+        interrupted(model_id="a")
+        assert tiles(**other) >= ALL, other
+        assert work_folders(out) == []  # nobody goes on from what was left
+    interrupted(model_id="a")
+    with rasterio.open(scene, "r+") as file:
+        file.write(file.read() - 1)
+    assert tiles() == ALL
+
+
+def test_without_a_model_id_an_interrupted_run_leaves_nothing(scene, out):
+    with pytest.raises(KeyboardInterrupt):
+        map_scene(scene, out, Counting(14, interrupt), **TILES)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "record"])
+def test_a_damaged_band_is_made_again(scene, out, tmp_path, damage):
+    with pytest.raises(KeyboardInterrupt):
+        map_scene(scene, out, Counting(14, interrupt), **TILES, model_id="a")
+    (folder,) = work_folders(out)
+    band = folder / "00000048_water_probability.tif"
+    data = bytearray(band.read_bytes())
+    if damage == "truncated":
+        band.write_bytes(data[:-1])
+    elif damage == "changed":
+        data[len(data) // 2] ^= 1
+        band.write_bytes(data)
+    elif damage == "missing":
+        band.unlink()
+    else:
+        (folder / "00000048.json").write_bytes(b"{")
+    predict = Counting()
+    result = map_scene(scene, out, predict, **TILES, model_id="a")
+    assert predict.tiles == ALL  # the one row of tiles that is left reaches into the next
+    same_maps(result, map_scene(scene, tmp_path / "whole", by_vh, **TILES))
+
+
+def test_two_runs_at_the_same_job_are_refused(scene, out):
+    def again():
+        with pytest.raises(FloraError, match="another process is mapping scene"):
+            map_scene(scene, out, by_vh, **TILES, model_id="a")
+
+    predict = Counting(2, again)
+    assert map_scene(scene, out, predict, **TILES, model_id="a").rgb.exists()
+    assert predict.calls > 2
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+def test_a_source_that_vanishes_halfway_is_refused_and_leaves_nothing(tmp_path, out, monkeypatch):
+    path = write_tif(tmp_path / "scene.tif", flooded(900, 260))
+
+    def truncate():
+        os.truncate(path, 20_000)
+
+    # Bytes: else all of it is in memory already.
+    monkeypatch.setattr("flora.scenes.mapping.BLOCK_CACHE", 100_000)
+    with pytest.raises(FloraError, match=r"scene\.tif.*(truncated|damaged|vanished)"):
+        map_scene(path, out, Counting(2, truncate), **TILES, model_id="a")
+    assert not out.exists()
+
+
+def test_an_output_folder_that_vanishes_is_refused(scene, out):
+    with pytest.raises(FloraError, match=f"output_folder {out}: cannot be written"):
+        map_scene(scene, out, Counting(6, lambda: shutil.rmtree(out)), **TILES, model_id="a")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("refused", ["water_mask.tif", "quicklook.png"])
+def test_old_results_are_back_if_the_new_ones_cannot_be_renamed(scene, out, monkeypatch, refused):
+    map_scene(scene, out, by_vh)
+    old = {path.name: path.read_bytes() for path in everything_in(out)}
+    replace = Path.replace
+
+    def full(self, target):
+        if Path(target) == out / f"scene_{refused}" and self.parent.name != "replaced":
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(FloraError, match="No space left"):
+        map_scene(scene, out, by_vh, threshold=0.9, overwrite=True)
+    assert {path.name: path.read_bytes() for path in everything_in(out)} == old
+    monkeypatch.undo()
+    map_scene(scene, out, by_vh, threshold=0.9, overwrite=True)
+    assert (out / "scene_water_mask.tif").read_bytes() != old["scene_water_mask.tif"]
+
+
+# --- the maps ------------------------------------------------------------------------------------
+
+
+def test_maps_are_valid_cloud_optimized_geotiffs(tmp_path, out):
+    values = flooded(700, 620)
+    values[:, :130] = np.nan
+    result = map_scene(write_tif(tmp_path / "scene.tif", values), out, by_vh, **TILES)
+    for path in (result.water_probability, result.water_mask, result.rgb):
+        valid, errors, warnings = cog_validate(path, strict=True)
+        assert valid, (errors, warnings)
+    # The validator does find fault with another file.
+    assert not cog_validate(tmp_path / "scene.tif", strict=True)[0]
+
+
+def test_a_part_is_mapped_on_its_own_pixels(scene, tmp_path, out):
+    whole = map_scene(scene, tmp_path / "whole", by_vh, **TILES)
+    part = map_scene(scene, out, by_vh, **TILES, window=(30, 50, 130, 200))
+    cut = np.s_[..., 50:250, 30:160]
+    np.testing.assert_allclose(
+        read(part.water_probability), read(whole.water_probability)[cut], atol=1e-6
+    )
+    with rasterio.open(part.rgb) as small, rasterio.open(whole.rgb) as large:
+        assert small.crs == large.crs
+        assert small.bounds[:1] + small.bounds[3:] == pytest.approx(large.xy(50, 30, offset="ul"))
+
+
+@pytest.mark.parametrize("part", [{"window": (200, 0, 100, 50)}, {"bbox": (10, 10, 11, 11)}])
+def test_a_part_outside_the_scene_is_refused(scene, out, part):
+    with pytest.raises(FloraError, match=next(iter(part))):
+        map_scene(scene, out, by_vh, **part)
+    assert not out.exists()
+
+
+def test_a_border_above_and_below_leaves_bands_without_an_image(tmp_path, out):
+    values = flooded(300, 100)
+    values[:, :120] = np.nan
+    values[:, -60:] = np.nan
+    result = map_scene(write_tif(tmp_path / "scene.tif", values), out, by_vh, **TILES)
+    alpha = read(result.rgb)[3]
+    assert (alpha[:120] == 0).all() and (alpha[-60:] == 0).all() and (alpha[120:-60] == 255).all()
+    assert np.isnan(read(result.water_probability)[0, :120]).all()
+
+
+# --- seams ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def landscape(tmp_path_factory):
+    """A simulated flood, 448 x 512 px."""
+    sar = simulate(5, 512).sar_after[:, :448]
+    return write_tif(tmp_path_factory.mktemp("landscape") / "scene.tif", sar.astype(np.float32))
+
+
+def seams(path, folder, predict, **options):
+    """Largest and mean difference of the probability between small tiles and a single one.
+
+    What a single tile does not need, the survey, is asked for with a tile that is a little
+    smaller than the scene and begins where it does.
+    """
+    small = map_scene(path, folder / "small", predict, tile=256, overlap=128, **options)
+    large = map_scene(path, folder / "large", predict, tile=448, overlap=64, **options)
+    apart = np.abs(read(small.water_probability) - read(large.water_probability))[..., :384]
+    return apart.max(), apart.mean()
+
+
+def test_tiles_do_not_show_with_one_normalisation_for_the_scene(landscape, out, model):
+    """Measured on 2,048 px: results/scenes.json; here it is bounded at a size that is quick."""
+    plain = scene_predictor(model, torch.device("cpu"))
+    smooth = SceneNormalised(model, partial(scene_predictor, device=torch.device("cpu")))
+    worst, mean = seams(landscape, out / "plain", plain)
+    assert worst > 0.05 and mean > 0.001
+    assert seams(landscape, out / "smooth", smooth) <= (0.03, 0.0001)
+
+
+def test_a_scene_of_one_tile_is_normalised_by_itself(landscape, out, model):
+    """The copy with another normalisation is the same model, and the original is unchanged."""
+    plain = scene_predictor(model, torch.device("cpu"))
+    first = map_scene(landscape, out / "first", plain)
+    smooth = SceneNormalised(model, partial(scene_predictor, device=torch.device("cpu")))
+    large = map_scene(landscape, out / "tiled", smooth, tile=256)
+    again = map_scene(landscape, out / "again", smooth)
+    np.testing.assert_allclose(
+        read(again.water_probability), read(first.water_probability), atol=1e-6
+    )
+    assert np.abs(read(large.water_probability) - read(first.water_probability)).max() > 0.01
+    same_maps(map_scene(landscape, out / "unchanged", plain), first)
+
+
+def test_a_constant_scene_gives_a_constant_answer_of_the_network(tmp_path, out, model):
+    values = np.stack([np.full((330, 400), -12.0), np.full((330, 400), -21.0)])
+    path = write_tif(tmp_path / "constant.tif", values.astype(np.float32))
+    smooth = SceneNormalised(model, partial(scene_predictor, device=torch.device("cpu")))
+    made = map_scene(path, out, smooth, tile=256)
+    inner = read(made.water_probability)[0, 96:-96, 96:-96]  # beyond the reach of the zero padding
+    assert np.ptp(inner) < 1e-3
+
+
+def test_the_field_of_statistics_is_what_was_seen_and_linear_between():
+    weights = hats([128.0, 640.0], 0, 1024, 4)  # points at 128, 384, 640, 896
+    assert weights.tolist() == [[1, 0], [0.5, 0.5], [0, 1], [0, 1]]
+    assert hats([100.0], 0, 64, 2).tolist() == [[1], [1]]
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.GroupNorm(1, 2))
+
+    def predictor(module):
+        return lambda sar, before: (None, module(sar)[:, :1])
+
+    smooth = SceneNormalised(network, predictor)
+    left = torch.randn(1, 2, 8, 8)
+    right = 5 + 2 * torch.randn(1, 2, 8, 8)
+    patches = [Patch(4, 4, 1.0, left, None), Patch(4, 12, 1.0, right, None)]
+    smooth.survey([*patches, Patch(12, 4, 0.2, right, None), Patch(12, 12, 1.0, right, None)])
+    zero = torch.zeros(1, 2, 16, 16)
+    smooth.place(0, [0], (16, 16))
+    answer = smooth(zero, None)[1][0, 0]
+
+    def alone(image):
+        return float((0 - image.mean()) / image.std(correction=0))
+
+    assert answer[0, 0] == pytest.approx(alone(left), abs=1e-4)
+    assert answer[0, 15] == answer[15, 15] == pytest.approx(alone(right), abs=1e-4)
+    assert answer[0, 8] == pytest.approx(
+        alone(left) + (8.5 - 4) / 8 * (alone(right) - alone(left)), abs=1e-4
+    )
+    # The patch that is hardly valid is stood for by its nearest neighbour.
+    assert min(abs(float(answer[15, 0]) - alone(image)) for image in (left, right)) < 1e-4
+    # Where a tile lies changes nothing.
+    smooth.place(4, [3, 7], (8, 8))
+    two = smooth(zero[..., :8, :8].expand(2, -1, -1, -1), None)[1][:, 0]
+    torch.testing.assert_close(two[0], answer[4:12, 3:11])
+    torch.testing.assert_close(two[1], answer[4:12, 7:15])
+
+
+SURVEY = """
+import os
+from functools import partial
+from pathlib import Path
+import torch
+from flora import SceneNormalised, load_model, scene_predictor
+from flora.scenes.tiles import Patch
+
+def megabytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+def patches():
+    for number in range(60):
+        if number == 20:
+            print(megabytes())
+        yield Patch(number // 10, number % 10, 1.0, torch.randn(1, 2, 256, 256), None)
+    print(megabytes())
+
+torch.set_num_threads(1)
+predictor = partial(scene_predictor, device=torch.device("cpu"))
+SceneNormalised(load_model(), predictor).survey(patches())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_a_survey_of_many_patches_keeps_the_memory_of_a_few():
+    """A full scene has 6,500 patches; what each left behind once came to 2 MB."""
+    done = subprocess.run([sys.executable, "-c", SURVEY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, after = map(float, done.stdout.split())
+    assert after - before < 30
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_the_command_maps_a_part(scene, out):
+    arguments = ["map", scene, "--out", out, "--tile", 128, "--quiet"]
+
+    def run(*more):
+        return CliRunner().invoke(app, [str(argument) for argument in (*arguments, *more)])
+
+    assert run("--window", 30, 50, 130, 200).exit_code == 0
+    mask = read(out / "scene_water_mask.tif")
+    assert mask.shape == (1, 200, 130)
+    with rasterio.open(scene) as file:
+        west, north = transform(UTM, "EPSG:4326", [file.bounds.left + 505], [file.bounds.top - 505])
+        east, south = transform(UTM, "EPSG:4326", [file.bounds.left + 995], [file.bounds.top - 995])
+    box = ",".join(f"{side:.9f}" for (side,) in (west, south, east, north))
+    assert box.startswith("-")  # a negative west is not taken for an option
+    assert run("--bbox", box, "--overwrite").exit_code == 0
+    rows, columns = read(out / "scene_water_mask.tif").shape[1:]
+    assert 49 <= rows <= 54 and 49 <= columns <= 54  # the box is turned a little in UTM
+    for part in (("--window", 200, 0, 100, 50), ("--bbox", "10,10,11,11")):
+        refused = run(*part, "--overwrite")
+        assert refused.exit_code == 1
+        assert len(refused.stderr.splitlines()) == 1 and part[0][2:] in refused.stderr
+
+
+def test_the_bar_says_speed_and_time_left_since_the_run_went_on(monkeypatch):
+    clock = iter([100.0, 105.0])
+    monkeypatch.setattr("flora.cli.bars.time.monotonic", lambda: next(clock))
+    bar = SceneBar(quiet=True)
+    # 1000 x 1000 px of 10 m: 100 km2, one for each tile.
+    bar.accepted(SimpleNamespace(crs=UTM, transform=GRID, shape=(1000, 1000)))
+    bar.show(10, 100)
+    bar.show(60, 100)  # 50 tiles in 5 s
+    assert bar.text == "60 of 100 tiles, 10 km2/s, 0:00:04 left"

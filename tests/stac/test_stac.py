@@ -1,0 +1,539 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import Result
+from rasterio.transform import Affine
+from typer.testing import CliRunner
+
+from flora.cli.main import app
+from flora.errors import FloraError, FloraWarning
+from flora.scenes.mapping import map_scene
+from flora.stac.fetch import fetch_scene, reflectance_scale
+from flora.stac.search import (
+    ENDPOINTS,
+    PLANETARY_COMPUTER,
+    Endpoint,
+    StacItem,
+    endpoint_at,
+    find_before,
+    read_item,
+    search,
+)
+from tests.support.fake_data import fake_scene, write_raster
+from tests.support.servers import without_proxy
+from tests.support.stac_server import StacSite, serve_stac
+
+pytest.importorskip("odc.stac")
+
+SIDE = 120
+UTM = "EPSG:32630"
+GRID = Affine(10, 0, 500_000, 0, -10, 4_200_000)
+OPTICAL = {"B04": 3, "B03": 2, "B02": 1, "B08": 7}
+SCENE = fake_scene(3, SIDE)
+ON_DAY = "2019-09-13"
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[StacSite]:
+    without_proxy(monkeypatch)
+    monkeypatch.setattr("flora.stac.api.RETRIES", 1)
+    monkeypatch.setattr("flora.stac.assets.RETRIES", 0)
+    with serve_stac() as served:
+        yield served
+
+
+def radar_files(folder: Path, grid: Affine = GRID, decibels: float = 0.0) -> dict[str, Path]:
+    """VV and VH of the fake scene as power, one file each; its first rows are nodata."""
+    power = (10 ** ((SCENE["sar"] + decibels) / 10)).astype(np.float32)
+    power[:, :5] = -32768
+    return {
+        name: write_raster(folder / f"{name}.tif", power[i : i + 1], -32768, grid, UTM)
+        for i, name in enumerate(("vv", "vh"))
+    }
+
+
+def optical_files(folder: Path, grid: Affine = GRID, added: int = 0) -> dict[str, Path]:
+    stored = (SCENE["optical"] + added).astype(np.uint16)
+    return {
+        name: write_raster(folder / f"{name}.tif", stored[i : i + 1], None, grid, UTM)
+        for name, i in OPTICAL.items()
+    }
+
+
+def add_radar(site: StacSite, folder: Path, days: range = range(13, 14)) -> None:
+    files = radar_files(folder)
+    for day in days:
+        site.add(f"s1_{day}", "sentinel-1-rtc", f"2019-09-{day:02}T06:00:00Z", files)
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+# --- searching ----------------------------------------------------------------------------------
+
+
+def test_pages_are_followed_and_sorted(site, tmp_path):
+    add_radar(site, tmp_path, range(10, 17))
+    box = site.items["s1_10"]["bbox"]
+    found = search(box, (date(2019, 9, 11), date(2019, 9, 15)), endpoint=site.base)
+    assert [item.id for item in found] == [f"s1_{day}" for day in range(11, 16)]
+    assert len(site.asked("/search")) == 3  # two items a page
+    assert found[0].time.isoformat() == "2019-09-11T06:00:00+00:00"
+    assert [item.id for item in search(box, ON_DAY, endpoint=site.base)] == ["s1_13"]
+    assert "s1_13" in repr(found[2])
+
+
+def test_limit_says_that_there_is_more(site, tmp_path):
+    add_radar(site, tmp_path, range(10, 17))
+    box = site.items["s1_10"]["bbox"]
+    with pytest.warns(FloraWarning, match="limit 3"):
+        found = search(box, "2019-09-10/2019-09-16", endpoint=site.base, limit=3)
+    assert len(found) == 3
+    assert len(search(box, "2019-09-10/2019-09-16", endpoint=site.base, limit=7)) == 7
+
+
+def test_one_polarisation_is_left_out(site, tmp_path):
+    files = radar_files(tmp_path)
+    add_radar(site, tmp_path)
+    site.add("one", "sentinel-1-rtc", "2019-09-13T06:00:00Z", {"vv": files["vv"]})
+    box = site.items["one"]["bbox"]
+    assert [item.id for item in search(box, ON_DAY, endpoint=site.base)] == ["s1_13"]
+    del site.items["s1_13"]
+    with pytest.raises(FloraError, match="both VV and VH"):
+        search(box, ON_DAY, endpoint=site.base)
+
+
+def test_clearest_pass_before_the_flood(site, tmp_path):
+    add_radar(site, tmp_path)
+    files = optical_files(tmp_path)
+    half = optical_files(tmp_path / "half", GRID * Affine.translation(SIDE // 2, 0))
+    for name, day, cloud, where in [
+        ("cloudy", "2019-09-10", 90, files),
+        ("clear but half", "2019-09-08", 0, half),
+        ("hazy", "2019-09-06", 15, files),
+        ("clear", "2019-09-04", 5, files),
+        ("clear and older", "2019-09-02", 5, files),
+        ("clearest, too old", "2019-06-01", 0, files),
+        ("clearest, too late", "2019-09-13", 0, files),
+    ]:
+        site.add(name, "sentinel-2-l2a", f"{day}T11:00:00Z", where, {"eo:cloud_cover": cloud})
+    radar = read_item(f"{site.base}/collections/sentinel-1-rtc/items/s1_13", site.base)
+    assert [item.id for item in find_before(radar)] == ["clear"]
+    assert [item.id for item in find_before(radar, days=8)] == ["hazy"]
+    assert [item.id for item in find_before(radar, gap=10)] == ["clear and older"]
+    with pytest.raises(FloraError, match=r"at most 1 % cloud.*15 %"):
+        find_before(radar, days=7, gap=6, max_cloud=1)
+    with pytest.raises(FloraError, match="gap 9, days 3"):
+        find_before(radar, days=3, gap=9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": {"/": 503}}, r"HTTP 503 \(trouble\); .*later"),
+        ({"status": {"/search": 400}}, r"HTTP 400"),
+        ({"status": {"/search": 401}}, r"HTTP 401 .*account"),
+        ({"bodies": {"/": b"<html>welcome</html>"}}, "not a STAC API"),
+        ({"bodies": {"/": b"[]"}}, "not a STAC API"),
+        ({"bodies": {"/": b'{"type": "Feature"}'}}, "not a STAC API"),
+        (
+            {"bodies": {"/": b'{"type":"Catalog","id":"x","description":"","links":[]}'}},
+            "not a STAC API that can be searched",
+        ),
+        ({"bodies": {"/search": b'{"features": [{"id": 1}]}'}}, "no STAC item"),
+    ],
+)
+def test_server_that_fails(change, message, site, tmp_path):
+    add_radar(site, tmp_path)
+    box = site.items["s1_13"]["bbox"]
+    assert search(box, ON_DAY, endpoint=site.base)
+    for name, value in change.items():
+        setattr(site, name, value)
+    with pytest.raises(FloraError, match=message):
+        search(box, ON_DAY, endpoint=site.base)
+
+
+def test_busy_server_is_asked_again(site, tmp_path):
+    add_radar(site, tmp_path)
+    site.status = {"/search": 503}
+    with pytest.raises(FloraError, match="503"):
+        search(site.items["s1_13"]["bbox"], ON_DAY, endpoint=site.base)
+    assert len(site.asked("/search")) == 2
+
+
+def test_nothing_where_nothing_is(site, tmp_path):
+    add_radar(site, tmp_path)
+    box = site.items["s1_13"]["bbox"]
+    with pytest.raises(FloraError, match=r"nothing found: .*sentinel-1-rtc, 2010-01-01"):
+        search(box, "2010-01-01", endpoint=site.base)
+    with pytest.raises(FloraError, match=r"'sentinel-9'.*choose one of sentinel-1-rtc"):
+        search(box, ON_DAY, endpoint=site.base, collection="sentinel-9")
+    with pytest.raises(FloraError, match="cannot be reached"):
+        search(box, ON_DAY, endpoint="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("bbox", "dates", "message"),
+    [
+        ((1, 2, 3), ON_DAY, "four numbers"),
+        ((500_000, 4_100_000, 510_000, 4_200_000), ON_DAY, "convert projected"),
+        ((179, 0, -179, 1), ON_DAY, "antimeridian"),
+        ((0, 1, 1, 0), ON_DAY, "south < north"),
+        ((0, float("nan"), 1, 1), ON_DAY, "four numbers"),
+        ((0, 0, 1, 1), "13.9.2019", "expected 2019-09-13"),
+        ((0, 0, 1, 1), "2019-09-13/2019-09-01", "in this order"),
+    ],
+)
+def test_refused_places_and_dates(bbox, dates, message):
+    with pytest.raises(FloraError, match=message):
+        search(bbox, dates, endpoint="http://127.0.0.1:9")
+
+
+def test_endpoints():
+    assert endpoint_at("planetary-computer") is PLANETARY_COMPUTER
+    assert endpoint_at(f"{PLANETARY_COMPUTER.url}/collections/x/items/y") is PLANETARY_COMPUTER
+    assert endpoint_at("https://stac.example.org/v1").url == "https://stac.example.org/v1"
+    assert all(place.url.startswith("https://") for place in ENDPOINTS.values())
+    with pytest.raises(FloraError, match="planetary-computer, earth-search"):
+        endpoint_at("google")
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pystac_client", None)
+    with pytest.raises(FloraError, match=r'pip install "flora\[stac\]"'):
+        search((0, 0, 1, 1), ON_DAY)
+
+
+def test_item_from_a_file(site, tmp_path):
+    add_radar(site, tmp_path)
+    (item,) = search(site.items["s1_13"]["bbox"], ON_DAY, endpoint=site.base)
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(item.record))
+    assert read_item(str(path), site.base) == item
+    path.write_text('{"type": "FeatureCollection"}')
+    with pytest.raises(FloraError, match="no STAC item"):
+        read_item(str(path))
+    with pytest.raises(FloraError, match="check the path"):
+        read_item(str(tmp_path / "nix.json"))
+    with pytest.raises(FloraError, match="HTTP 404"):
+        read_item(f"{site.base}/nix")
+
+
+# --- fetching -----------------------------------------------------------------------------------
+
+
+def found_at(site: StacSite, collection: str = "sentinel-1-rtc", **given: object) -> StacItem:
+    box = next(iter(site.items.values()))["bbox"]
+    days = "2019-01-01/2019-12-31"
+    sensor = "sar" if collection.startswith("sentinel-1") else "optical"
+    return search(box, days, endpoint=site.base, collection=collection, sensor=sensor, **given)[0]
+
+
+def test_radar_is_the_archive_in_decibels(site, tmp_path):
+    add_radar(site, tmp_path)
+    steps = []
+    fetched = fetch_scene(
+        found_at(site), tmp_path / "out", progress=lambda *step: steps.append(step)
+    )
+    assert fetched.before is None
+    assert steps == [(1, 1)]
+    with rasterio.open(fetched.sar) as file:
+        values = file.read()
+        assert file.descriptions == ("VV", "VH")
+        assert (file.crs.to_string(), file.transform) == (UTM, GRID)
+        assert file.tags()["FLORA_BACKSCATTER"] == "gamma0, dB"
+    assert np.isnan(values[:, :5]).all()
+    np.testing.assert_allclose(values[:, 5:], SCENE["sar"][:, 5:], atol=1e-4)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"s1_13_sar.tif"}
+
+
+def test_box_keeps_the_archives_pixels(site, tmp_path):
+    add_radar(site, tmp_path)
+    whole = read(fetch_scene(found_at(site), tmp_path / "out").sar)
+    west, south, east, north = site.items["s1_13"]["bbox"]
+    inner = (west + (east - west) / 4, south + (north - south) / 4, east, (south + north) / 2)
+    cut = fetch_scene(found_at(site), tmp_path / "cut", bbox=inner).sar
+    with rasterio.open(cut) as file:
+        column, row = (round(value) for value in ~GRID * (file.transform.c, file.transform.f))
+        assert (column, file.width) == (SIDE // 4, SIDE - SIDE // 4)
+        assert abs(row - SIDE // 2) <= 1
+        expected = whole[:, row : row + file.height, column:]
+        np.testing.assert_array_equal(file.read(), expected)
+    with pytest.raises(FloraError, match="does not reach there"):
+        fetch_scene(found_at(site), tmp_path / "no", bbox=(10, 10, 11, 11))
+    assert not (tmp_path / "no").exists()
+
+
+def test_blocks_do_not_show(site, tmp_path):
+    """A scene of several blocks and two overlapping items, the second on a shifted grid."""
+    power = np.random.default_rng(0).uniform(0.01, 0.1, (1, 700, 600)).astype(np.float32)
+    for name, shift in (("a", 0), ("b", 300)):
+        path = write_raster(
+            tmp_path / f"{name}.tif", power, None, GRID * Affine.translation(shift, 0), UTM
+        )
+        site.add(name, "sentinel-1-rtc", "2019-09-13T06:00:00Z", {"vv": path, "vh": path})
+    box = site.items["a"]["bbox"]
+    both = search(box, ON_DAY, endpoint=site.base)
+    small = read(fetch_scene(both, tmp_path / "small", block=512).sar)
+    assert small.shape == (2, 700, 900)
+    expected = 10 * np.log10(power[0])
+    np.testing.assert_allclose(small[0, :, :600], expected, atol=1e-5)
+    np.testing.assert_allclose(small[0, :, 600:], expected[:, 300:], atol=1e-5)
+    np.testing.assert_array_equal(read(fetch_scene(both, tmp_path / "large").sar), small)
+
+
+def test_before_image_on_the_radars_grid_without_its_offset(site, tmp_path):
+    add_radar(site, tmp_path)
+    files = optical_files(tmp_path, added=1000)
+    site.add(
+        "s2", "sentinel-2-l2a", "2019-09-05T11:00:00Z", files, {"s2:processing_baseline": "05.00"}
+    )
+    before = [found_at(site, "sentinel-2-l2a")]
+    fetched = fetch_scene(found_at(site), tmp_path / "out", before=before)
+    with rasterio.open(fetched.before) as file:
+        assert file.descriptions == ("B4", "B3", "B2", "B8")
+        assert (file.transform, file.nodata) == (GRID, 0)
+        np.testing.assert_array_equal(file.read(), SCENE["optical"][list(OPTICAL.values())])
+
+    def predict(sar, guide):
+        assert bool(guide.valid.all())
+        return None, guide.index.clamp(0, 1)
+
+    mapped = map_scene(fetched.sar, tmp_path / "maps", predict, before_path=fetched.before)
+    assert mapped.valid_pixels == SIDE * (SIDE - 5)
+
+
+def test_before_image_on_another_grid(site, tmp_path):
+    add_radar(site, tmp_path)
+    shifted = GRID * Affine.translation(-40, -40) * Affine.scale(2)
+    files = {
+        name: write_raster(
+            tmp_path / f"{name}.tif", np.full((1, 80, 80), 100 * i, np.uint16), 0, shifted, UTM
+        )
+        for i, name in enumerate(("red", "green", "blue", "nir"), 1)
+    }
+    bands = {"raster:bands": [{"scale": 0.0001, "offset": 0.0}]}
+    site.add("s2", "s2", "2019-09-05T11:00:00Z", files, assets=dict.fromkeys(files, bands))
+    fetched = fetch_scene(found_at(site), tmp_path / "out", before=[found_at(site, "s2")])
+    values = read(fetched.before)
+    assert [sorted(set(np.unique(band)) - {0}) for band in values] == [[100], [200], [300], [400]]
+    assert (values[:, -5:] > 0).all()  # 120 px from -40 in 20 m pixels reach 120
+
+
+@pytest.mark.parametrize(
+    ("properties", "asset", "expected"),
+    [
+        ({"s2:processing_baseline": "03.01"}, {}, (0.0001, 0.0)),
+        ({"s2:processing_baseline": "04.00"}, {}, (0.0001, -0.1)),
+        ({"processing:version": "05.11"}, {}, (0.0001, -0.1)),
+        (
+            {"s2:processing_baseline": "05.00"},
+            {"raster:bands": [{"scale": 0.0001, "offset": 0}]},
+            (0.0001, 0.0),
+        ),
+        ({}, {"bands": [{"raster:scale": 0.0001, "raster:offset": -0.1}]}, (0.0001, -0.1)),
+        (
+            {"s2:processing_baseline": "05.00", "earthsearch:boa_offset_applied": True},
+            {"raster:bands": [{"scale": 0.0001, "offset": -0.1}]},
+            (0.0001, 0.0),
+        ),
+    ],
+)
+def test_offset_of_baseline_4(properties, asset, expected):
+    record = {"id": "s2", "properties": properties, "assets": {}}
+    item = StacItem(record, PLANETARY_COMPUTER)
+    assert reflectance_scale(item, asset) == pytest.approx(expected)
+
+
+def test_offset_that_is_not_told():
+    item = StacItem({"id": "s2", "properties": {}, "assets": {}}, PLANETARY_COMPUTER)
+    with pytest.raises(FloraError, match="neither its offset"):
+        reflectance_scale(item, {})
+
+
+# --- links --------------------------------------------------------------------------------------
+
+
+def test_expired_links_are_renewed_once(site, tmp_path):
+    add_radar(site, tmp_path)
+    item = found_at(site)
+    site.signature = "second"
+    fetched = fetch_scene(item, tmp_path / "out")
+    assert np.isfinite(read(fetched.sar)[:, 5:]).all()
+    assert len(site.asked("/collections/sentinel-1-rtc/items/s1_13")) == 1
+
+
+def test_links_that_stay_expired(site, tmp_path, capfd):
+    add_radar(site, tmp_path)
+    item = found_at(site)
+    site.status = {"/files": 410}
+    with pytest.raises(
+        FloraError, match=r"HTTP 410.*not even with new links.*search again"
+    ) as error:
+        fetch_scene(item, tmp_path / "out")
+    assert len(site.asked("/collections/sentinel-1-rtc/items/s1_13")) == 1
+    assert "sig=" not in str(error.value)
+    assert "sig=" not in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_signed_by_a_token(site, tmp_path):
+    add_radar(site, tmp_path)
+    site.in_links = False
+    place = Endpoint("signed", site.base, token_url=site.base + "/token/{collection}")
+    box = site.items["s1_13"]["bbox"]
+    (item,) = search(box, ON_DAY, endpoint=place)
+    fetched = fetch_scene(item, tmp_path / "out")
+    assert np.isfinite(read(fetched.sar)[:, 5:]).all()
+    assert site.asked("/token/sentinel-1-rtc")
+    (unsigned,) = search(box, ON_DAY, endpoint=site.base)
+    with pytest.raises(FloraError, match="HTTP 403"):
+        fetch_scene(unsigned, tmp_path / "other")
+    site.status = {"/token": 401}
+    with pytest.raises(FloraError, match=r"token for sentinel-1-rtc: HTTP 401"):
+        fetch_scene(item, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": {"/files/s1_13/vh": 404}}, "HTTP 404"),
+        ({"status": {"/files/s1_13/vh": 503}}, "HTTP 503.*later"),
+        ({"files": {"s1_13/vv.tif": b"no raster", "s1_13/vh.tif": b"no raster"}}, "damaged"),
+    ],
+)
+def test_archive_that_fails_leaves_nothing(change, message, site, tmp_path):
+    add_radar(site, tmp_path)
+    item = found_at(site)
+    for name, value in change.items():
+        setattr(site, name, value)
+    with pytest.raises(FloraError, match=message):
+        fetch_scene(item, tmp_path / "out")
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_what_is_no_calibrated_radar(site, tmp_path):
+    files = radar_files(tmp_path, decibels=45)  # as bright as digital numbers
+    site.add("dn", "sentinel-1-rtc", "2019-09-13T06:00:00Z", files)
+    with pytest.raises(FloraError, match="uncalibrated digital numbers"):
+        fetch_scene(found_at(site), tmp_path / "out")
+    site.items.clear()
+    add_radar(site, tmp_path)
+    for name in ("vv", "vh"):
+        path = write_raster(tmp_path / f"{name}.tif", SCENE["sar"][:1], crs=None)
+        site.files[f"s1_13/{name}.tif"] = path.read_bytes()
+    with pytest.raises(FloraError, match=r"no map grid.*SNAP"):
+        fetch_scene(found_at(site), tmp_path / "out")
+
+
+def test_existing_files_are_kept_unless_asked(site, tmp_path):
+    add_radar(site, tmp_path)
+    fetched = fetch_scene(found_at(site), tmp_path / "out")
+    stamp = fetched.sar.stat().st_mtime_ns
+    with pytest.raises(FloraError, match=r"already holds s1_13_sar\.tif"):
+        fetch_scene(found_at(site), tmp_path / "out")
+    assert fetched.sar.stat().st_mtime_ns == stamp
+    assert fetch_scene(found_at(site), tmp_path / "out", overwrite=True) == fetched
+
+
+def test_refused_arguments(site, tmp_path):
+    add_radar(site, tmp_path)
+    item = found_at(site)
+    for given, message in [
+        ({"block": 500}, "block 500"),
+        ({"units": "watt"}, "units 'watt'"),
+        ({"bbox": (1, 2)}, "four numbers"),
+    ]:
+        with pytest.raises(FloraError, match=message):
+            fetch_scene(item, tmp_path / "out", **given)
+    with pytest.raises(FloraError, match="sar: no item"):
+        fetch_scene([], tmp_path / "out")
+    with pytest.raises(FloraError, match="no asset for band B4"):
+        fetch_scene(item, tmp_path / "out", before=[item])
+
+
+def test_real_chip(site, tmp_path, flora_data):
+    """A real terrain-corrected chip, turned into power, and its Level-2A image."""
+    name = "433D_629L_3_1.tif"
+    with rasterio.open(flora_data / "terramesh/S1RTC" / name) as file:
+        decibels, grid, crs = file.read(), file.transform, file.crs.to_string()
+    with rasterio.open(flora_data / "terramesh/S2L2A" / name) as file:
+        stored = file.read()
+    for i, band in enumerate(("vv", "vh")):
+        power = (10 ** (decibels[i : i + 1] / 10)).astype(np.float32)
+        write_raster(tmp_path / f"{band}.tif", power, -32768, grid, crs)
+    radar = {band: tmp_path / f"{band}.tif" for band in ("vv", "vh")}
+    site.add("s1", "sentinel-1-rtc", "2020-04-11T23:43:09Z", radar)
+    optical = {
+        band: write_raster(tmp_path / f"{band}.tif", stored[i : i + 1], None, grid, crs)
+        for band, i in OPTICAL.items()
+    }
+    baseline = {"s2:processing_baseline": "02.14", "eo:cloud_cover": 3.0}
+    site.add("s2", "sentinel-2-l2a", "2020-04-08T15:00:00Z", optical, baseline)
+
+    (item,) = search(site.items["s1"]["bbox"], "2020-04-11", endpoint=site.base)
+    fetched = fetch_scene(item, tmp_path / "out", before=find_before(item))
+    np.testing.assert_allclose(read(fetched.sar), decibels, atol=1e-4)
+    np.testing.assert_array_equal(read(fetched.before), stored[list(OPTICAL.values())])
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def run_search(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["search", *arguments])
+
+
+def test_command_finds_and_fetches(site, tmp_path):
+    add_radar(site, tmp_path, range(12, 14))
+    images = optical_files(tmp_path)
+    said = {"s2:processing_baseline": "03.01", "eo:cloud_cover": 4}
+    site.add("s2", "sentinel-2-l2a", "2019-09-05T11:00:00Z", images, said)
+    west, south, east, north = site.items["s1_13"]["bbox"]
+    where = ["--bbox", f"{west},{south},{east},{north}", "--endpoint", site.base]
+    result = run_search(
+        *where,
+        *("--date", "2019-09-10/2019-09-20", "--fetch", str(tmp_path / "out"), "--before"),
+        *("--json", str(tmp_path / "found.json")),
+    )
+    assert result.exit_code == 0, result.output
+    assert "2 found" in result.output
+    assert f"{site.base}/collections/sentinel-1-rtc/items/s1_13" in result.output
+    assert f"flora map {tmp_path / 'out/s1_13_sar.tif'}" in result.output
+    assert f"--before {tmp_path / 'out/s1_13_before.tif'}" in result.output
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [item["id"] for item in found["features"]] == ["s1_12", "s1_13"]
+    assert read(tmp_path / "out/s1_13_sar.tif").shape == (2, SIDE, SIDE)
+
+    clouds = run_search(*where, "--date", "2019-09-05", "--sensor", "optical", "--max-cloud", "3")
+    assert clouds.exit_code == 1
+    assert "the clearest of 1 images has 4 %" in clouds.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bbox=a,b"], "WEST,SOUTH,EAST,NORTH"),
+        (["--bbox", "0,0,1"], "four numbers joined by commas"),
+        (["--bbox", "-0.9", "38", "-.6", "38.2"], "write --bbox -0.9,38,-.6,38.2"),
+        (["--bbox=-0.9", "38", "-.6", "38.2"], "write --bbox -0.9,38,-.6,38.2"),
+        (["--bbox", "-0.9,", "38,", "-0.6,", "38.2"], "write --bbox -0.9,38,-0.6,38.2"),
+        (["--bbox=0,0,1,1", "--before"], "goes with --fetch"),
+        (["--bbox=0,0,1,1", "--sensor", "optical", "--fetch", "out"], "--sensor sar"),
+    ],
+)
+def test_command_refuses(arguments, message):
+    result = run_search(*arguments, "--date", ON_DAY)
+    assert result.exit_code == 1
+    assert message in result.output.replace("\n", " ")
+    assert "Traceback" not in result.output

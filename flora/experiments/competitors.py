@@ -13,10 +13,10 @@ from torch import nn
 from flora.datasets.base import FloodDataset, InMemory
 from flora.datasets.changes import CHANGES, Misaligned
 from flora.errors import FloraError
+from flora.models.layers import Norm
 from flora.models.network import Flora, Mode
 from flora.models.unet import (
     LateFusion,
-    Norm,
     UNet,
     UNetTask,
     otsu_change_predictor,
@@ -70,7 +70,7 @@ class Competitor:
         options: Further options of the datasets, e.g. `sar_dates`.
         change: Name of a change to the chips, see `flora.datasets.changes.CHANGES`.
         jitter: Whether SAR is changed by `RadiometricJitter` in training.
-        norm: Normalisation of a U-Net, alone or in early fusion; FLoRA has group normalisation.
+        norm: Normalisation of a U-Net, alone or in early fusion; see `flora.models.layers.Norm`.
         band: SAR channel of a threshold, and `median` the side of the filter before it, px.
         median: See `band`.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,20 @@ from torch import Tensor, nn
 from flora.errors import FloraError
 
 GROUPS = 8
+
+Norm = Literal["layer", "batch", "weight", "group"]
+"""What keeps the scale of features. All but "group" are local at inference: a pixel's value does
+not depend on what else is in view.
+
+- "layer": each pixel over its channels (Ba et al., Layer Normalization, 2016; per pixel as in Liu
+  et al., ConvNeXt, CVPR 2022).
+- "batch": each channel over the training batches, a constant at inference (Ioffe and Szegedy,
+  2015).
+- "weight": the convolution's weights in place of the features (Qiao et al., Weight Standardization,
+  2019), then a gain and an offset a channel.
+- "group": groups of channels over the whole image (Wu and He, ECCV 2018): not local.
+"""
+NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -21,36 +36,76 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class ConvBlock(nn.Sequential):
-    """3 x 3 convolutions, each followed by group normalisation and SiLU; the first may stride.
+class ChannelScale(nn.Module):
+    """A gain and an offset for each channel."""
 
-    Group normalisation (Wu and He, ECCV 2018) makes the features insensitive to the gain of a
-    chip, and independent of the rest of the batch.
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale (B, C, H, W)."""
+        return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None])
+
+
+class StandardisedConv(nn.Conv2d):
+    """A convolution whose weights have mean 0 and, summed over their inputs, variance 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (B, C, H, W)."""
+        centred = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        length = centred.square().sum(dim=(1, 2, 3), keepdim=True)
+        weight = centred * torch.rsqrt(length + 1e-8)
+        return self._conv_forward(x, weight, self.bias)  # type: ignore[no-any-return]
+
+
+def normalised_convolution(
+    in_channels: int, out_channels: int, norm: Norm, stride: int = 1
+) -> list[nn.Module]:
+    """A 3 x 3 convolution and its normalisation, as layers of a sequence.
+
+    Raises:
+        FloraError: If the normalisation is unknown.
+    """
+    if norm not in NORMS:
+        raise FloraError(f"expected one of {', '.join(NORMS)}", argument="norm", value=repr(norm))
+    kind = StandardisedConv if norm == "weight" else nn.Conv2d
+    convolution = kind(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+    layers: dict[Norm, Callable[[], nn.Module]] = {
+        "layer": lambda: ChannelNorm(out_channels),
+        "batch": lambda: nn.BatchNorm2d(out_channels),
+        "weight": lambda: ChannelScale(out_channels),
+        "group": lambda: nn.GroupNorm(GROUPS, out_channels),
+    }
+    return [convolution, layers[norm]()]
+
+
+class ConvBlock(nn.Sequential):
+    """3 x 3 convolutions, each followed by a normalisation and SiLU; the first may stride.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output, a multiple of 8.
         stride: Stride of the first convolution.
         depth: Number of convolutions.
+        norm: See `Norm`.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int = 1, depth: int = 2
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        depth: int = 2,
+        norm: Norm = "layer",
     ) -> None:
         layers: list[nn.Module] = []
         for i in range(depth):
-            layers += [
-                nn.Conv2d(
-                    in_channels if i == 0 else out_channels,
-                    out_channels,
-                    kernel_size=3,
-                    stride=stride if i == 0 else 1,
-                    padding=1,
-                    bias=False,
-                ),
-                nn.GroupNorm(GROUPS, out_channels),
-                nn.SiLU(),
-            ]
+            layers += normalised_convolution(
+                in_channels if i == 0 else out_channels, out_channels, norm, 1 if i else stride
+            )
+            layers.append(nn.SiLU())
         super().__init__(*layers)
 
 

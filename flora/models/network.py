@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flora.datasets.base import Batch
 from flora.errors import FloraError
-from flora.models.layers import ChannelNorm, ConvBlock, FusionBlock
+from flora.models.layers import NORMS, ChannelNorm, ConvBlock, FusionBlock, Norm
 
 Mode = Literal["sar", "before", "oracle"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -39,6 +39,8 @@ class FloraConfig:
         gated: Whether a gate decides how much of it is added.
         detach_water: Whether the water decoder's loss stops at the fused features, as in the
             paper's released code; water then shapes no feature.
+        norm: What keeps the scale of features, see `flora.models.layers.Norm`; with any but
+            "group" an answer depends on the pixels within `reach` alone.
 
     Example:
         >>> from dataclasses import replace
@@ -66,6 +68,7 @@ class FloraConfig:
     film: bool = True
     gated: bool = True
     detach_water: bool = False
+    norm: Norm = "layer"
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or any(width < 8 or width % 8 for width in self.widths):
@@ -77,6 +80,8 @@ class FloraConfig:
                 f"attention_levels {self.attention_levels}: expected levels 0 (the finest) to "
                 f"{len(self.widths) - 1}"
             )
+        if self.norm not in NORMS:
+            raise FloraError(f"norm {self.norm!r}: expected one of {', '.join(NORMS)}")
         channels = (self.sar_channels, self.optical_channels, self.index_channels)
         depths = (self.attention_depth, self.encoder_depth, self.decoder_depth, self.heads)
         if min(*channels, *depths, *self.window_sizes, 1) < 1:
@@ -86,6 +91,30 @@ class FloraConfig:
     def stride(self) -> int:
         """Stride of the coarsest level; images are padded to a multiple of it."""
         return self.stem_stride << (len(self.widths) - 1)
+
+    @property
+    def reach(self) -> int:
+        """How far an answer looks, in pixels: none beyond it, to either side, changes it.
+
+        The sum of what convolutions, attention windows and upsampling add on the longest way
+        through the network, an upper bound.
+        """
+        strides = [self.stem_stride << level for level in range(len(self.widths))]
+        finer = [1, *strides[:-1]]
+        encoder, student = 0, []
+        for fine, stride in zip(finer, strides, strict=True):
+            encoder += fine + (self.encoder_depth - 1) * stride
+            student.append(encoder)
+        prior = fused = 0
+        for level in reversed(range(len(strides))):
+            stride, last = strides[level], level == len(strides) - 1
+            spread = 0 if last else stride  # a coarse pixel is repeated over two
+            prior = max(student[level], prior + spread) + stride
+            window = max(self.window_sizes, default=1) - 1
+            attends = level in self.attention_levels
+            guided = max(student[level], prior) + attends * self.attention_depth * window * stride
+            fused = max(guided, fused + spread) + (0 if last else self.decoder_depth * stride)
+        return fused + strides[0] + self.stride  # the head, and the edges of the coarsest pixels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are written into a checkpoint."""
@@ -98,7 +127,7 @@ class FloraConfig:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        return cls(**fields)
+        return cls(**{"norm": "group", **fields})  # files of version 0.1 name no norm
 
 
 SIZES: dict[str, FloraConfig] = {
@@ -193,11 +222,16 @@ class OpticalTeacher(nn.Module):
         in_channels: Optical bands plus indices.
         widths: Channels of each level.
         stem_stride: Stride of the finest level.
+        norm: See `flora.models.layers.Norm`.
     """
 
-    def __init__(self, in_channels: int, widths: Sequence[int], stem_stride: int) -> None:
+    def __init__(
+        self, in_channels: int, widths: Sequence[int], stem_stride: int, norm: Norm
+    ) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(pyramid_levels(in_channels, widths, stem_stride, depth=1))
+        self.levels = nn.ModuleList(
+            pyramid_levels(in_channels, widths, stem_stride, depth=1, norm=norm)
+        )
         self.norms = nn.ModuleList(ChannelNorm(w, elementwise_affine=False) for w in widths)
 
     def forward(self, optical: Tensor, index: Tensor, valid: Tensor) -> list[Tensor]:
@@ -214,13 +248,14 @@ class SarEncoder(nn.Module):
         widths: Channels of each level.
         stem_stride: Stride of the finest level.
         depth: Convolutions a level.
+        norm: See `flora.models.layers.Norm`.
     """
 
     def __init__(
-        self, in_channels: int, widths: Sequence[int], stem_stride: int, depth: int
+        self, in_channels: int, widths: Sequence[int], stem_stride: int, depth: int, norm: Norm
     ) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(pyramid_levels(in_channels, widths, stem_stride, depth))
+        self.levels = nn.ModuleList(pyramid_levels(in_channels, widths, stem_stride, depth, norm))
 
     def forward(self, sar: Tensor) -> list[Tensor]:
         """Features of the normalised SAR image (B, C_s, H, W)."""
@@ -235,14 +270,15 @@ class PriorEstimator(nn.Module):
 
     Args:
         widths: Channels of each level, of both s_l and p_l.
+        norm: See `flora.models.layers.Norm`.
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], norm: Norm) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(
             nn.Conv2d(coarse, fine, 1) for fine, coarse in itertools.pairwise(widths)
         )
-        self.levels = nn.ModuleList(ConvBlock(w, w, depth=1) for w in widths)
+        self.levels = nn.ModuleList(ConvBlock(w, w, depth=1, norm=norm) for w in widths)
         self.heads = nn.ModuleList(nn.Conv2d(w, w, 1) for w in widths)
         self.norms = nn.ModuleList(ChannelNorm(w, elementwise_affine=False) for w in widths)
 
@@ -265,16 +301,19 @@ class PyramidDecoder(nn.Module):
         out_channels: Channels of the image.
         stem_stride: Stride of the finest level, undone by a pixel shuffle.
         depth: Convolutions a level.
+        norm: See `flora.models.layers.Norm`.
     """
 
     def __init__(
-        self, widths: Sequence[int], out_channels: int, stem_stride: int, depth: int
+        self, widths: Sequence[int], out_channels: int, stem_stride: int, depth: int, norm: Norm
     ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(
             nn.Conv2d(coarse, fine, 1) for fine, coarse in itertools.pairwise(widths)
         )
-        self.levels = nn.ModuleList(ConvBlock(2 * w, w, depth=depth) for w in widths[:-1])
+        self.levels = nn.ModuleList(
+            ConvBlock(2 * w, w, depth=depth, norm=norm) for w in widths[:-1]
+        )
         self.head = nn.Sequential(
             nn.Conv2d(widths[0], out_channels * stem_stride**2, 3, padding=1),
             nn.PixelShuffle(stem_stride),
@@ -314,10 +353,11 @@ class Flora(nn.Module):
     def __init__(self, config: FloraConfig) -> None:
         super().__init__()
         self.config = config
-        widths, stem = config.widths, config.stem_stride
-        self.teacher = OpticalTeacher(config.optical_channels + config.index_channels, widths, stem)
-        self.sar_encoder = SarEncoder(config.sar_channels, widths, stem, config.encoder_depth)
-        self.prior = PriorEstimator(widths)
+        widths, stem, norm = config.widths, config.stem_stride, config.norm
+        seen = config.optical_channels + config.index_channels
+        self.teacher = OpticalTeacher(seen, widths, stem, norm)
+        self.sar_encoder = SarEncoder(config.sar_channels, widths, stem, config.encoder_depth, norm)
+        self.prior = PriorEstimator(widths, norm)
         self.fusion = nn.ModuleList(
             FusionBlock(
                 width,
@@ -331,9 +371,9 @@ class Flora(nn.Module):
             for level, width in enumerate(widths)
         )
         self.optical_decoder = PyramidDecoder(
-            widths, config.optical_channels, stem, config.decoder_depth
+            widths, config.optical_channels, stem, config.decoder_depth, norm
         )
-        self.water_decoder = PyramidDecoder(widths, 1, stem, config.decoder_depth)
+        self.water_decoder = PyramidDecoder(widths, 1, stem, config.decoder_depth, norm)
 
     def guide(self, optical: Tensor, index: Tensor, valid: Tensor) -> Guide:
         """Look at an optical image with the teacher.
@@ -432,13 +472,13 @@ class Flora(nn.Module):
 
 
 def pyramid_levels(
-    in_channels: int, widths: Sequence[int], stem_stride: int, depth: int
+    in_channels: int, widths: Sequence[int], stem_stride: int, depth: int, norm: Norm
 ) -> list[ConvBlock]:
     """One block a level; the first strides by `stem_stride`, each next one by 2."""
     strides = [stem_stride] + [2] * (len(widths) - 1)
     channels = [in_channels, *widths[:-1]]
     return [
-        ConvBlock(c, w, stride, depth)
+        ConvBlock(c, w, stride, depth, norm)
         for c, w, stride in zip(channels, widths, strides, strict=True)
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from flora.datasets.base import Batch
 from flora.errors import FloraError
-from flora.models.layers import GROUPS
+from flora.models.layers import Norm, normalised_convolution
 from flora.models.network import Mode, check_bands
 from flora.models.otsu import check_dates, flood_thresholds, otsu_threshold
 from flora.training.evaluation import Predict
 from flora.training.losses import FloraLoss, LossWeights
-
-Norm = Literal["batch", "group"]
 
 
 class BaselineOutput(NamedTuple):
@@ -46,7 +44,7 @@ class UNet(nn.Module):
         sees: What stands beside SAR in the input, see `stack_inputs`: early fusion, unless "sar".
             "before" and "oracle" need an optical image at test time too.
         guide_channels: Bands of the optical stack that it sees: image, index and validity.
-        norm: "batch", as in most U-Nets, or "group", as in FLoRA.
+        norm: See `flora.models.layers.Norm`; "batch" as in most U-Nets, "layer" as in FLoRA.
 
     Example:
         >>> import torch
@@ -189,11 +187,7 @@ def double_convolution(in_channels: int, out_channels: int, norm: Norm) -> nn.Se
     """Two 3 x 3 convolutions with normalisation and ReLU."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
-        layers += [
-            nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels) if norm == "batch" else nn.GroupNorm(GROUPS, out_channels),
-            nn.ReLU(inplace=True),
-        ]
+        layers += [*normalised_convolution(channels, out_channels, norm), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 

@@ -6,6 +6,7 @@ import torch
 from flora.datasets.base import Batch, collate
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
+from flora.models.layers import NORMS
 from flora.models.network import MODES, SIZES, Flora, FloraConfig, named_config, parameter_count
 from flora.training.losses import LossWeights
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask
@@ -231,3 +232,74 @@ def test_wrong_input_is_refused(batch: Batch) -> None:
     with pytest.raises(FloraError, match="expected one of sar, before, oracle"):
         model.guide_from(batch, "future")  # type: ignore[arg-type]
     assert MODES == ("sar", "before", "oracle")
+
+
+# --- locality -----------------------------------------------------------------------------------
+
+
+def awake(config: FloraConfig, seed: int = 0) -> Flora:
+    """A model whose zeroed branches are on, so that attention and FiLM carry something."""
+    torch.manual_seed(seed)
+    model = Flora(config)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("guided", [False, True])
+def test_an_answer_depends_on_its_neighbourhood_only(norm, guided):
+    config = FloraConfig(widths=(8, 8, 16), attention_levels=(1, 2), heads=2, norm=norm)
+    model = awake(config)
+    reach, centre = config.reach, 192
+    assert reach < 150
+    images = torch.randn(1, 2 + 3 + 1, 384, 384)
+    far = torch.full((384,), True)
+    far[centre - reach : centre + reach + 1] = False
+    changed = images.clone()
+    changed[..., far] = -40.0  # columns of border, sea or whatever else is in view
+    changed[:, :, far] = 7.0
+
+    def answer(stack):
+        guide = None
+        if guided:
+            guide = model.guide(stack[:, 2:5], stack[:, 5:], torch.ones(1, 384, 384).bool())
+        output = model(stack[:, :2], guide)
+        return torch.cat([output.water_logits, output.rgb], 1)
+
+    same = torch.equal(answer(images)[..., centre, centre], answer(changed)[..., centre, centre])
+    assert same == (norm != "group")
+    near = images.clone()
+    near[..., centre + reach // 3, centre] += 10.0
+    assert not torch.equal(answer(images)[..., centre, centre], answer(near)[..., centre, centre])
+
+
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_reach_bounds_what_a_pixel_moves(size):
+    config = named_config(size)
+    model, side = awake(config), 832
+    image = torch.randn(1, 2, side, side)
+    touched = image.clone()
+    touched[..., side // 2, side // 2] += 100.0
+    with torch.inference_mode():
+        moved = (model(image).water_logits != model(touched).water_logits)[0, 0].nonzero()
+    farthest = int((moved - side // 2).abs().max())
+    assert config.reach / 3 < farthest <= config.reach
+
+
+@torch.inference_mode()
+def test_the_batch_changes_nothing():
+    model = awake(named_config("tiny"))
+    images = torch.randn(3, 2, 64, 64)
+    images[1] = 30.0
+    together = model(images).water_logits
+    alone = torch.cat([model(image[None]).water_logits for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_of_version_0_1_name_no_norm_and_have_group_norm():
+    values = named_config("tiny").to_dict()
+    del values["norm"]
+    assert FloraConfig.from_dict(values).norm == "group"

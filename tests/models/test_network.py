@@ -254,7 +254,7 @@ def test_an_answer_depends_on_its_neighbourhood_only(norm, guided):
     config = FloraConfig(widths=(8, 8, 16), attention_levels=(1, 2), heads=2, norm=norm)
     model = awake(config)
     reach, centre = config.reach, 192
-    assert reach < 150
+    assert reach < centre
     images = torch.randn(1, 2 + 3 + 1, 384, 384)
     far = torch.full((384,), True)
     far[centre - reach : centre + reach + 1] = False

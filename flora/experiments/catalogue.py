@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from flora.errors import FloraError
 from flora.experiments.competitors import Competitor
 from flora.experiments.runner import Experiment, Source
+from flora.models.layers import NORMS
 from flora.models.network import MODES
 from flora.training.fit import TrainingConfig
 from flora.training.losses import LossWeights
@@ -261,6 +262,36 @@ SIM_TO_REAL = Experiment(
     cite="Sen1Floods11, Bonafilia et al. 2020. Contains modified Copernicus Sentinel data 2019.",
 )
 
+NORMALISATIONS = Experiment(
+    question="What does it cost that an answer depends on its neighbourhood only?",
+    train=Source("simulated", "train", {"count": 480, "size": 192}),
+    tests={
+        "simulated": Source("simulated", "test", {"count": 48}),
+        "Spain": Source("sen1floods11", "test", {"require_all": False}),
+    },
+    holds_out="simulated: other scenes of the same simulator. Spain: all real data; the chip was "
+    "looked at while the simulator was tuned.",
+    competitors={
+        **{
+            f"flora_{norm}": replace(
+                FLORA,
+                says=f"FLoRA, {norm} normalisation",
+                modes=("sar", "oracle"),
+                config={"norm": norm},
+            )
+            for norm in NORMS
+        },
+        **{
+            f"unet_{norm}": replace(UNET, says=f"U-Net, {norm} normalisation", norm=norm)
+            for norm in NORMS
+        },
+    },
+    training=TrainingConfig(steps=1200, crop=96),
+    teacher_steps=300,
+    seeds=(0, 1),
+    cite="Sen1Floods11, Bonafilia et al. 2020. Contains modified Copernicus Sentinel data 2019.",
+)
+
 FULL_LENGTH = TrainingConfig(
     steps=20_000, batch=32, crop=224, learning_rate=1e-3, workers=8, checkpoint_every=1000
 )
@@ -316,6 +347,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     **HELD_OUT_FLOODS,
     "true_colour": TRUE_COLOUR,
     "sim_to_real": SIM_TO_REAL,
+    "normalisations": NORMALISATIONS,
     "sen1floods11": SEN1FLOODS11,
     "sen12ms": SEN12MS,
     "deepflood": DEEPFLOOD,

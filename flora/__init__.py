@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from flora.errors import FloraError, FloraWarning
     from flora.experiments.catalogue import named_experiment
     from flora.experiments.records import load_record
-    from flora.figures.plots import sample_figure
+    from flora.figures import plots
+    from flora.figures.printed import print_figure
+    from flora.figures.sheets import sample_figure
     from flora.maps.floods import split_flood
     from flora.maps.layers import read_map
-    from flora.maps.live import flood_map, print_figure
+    from flora.maps.live import flood_map
     from flora.maps.page import StaticMap, write_html
     from flora.maps.polygons import write_polygons
     from flora.models.network import Flora, FloraConfig, FloraOutput, named_config
@@ -62,9 +64,9 @@ _HOMES = {
     "named_config": "flora.models.network",
     "named_experiment": "flora.experiments.catalogue",
     "open_dataset": "flora.datasets",
-    "print_figure": "flora.maps.live",
+    "print_figure": "flora.figures.printed",
     "read_map": "flora.maps.layers",
-    "sample_figure": "flora.figures.plots",
+    "sample_figure": "flora.figures.sheets",
     "scene_predictor": "flora.models.weights",
     "split_flood": "flora.maps.floods",
     "train_flora": "flora.training.recipes",
@@ -99,6 +101,7 @@ __all__ = [
     "named_config",
     "named_experiment",
     "open_dataset",
+    "plots",
     "print_figure",
     "read_map",
     "sample_figure",
@@ -111,6 +114,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":  # a module of the face
+        return import_module("flora.figures.plots")
     if name not in _HOMES:
         raise AttributeError(f"module 'flora' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -38,6 +38,7 @@ FLOORS = (
     ("figures",),
     ("scenes",),
     ("maps", "stac"),
+    ("figures.printed",),
     ("cli",),
     ("__main__",),
 )

@@ -194,8 +194,7 @@ class Products:
                 permanent_water=self.permanent_water,
                 permanent_threshold=self.permanent_threshold,
                 polygons=outlines,
-                attribution=attribution,
-            )
+            ).labelled(attribution=attribution)
             write_html(page, target, overwrite=self.overwrite)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import io
 from collections.abc import Mapping
 from html import escape
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flora.errors import FloraError
+from flora.figures.widgets import widget_page
 
 
 class PictureSlider:
@@ -62,7 +62,7 @@ class PictureSlider:
             for number, (setting, file) in enumerate(zip(self.settings, self._files, strict=True))
         )
         digest = hashlib.sha256(images.encode() + self.label.encode())
-        return _PAGE.substitute(
+        return widget_page("picture_slider").substitute(
             key=digest.hexdigest()[:12],
             width=width,
             images=images,
@@ -105,43 +105,3 @@ def _webp(image: Image.Image, size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="webp", lossless=True)
     return buffer.getvalue()
-
-
-# The first picture and its setting stand in the page itself: without JavaScript they remain.
-_PAGE = Template("""\
-<div class="flora-pictures" data-key="$key" style="max-width: ${width}px">
-<style>
-.flora-pictures { color: var(--pst-color-text-base, inherit); }
-.flora-pictures img { display: block; width: 100%; height: auto; margin: 0; border-radius: 4px;
-  background: #fff; }
-.flora-pictures img[hidden] { display: none; }
-.flora-pictures input { width: 100%; height: 2rem; margin: 0; accent-color: #0072b2; }
-.flora-pictures label { display: block; margin: .4rem 0 0; }
-.flora-pictures output { font-variant-numeric: tabular-nums; font-weight: 600; }
-/* The book's theme lays every HTML output on a light ground, in dark mode too. */
-html[data-theme=dark] div.cell_output .text_html:has(> .flora-pictures) {
-  background: none !important; padding: 0 !important; }
-</style>
-$images
-<label for="flora-$key">$label: <output for="flora-$key">$setting</output></label>
-<input id="flora-$key" type="range" min="0" max="$last" step="1" value="$start"
-  aria-valuetext="$setting">
-<noscript>Moving the slider needs JavaScript.</noscript>
-<script>
-(() => {
-  const box = document.querySelector('.flora-pictures[data-key="$key"]:not([data-ready])');
-  if (!box) return;
-  box.dataset.ready = "";
-  const pictures = [...box.querySelectorAll("img")];
-  const slider = box.querySelector("input"), text = box.querySelector("output");
-  const show = () => {
-    pictures.forEach((picture, n) => { picture.hidden = n !== Number(slider.value); });
-    text.textContent = pictures[slider.value].dataset.setting;
-    slider.setAttribute("aria-valuetext", text.textContent);
-  };
-  slider.addEventListener("input", show);
-  show();
-})();
-</script>
-</div>
-""")

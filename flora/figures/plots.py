@@ -1,15 +1,10 @@
-"""Figures from arrays, in one look: grey backscatter, blue water, hatching where nothing was seen.
-
-Colour limits are constants of the sensor, as the normalisation is, so that the same grey is the
-same backscatter in every figure. The colours of water and land differ in lightness too, hence
-survive colour blindness and grey print.
-"""
+"""Panels from arrays in one look: grey backscatter, blue water, hatching where there is no data."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -24,12 +19,9 @@ from matplotlib.rcsetup import cycler
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from flora.colours import BACKSCATTER_LIMITS, DRY_COLOUR, OVERLAY_COLOUR, WATER_COLOUR
 from flora.errors import FloraError
-from flora.sensors import DRY, SENTINEL1, SENTINEL2_RGB, WATER, OpticalScaling, SarScaling
-
-WATER_COLOUR = "#0072b2"
-DRY_COLOUR = "#ecd9a8"
-OVERLAY_COLOUR = "#2fa4ff"  # lighter than WATER_COLOUR: it lies on radar-dark water
+from flora.sensors import DRY, WATER
 
 STYLE: dict[str, Any] = {
     "axes.edgecolor": "0.5",
@@ -47,9 +39,6 @@ STYLE: dict[str, Any] = {
     "legend.fontsize": 8,
     "savefig.dpi": 110,
 }
-
-# dB, by band: open water lies at the dark end, towns at the bright one.
-BACKSCATTER_LIMITS = {"VV": (-25.0, 0.0), "VH": (-32.0, -7.0)}
 
 
 class BookFigure(Figure):
@@ -110,7 +99,7 @@ def show_backscatter(
         limits = BACKSCATTER_LIMITS.get(band[:2], (-30.0, 0.0)) if unit == "dB" else (0.0, 255.0)
     image = _draw(ax, values, f"SAR {band}", aspect, cmap="gray", vmin=limits[0], vmax=limits[1])
     if colour_bar:
-        _colour_bar(ax, image, f"{band} backscatter ({unit})", extend="both")
+        colour_bar_beside(ax, image, f"{band} backscatter ({unit})", extend="both")
     return ax
 
 
@@ -147,7 +136,7 @@ def show_index(
     if valid is not None:
         values = np.where(np.asarray(valid, dtype=bool), values, np.nan)
     image = _draw(ax, values, name, aspect, cmap="BrBG", vmin=-1, vmax=1)
-    _colour_bar(ax, image, name)
+    colour_bar_beside(ax, image, name)
     return ax
 
 
@@ -157,7 +146,7 @@ def show_probability(
     """Draw a probability (H, W) in [0, 1]; NaN is no data and stays hatched."""
     values = _plane(probability, "probability")
     image = _draw(ax, values, title, aspect, cmap="cividis", vmin=0, vmax=1)
-    _colour_bar(ax, image, "probability")
+    colour_bar_beside(ax, image, "probability")
     return ax
 
 
@@ -232,153 +221,6 @@ def round_length(length: float) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= length * (1 + 1e-9))
 
 
-def sample_figure(
-    sample: Mapping[str, Any],
-    sar_scaling: SarScaling = SENTINEL1,
-    optical_scaling: OpticalScaling = SENTINEL2_RGB,
-    *,
-    pixel_metres: float | None = None,
-) -> BookFigure:
-    """Draw all layers of one sample side by side: SAR, optical, index, before, water.
-
-    Args:
-        sample: A sample of a dataset (`flora.datasets.base.Sample`).
-        sar_scaling: What turned its backscatter into the model's input.
-        optical_scaling: Names the bands and the index.
-        pixel_metres: Width of a pixel in metres, for a scale bar.
-
-    Example:
-        >>> from flora import open_dataset, sample_figure
-        >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
-        >>> figure = sample_figure(chips[0], pixel_metres=10)
-        >>> figure.savefig("chip.png")
-    """
-    stored = sar_scaling.restore(np.asarray(sample["sar"]))
-    stored = np.where(np.asarray(sample["sar_valid"]), stored, np.nan)
-    count = len(sar_scaling.bands) + 3 + ("before" in sample)
-    columns = count if count <= 4 else math.ceil(count / 2)
-    made, axes = figure(math.ceil(count / columns), columns)
-    panels = iter(axes.flat)
-    with style():
-        for band, values in zip(sar_scaling.bands, stored, strict=True):
-            show_backscatter(next(panels), values, band=band, unit=sar_scaling.unit)
-        if pixel_metres is not None:
-            scale_bar(axes.flat[0], pixel_metres)
-        bands = ", ".join(optical_scaling.bands)
-        if "before" in sample:
-            before = f"optical before ({bands})"
-            show_rgb(next(panels), sample["before"][:3], sample["before_valid"], title=before)
-        optical, valid = sample["optical"], sample["optical_valid"]
-        show_rgb(next(panels), optical[:3], valid, title=f"optical ({bands})")
-        show_index(next(panels), sample["index"][0], valid, name=optical_scaling.index_name)
-        show_water(next(panels), sample["water"], title="water label")
-        for unused in panels:
-            unused.set_axis_off()
-    return made
-
-
-def training_curves(
-    rows: Sequence[Mapping[str, float]],
-    *,
-    terms: Sequence[str] | None = None,
-    columns: int = 4,
-) -> BookFigure:
-    """Plot the log of a training run, one panel a loss term (no unit), against the step.
-
-    The thin line is each logged value, the thick one its mean over a twentieth of the run, which
-    is what can be read: crops differ more from each other than a term moves in a few steps.
-
-    Args:
-        rows: Rows with a `step` and numbers; a row may lack a term.
-        terms: Which columns to plot; by default all but `step`, `epoch` and `lr`.
-        columns: Panels in a row.
-
-    Raises:
-        FloraError: If there is no row, or nowhere a value of a term.
-
-    Example:
-        >>> from flora.figures.plots import training_curves
-        >>> rows = [{"step": step, "dice": 1 / step} for step in range(1, 50)]
-        >>> training_curves(rows).savefig("curves.png")
-    """
-    if terms is None:
-        terms = list(dict.fromkeys(k for row in rows for k in row))
-        terms = [name for name in terms if name not in ("step", "epoch", "lr")]
-    if not rows or not terms:
-        raise FloraError("the training log is empty: expected rows with a step and loss terms")
-    columns = min(columns, len(terms))
-    made, axes = figure(math.ceil(len(terms) / columns), columns, panel=(2.6, 2.0))
-    with style():
-        for ax, name in zip(axes.flat, terms, strict=False):
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            if not points:
-                raise FloraError(f"the training log has no {name!r}: it has {', '.join(rows[0])}")
-            steps, values = np.asarray(points, dtype=np.float64).T
-            window = max(1, len(values) // 20)
-            if window > 1:
-                ax.plot(steps, values, linewidth=0.5, alpha=0.35)
-            mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
-            sparse = "o-" if len(values) < 40 else "-"
-            ax.plot(steps[window // 2 :][: len(mean)], mean, sparse, color="C0", markersize=3)
-            ax.set_title(name.replace("_", " "))
-            ax.set_xlabel("step")
-        for unused in axes.flat[len(terms) :]:
-            unused.set_axis_off()
-    return made
-
-
-def quicklook(
-    backscatter: ArrayLike,
-    water: ArrayLike,
-    rgb: ArrayLike | None = None,
-    *,
-    band: str = "VV",
-    unit: str = "dB",
-    pixel_metres: tuple[float, float] | None = None,
-    title: str = "",
-) -> BookFigure:
-    """The results of a scene at a glance: SAR, reconstruction, water over SAR.
-
-    Args:
-        backscatter: (H, W) in `unit`, NaN in nodata.
-        water: Label codes (H, W): 0 dry, 1 water, 255 no data.
-        rgb: Reconstructed image (3, H, W) in [0, 1], if the model makes one.
-        band: Polarisation of `backscatter`.
-        unit: Its unit.
-        pixel_metres: Width and height of a pixel in metres, for the scale bar and the aspect.
-        title: Above all panels.
-
-    Example:
-        >>> from flora.figures.plots import quicklook
-        >>> from flora.simulate.scene import simulate
-        >>> scene = simulate(7, 64)
-        >>> quicklook(scene.sar_after[0], scene.water_after).savefig("quicklook.png")
-    """
-    codes = _plane(water, "water")
-    width_metres, height_metres = pixel_metres or (1.0, 1.0)
-    aspect = height_metres / width_metres
-    shape = codes.shape[0] * aspect / codes.shape[1]
-    side = 4.2
-    panel = (side, min(max(side * shape, 0.8), 2 * side) + 0.6)
-    count = 2 if rgb is None else 3
-    made, axes = figure(*((count, 1) if shape < 0.4 else (1, count)), panel=panel)
-    panels = axes.ravel()
-    with style():
-        for ax in (panels[0], panels[-1]):
-            show_backscatter(ax, backscatter, band=band, unit=unit, colour_bar=False, aspect=aspect)
-        _colour_bar(panels[0], panels[0].images[0], f"backscatter ({unit})", extend="both")
-        if rgb is not None:
-            name = "optical image, reconstructed"
-            show_rgb(panels[1], rgb, codes != 255, title=name, aspect=aspect)
-        panels[-1].set_title(f"water on SAR {band}")
-        show_water_over(panels[-1], codes)
-        if pixel_metres is not None:
-            scale_bar(panels[0], width_metres)
-        if title:
-            made.suptitle(title, fontsize=10)
-    return made
-
-
 def _compact(drawn: io.BytesIO) -> bytes:
     """The same PNG with 32 levels a channel: speckle in full depth makes pages of megabytes."""
     pixels = np.asarray(Image.open(drawn).convert("RGB")) / 255
@@ -408,7 +250,8 @@ def _draw(ax: Axes, image: NDArray[Any], title: str, aspect: float, **options: A
     return ax.imshow(image, aspect=aspect, **options)
 
 
-def _colour_bar(ax: Axes, image: Any, label: str, extend: str = "neither") -> None:
+def colour_bar_beside(ax: Axes, image: Any, label: str, extend: str = "neither") -> None:
+    """A colour bar beside an image; `extend` says at which ends values go on."""
     figure_of_ax = ax.get_figure()
     if figure_of_ax is not None:
         figure_of_ax.colorbar(image, ax=ax, label=label, shrink=0.8, pad=0.02, extend=extend)

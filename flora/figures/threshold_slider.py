@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from string import Template
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flora.errors import FloraError
+from flora.figures.widgets import widget_page
 from flora.sensors import IGNORE, WATER
 
 # One byte a pixel: seven bits of backscatter, and whether the label says water. The last level
@@ -100,7 +100,7 @@ class ThresholdSlider:
     def _repr_html_(self) -> str:
         rows, columns = self.pixels.shape
         data = self.pixels.tobytes()
-        return _PAGE.substitute(
+        return widget_page("threshold_slider").substitute(
             key=hashlib.sha256(data + repr(self).encode()).hexdigest()[:12],
             band=self.band,
             rows=rows,
@@ -128,73 +128,3 @@ class ThresholdSlider:
         return tuple(  # type: ignore[return-value]
             int((seen & part).sum()) for part in (dark & label, ~dark & label, dark & ~label)
         )
-
-
-# Found and missed water and false alarms are told apart by lightness too, not by hue alone.
-_PAGE = Template("""\
-<div class="flora-threshold" data-key="$key">
-<style>
-.flora-threshold { max-width: 34rem; color: var(--pst-color-text-base, inherit); }
-.flora-threshold canvas { display: block; width: 100%; border: 1px solid #8888; border-radius: 4px;
-  image-rendering: pixelated; }
-.flora-threshold input { width: 100%; height: 2rem; margin: 0; accent-color: #0072b2; }
-.flora-threshold label, .flora-threshold output { display: block; margin: .4rem 0 0; }
-.flora-threshold output { font-variant-numeric: tabular-nums; }
-.flora-threshold .key { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .4rem 0 0; }
-.flora-threshold .key i { display: inline-block; width: .9em; height: .9em; margin-right: .35em;
-  border: 1px solid #8888; vertical-align: -.1em; }
-/* The book's theme lays every HTML output on a light ground, in dark mode too. */
-html[data-theme=dark] div.cell_output .text_html:has(> .flora-threshold) {
-  background: none !important; padding: 0 !important; }
-</style>
-<canvas width="$columns" height="$rows" role="img"
-  aria-label="Radar image in $band. Colours compare the pixels below the threshold with the label."
-></canvas>
-<div class="key"><span><i style="background:#2fa4ff"></i>water, found</span>
-<span><i style="background:#f0e442"></i>water, missed</span>
-<span><i style="background:#c03a00"></i>dry, called water</span></div>
-<label for="flora-$key">$band threshold: everything darker is called water</label>
-<input id="flora-$key" type="range" min="$low" max="$high" step="$step" value="$start">
-<output for="flora-$key"></output>
-<noscript>This figure needs JavaScript.</noscript>
-<script>
-(() => {
-  const box = document.querySelector('.flora-threshold[data-key="$key"]:not([data-ready])');
-  if (!box) return;
-  box.dataset.ready = "";
-  const low = $low, span = $high - $low, step = $step;
-  const pixels = Uint8Array.from(atob("$pixels"), c => c.charCodeAt(0));
-  const slider = box.querySelector("input"), text = box.querySelector("output");
-  const context = box.querySelector("canvas").getContext("2d");
-  const picture = context.createImageData($columns, $rows);
-  const colours = [[47, 164, 255], [240, 228, 66], [192, 58, 0]];
-  const draw = () => {
-    const limit = Math.round((slider.value - low) / step), counts = [0, 0, 0];
-    pixels.forEach((pixel, n) => {
-      const level = pixel & 127, water = pixel > 127, dark = level <= limit;
-      let rgb = null;
-      if (pixel === 127) rgb = [150, 150, 150];
-      else if (dark || water) {
-        const kind = dark ? (water ? 0 : 2) : 1;
-        counts[kind] += 1;
-        rgb = colours[kind];
-      }
-      const grey = 255 * Math.min(Math.max((level - 0.5) * step / span, 0), 1);
-      rgb = rgb || [grey, grey, grey];
-      picture.data.set([rgb[0], rgb[1], rgb[2], 255], 4 * n);
-    });
-    context.putImageData(picture, 0, 0);
-    const [found, missed, wrong] = counts, two = part => part.toFixed(2);
-    const iou = two(found / Math.max(found + missed + wrong, 1));
-    const recall = two(found / Math.max(found + missed, 1));
-    const precision = two(found / Math.max(found + wrong, 1));
-    const at = Number(slider.value).toFixed(2).replace("-", "\\u2212") + " dB";
-    text.textContent = at + ": IoU " + iou + ", recall " + recall + ", precision " + precision;
-    slider.setAttribute("aria-valuetext", at + ", IoU " + iou);
-  };
-  slider.addEventListener("input", draw);
-  draw();
-})();
-</script>
-</div>
-""")

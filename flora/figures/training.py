@@ -1,8 +1,9 @@
-"""Pictures of what a loss does: which error it punishes, and where it pushes."""
+"""Pictures of training: its log, and which error a loss punishes and where it pushes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -10,10 +11,61 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
 from flora.errors import FloraError
+from flora.figures.plots import BookFigure, figure, style
 
 # Share of the pixels whose gradients lie within the colour limits: few outliers set no scale.
 WITHIN_LIMITS = 99.0
 LEVELS = 15
+
+
+def training_curves(
+    rows: Sequence[Mapping[str, float]],
+    *,
+    terms: Sequence[str] | None = None,
+    columns: int = 4,
+) -> BookFigure:
+    """Plot the log of a training run, one panel a loss term (no unit), against the step.
+
+    The thin line is each logged value, the thick one its mean over a twentieth of the run, which
+    is what can be read: crops differ more from each other than a term moves in a few steps.
+
+    Args:
+        rows: Rows with a `step` and numbers; a row may lack a term.
+        terms: Which columns to plot; by default all but `step`, `epoch` and `lr`.
+        columns: Panels in a row.
+
+    Raises:
+        FloraError: If there is no row, or nowhere a value of a term.
+
+    Example:
+        >>> from flora.figures.training import training_curves
+        >>> rows = [{"step": step, "dice": 1 / step} for step in range(1, 50)]
+        >>> training_curves(rows).savefig("curves.png")
+    """
+    if terms is None:
+        terms = list(dict.fromkeys(k for row in rows for k in row))
+        terms = [name for name in terms if name not in ("step", "epoch", "lr")]
+    if not rows or not terms:
+        raise FloraError("the training log is empty: expected rows with a step and loss terms")
+    columns = min(columns, len(terms))
+    made, axes = figure(math.ceil(len(terms) / columns), columns, panel=(2.6, 2.0))
+    with style():
+        for ax, name in zip(axes.flat, terms, strict=False):
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            if not points:
+                raise FloraError(f"the training log has no {name!r}: it has {', '.join(rows[0])}")
+            steps, values = np.asarray(points, dtype=np.float64).T
+            window = max(1, len(values) // 20)
+            if window > 1:
+                ax.plot(steps, values, linewidth=0.5, alpha=0.35)
+            mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
+            sparse = "o-" if len(values) < 40 else "-"
+            ax.plot(steps[window // 2 :][: len(mean)], mean, sparse, color="C0", markersize=3)
+            ax.set_title(name.replace("_", " "))
+            ax.set_xlabel("step")
+        for unused in axes.flat[len(terms) :]:
+            unused.set_axis_off()
+    return made
 
 
 def show_penalties(

@@ -1,40 +1,30 @@
-"""Maps of a flood: live in a notebook, as one HTML page, and as a figure for print.
-
-`read_map` reads the layers once; `flood_map`, `StaticMap`, `write_html` and `print_figure` show
-them.
-"""
+"""The map of a flood in a notebook: layers, a swipe, and a threshold that answers."""
 
 from __future__ import annotations
 
 import html
-import math
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.colors import to_rgba
-from matplotlib.patches import Patch
 
 from flora.errors import FloraError
-from flora.figures import plots
-from flora.maps.floods import FLOOD, FLOOD_COLOUR, PERMANENT, PERMANENT_COLOUR
-from flora.maps.layers import (
-    OUTLINE_STEPS,
-    RGB,
-    SAR,
-    THRESHOLDS,
-    UNSEEN,
-    ByteArray,
-    SceneMap,
-    area_text,
-    ramp_colours,
-    read_map,
-)
-from flora.maps.page import StaticMap, data_uri, write_html
-from flora.scenes.outputs import SEMI_MAJOR_AXIS
-
-__all__ = ["SceneMap", "StaticMap", "flood_map", "print_figure", "read_map", "write_html"]
+from flora.maps.antimeridian import RADIUS
+from flora.maps.layers import OUTLINE_STEPS, SceneMap, area_text
+from flora.maps.page import data_uri
+from flora.maps.pictures import ByteArray
 
 WATER_OPACITY = 0.8
+PROBABILITY = "water probability"
+Bounds = tuple[tuple[float, float], tuple[float, float]]
+
+
+class _Libraries(NamedTuple):
+    """What comes with leafmap, loaded when a live map is made."""
+
+    leafmap: ModuleType
+    leaflet: ModuleType
+    widgets: ModuleType
 
 
 def flood_map(scene: SceneMap, *, swipe: str | None = None, height: str = "600px") -> Any:
@@ -68,27 +58,21 @@ def flood_map(scene: SceneMap, *, swipe: str | None = None, height: str = "600px
         >>> type(live).__name__
         'Map'
     """
-    try:
-        import ipyleaflet
-        import ipywidgets
-        import leafmap.leafmap as leafmap
-    except ImportError as error:
-        raise FloraError(
-            f"flood_map needs {error.name}: install it with pip install leafmap, or use write_html"
-        ) from error
+    libraries = _libraries()
     if scene.grid.crs is None:
         raise FloraError(
             "scene: has no CRS, so it has no place on a live map; georeference the scene, or use "
             "write_html"
         )
     if swipe is None:
-        swipe = next((name for name in scene.images if "before" in name), None)
+        swipe = scene.before
     elif swipe not in scene.images:
-        raise FloraError(f"swipe {swipe!r}: expected one of {', '.join(scene.images)}")
-
+        raise FloraError(
+            f"expected one of {', '.join(scene.images)}", argument="swipe", value=repr(swipe)
+        )
     west, south, east, north = scene.grid.lon_lat_box()
     bounds = ((south, west), (north, east))
-    made = leafmap.Map(
+    made = libraries.leafmap.Map(
         center=((south + north) / 2, (west + east) / 2),
         height=height,
         scroll_wheel_zoom=True,
@@ -99,183 +83,88 @@ def flood_map(scene: SceneMap, *, swipe: str | None = None, height: str = "600px
     # The line of a swipe cuts panes, so each of its sides needs one.
     # Tiles lie at 200; outlines at 400, where a GeoJSON always is, and have to be above the images.
     made.panes = {"flora-left": {"zIndex": 310}, "flora-right": {"zIndex": 311}}
-    images: dict[str, ByteArray] = {
-        name: scene.images[name]
-        for name in sorted(scene.images, key=lambda name: (name != SAR, name))
-        if name != swipe
-    }
-    images["water probability"] = probability_colours(scene)
-    overlays = {
-        name: ipyleaflet.ImageOverlay(
-            url=data_uri(image), bounds=bounds, name=name, pane="flora-right"
-        )
-        for name, image in images.items()
-    }
-    water = ipyleaflet.ImageOverlay(
-        url=data_uri(water_colours(scene, scene.threshold)),
-        bounds=bounds,
-        name="flood and permanent water" if scene.split else "water",
-        opacity=WATER_OPACITY,
-        pane="flora-right",
-        attribution=html.escape(scene.attribution),
-    )
-    overlays[water.name] = water
-    shown = {SAR if SAR in scene.images else "water probability", water.name}
-    if scene.outlines:
-        overlays["polygons"] = ipyleaflet.GeoJSON(
-            data=_outlines_geojson(scene),
-            name="polygons",
-            style={"color": "#ffe600", "weight": 1.5, "fill": False},
-        )
-        # Shown at first: ipyleaflet draws a GeoJSON that is not, and draws it twice when it is.
-        shown.add("polygons")
-    rows: list[Any] = []
-    for name, overlay in overlays.items():
-        overlay.visible = name in shown
+    overlays, water = _overlays(libraries.leaflet, scene, bounds, swipe)
+    for overlay in overlays:
         made.add(overlay)
-        rows.insert(0, _layer_row(ipywidgets, overlay))
     if swipe is not None:
-        left = ipyleaflet.ImageOverlay(
-            url=data_uri(scene.images[swipe]), bounds=bounds, name=swipe, pane="flora-left"
-        )
+        left = _image(libraries.leaflet, scene.images[swipe], bounds, swipe, "flora-left")
         made.add(left)
-        made.add(ipyleaflet.SplitMapControl(left_layer=left, right_layer=water))
-
-    slider = ipywidgets.FloatSlider(
-        scene.threshold, min=0.01, max=0.99, step=0.01, description="threshold"
-    )
-    reading = ipywidgets.HTML(_reading(scene, scene.threshold))
-
-    def follow(change: dict[str, Any]) -> None:
-        threshold = round(100 * change["new"]) / 100
-        water.url = data_uri(water_colours(scene, threshold))
-        reading.value = _reading(scene, threshold)
-
-    slider.observe(follow, "value")
-    panel = ipywidgets.VBox([slider, reading, *rows])
-    made.add(ipyleaflet.WidgetControl(widget=panel, position="topright"))
-    made.add_legend(title="Legend", legend_dict=_legend(scene))
+        made.add(libraries.leaflet.SplitMapControl(left_layer=left, right_layer=water))
+    panel = _panel(libraries.widgets, scene, overlays, water)
+    made.add(libraries.leaflet.WidgetControl(widget=panel, position="topright"))
+    made.add_legend(title="Legend", legend_dict=scene.water_layers)
     made.fit_bounds(bounds)
     return made
 
 
-def water_colours(scene: SceneMap, threshold: float) -> ByteArray:
-    """Flood and permanent water as colours (H, W, 4) at screen size, transparent elsewhere."""
-    codes = scene.classes(threshold)
-    colours = np.zeros((*codes.shape, 4), dtype=np.uint8)
-    for code, colour in ((FLOOD, FLOOD_COLOUR), (PERMANENT, PERMANENT_COLOUR)):
-        colours[codes == code] = np.rint(255 * np.array(to_rgba(colour)))
-    return colours
+def _libraries() -> _Libraries:
+    try:
+        import ipyleaflet
+        import ipywidgets
+        import leafmap.leafmap as leafmap
+    except ImportError as error:
+        raise FloraError(
+            f"flood_map needs {error.name}: install it with pip install leafmap, or use write_html"
+        ) from error
+    return _Libraries(leafmap, ipyleaflet, ipywidgets)
 
 
-def probability_colours(scene: SceneMap) -> ByteArray:
-    """The probability as colours (H, W, 4) at screen size, transparent in nodata."""
-    level = scene.levels & UNSEEN
-    colours: ByteArray = ramp_colours()[np.minimum(level, len(THRESHOLDS) - 1)]
-    colours[level == UNSEEN] = 0
-    return colours
+def _image(
+    leaflet: ModuleType, image: ByteArray, bounds: Bounds, name: str, pane: str, **options: Any
+) -> Any:
+    return leaflet.ImageOverlay(url=data_uri(image), bounds=bounds, name=name, pane=pane, **options)
 
 
-def print_figure(
-    scene: SceneMap, *, threshold: float | None = None, before: str | None = None
-) -> plots.BookFigure:
-    """A figure for print: before, after, and the flood over the radar image.
-
-    Save it with `figure.savefig("flood.pdf", dpi=300, bbox_inches="tight")`.
-
-    Args:
-        scene: What to draw; its `size` is the resolution of the panels.
-        threshold: Probability from which a pixel is water, in hundredths; by default the map's.
-        before: Name of an image of `scene.images` for the first panel; by default the one from
-            before the flood, if there is one.
-
-    Raises:
-        FloraError: If there is no such image, or the threshold is not a hundredth.
-
-    Example:
-        >>> from pathlib import Path
-        >>> import torch
-        >>> from flora import load_model, map_scene, print_figure, read_map, scene_predictor
-        >>> from flora.simulate.scene import write_sen1floods11
-        >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
-        >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
-        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
-        >>> outputs = map_scene(sar, "flood", predict)
-        >>> figure = print_figure(read_map(outputs.water_probability, sar=sar))
-        >>> figure.savefig("flood.png", dpi=50)
-    """
-    threshold = scene.threshold if threshold is None else threshold
-    flood, permanent = scene.area(threshold)
-    if before is None:
-        before = next((name for name in scene.images if "before" in name), None)
-    names = [name for name in (before, SAR, RGB) if name is not None and name in scene.images]
-    if before is not None and before not in scene.images:
-        raise FloraError(f"before {before!r}: expected one of {', '.join(scene.images)}")
-    rows, columns = scene.levels.shape
-    side = 3.2
-    panel = (side, min(side * rows / columns, 2 * side) + 0.3)
-    made, axes = plots.figure(1, len(names) + 1, panel=panel)
-    codes = scene.classes(threshold)
-    ground = SAR if SAR in scene.images else next(iter(scene.images), None)
-    with plots.style():
-        for ax, name in zip(axes[0], names, strict=False):
-            _show(ax, scene.images[name], name)
-        last = axes[0, -1]
-        if ground is None:
-            plots.show_probability(last, np.where(codes == 255, np.nan, 1.0))
-        else:
-            _show(last, scene.images[ground], "")
-        last.set_title(f"{'flood' if scene.split else 'water'}, probability ≥ {threshold:.2f}")
-        last.imshow(water_colours(scene, threshold), interpolation="nearest")
-        handles = [
-            Patch(color=colour, label=f"{name} {area_text(area, scene.unit)}")
-            for (name, colour), area in zip(
-                _legend(scene).items(), (flood, permanent), strict=False
-            )
-        ]
-        last.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, 0), frameon=False)
-        if scene.grid.crs is not None:
-            plots.scale_bar(axes[0, 0], pixel_on_ground(scene))
-            _north_arrow(axes[0, 0])
-        made.suptitle(scene.title, fontsize=11)
-        made.supxlabel(f"{scene.attribution}. Made with FLoRA.", fontsize=7, color="0.35")
-    return made
-
-
-def pixel_on_ground(scene: SceneMap) -> float:
-    """Side in metres of a pixel in the middle of the map: Web Mercator stretches by 1 / cos."""
-    transform, rows = scene.grid.transform, scene.grid.shape[0]
-    y = transform.f + transform.e * rows / 2
-    return float(transform.a / math.cosh(y / SEMI_MAJOR_AXIS))
-
-
-def _show(ax: Any, image: ByteArray, title: str) -> None:
-    plots.show_rgb(ax, np.moveaxis(image[..., :3], -1, 0) / 255, image[..., 3] > 0, title=title)
-
-
-def _north_arrow(ax: Any) -> None:
-    """Web Mercator has north at the top everywhere."""
-    ax.annotate(
-        "N",
-        xy=(0.94, 0.97),
-        xytext=(0.94, 0.83),
-        xycoords="axes fraction",
-        ha="center",
-        va="top",
-        fontsize=8,
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"},
-        arrowprops={
-            "arrowstyle": "simple,head_length=0.7,head_width=0.7,tail_width=0.2",
-            "facecolor": "white",
-            "edgecolor": "black",
-        },
+def _overlays(
+    leaflet: ModuleType, scene: SceneMap, bounds: Bounds, swipe: str | None
+) -> tuple[list[Any], Any]:
+    """The layers from the lowest to the highest, switched as they are at first; and the water."""
+    images: dict[str, ByteArray] = {
+        name: scene.images[name]
+        for name in sorted(scene.images, key=lambda name: (name != scene.radar, name))
+        if name != swipe
+    }
+    images[PROBABILITY] = scene.probability_colours()
+    overlays = [
+        _image(leaflet, image, bounds, name, "flora-right") for name, image in images.items()
+    ]
+    water = _image(
+        leaflet,
+        scene.water_colours(scene.threshold),
+        bounds,
+        "flood and permanent water" if scene.split else "water",
+        "flora-right",
+        opacity=WATER_OPACITY,
+        attribution=html.escape(scene.attribution),
     )
+    overlays.append(water)
+    if scene.outlines:
+        style = {"color": "#ffe600", "weight": 1.5, "fill": False}
+        outlines = leaflet.GeoJSON(data=_outlines_geojson(scene), name="polygons", style=style)
+        overlays.append(outlines)
+    # Polygons are shown at first: ipyleaflet draws a GeoJSON that is not, and draws it twice when
+    # it is.
+    shown = {scene.radar or PROBABILITY, water.name, "polygons"}
+    for overlay in overlays:
+        overlay.visible = overlay.name in shown
+    return overlays, water
 
 
-def _legend(scene: SceneMap) -> dict[str, str]:
-    if not scene.split:
-        return {"water": FLOOD_COLOUR}
-    return {"flood": FLOOD_COLOUR, "permanent water": PERMANENT_COLOUR}
+def _panel(widgets: ModuleType, scene: SceneMap, overlays: list[Any], water: Any) -> Any:
+    """The threshold, what it gives, and a switch for each layer, the highest first."""
+    slider = widgets.FloatSlider(
+        scene.threshold, min=0.01, max=0.99, step=0.01, description="threshold"
+    )
+    reading = widgets.HTML(_reading(scene, scene.threshold))
+
+    def follow(change: dict[str, Any]) -> None:
+        threshold = round(100 * change["new"]) / 100
+        water.url = data_uri(scene.water_colours(threshold))
+        reading.value = _reading(scene, threshold)
+
+    slider.observe(follow, "value")
+    rows = [_layer_row(widgets, overlay) for overlay in reversed(overlays)]
+    return widgets.VBox([slider, reading, *rows])
 
 
 def _reading(scene: SceneMap, threshold: float) -> str:
@@ -287,30 +176,30 @@ def _reading(scene: SceneMap, threshold: float) -> str:
     return "<br>".join(parts)
 
 
-def _layer_row(ipywidgets: Any, overlay: Any) -> Any:
+def _layer_row(widgets: ModuleType, overlay: Any) -> Any:
     """A switch, and an opacity where the layer has one, both linked in the browser."""
-    box = ipywidgets.Checkbox(overlay.visible, description=overlay.name, indent=False)
+    box = widgets.Checkbox(overlay.visible, description=overlay.name, indent=False)
     box.layout.width = "14rem"
-    ipywidgets.jslink((box, "value"), (overlay, "visible"))
+    widgets.jslink((box, "value"), (overlay, "visible"))
     if "opacity" not in overlay.trait_names():
         return box
-    fade = ipywidgets.FloatSlider(overlay.opacity, min=0.0, max=1.0, step=0.05, readout=False)
+    fade = widgets.FloatSlider(overlay.opacity, min=0.0, max=1.0, step=0.05, readout=False)
     fade.layout.width = "6rem"
     fade.tooltip = f"opacity of {overlay.name}"
-    ipywidgets.jslink((fade, "value"), (overlay, "opacity"))
-    return ipywidgets.HBox([box, fade])
+    widgets.jslink((fade, "value"), (overlay, "opacity"))
+    return widgets.HBox([box, fade])
 
 
 def _outlines_geojson(scene: SceneMap) -> dict[str, Any]:
-    """The outlines in longitude and latitude."""
+    """The outlines in longitude and latitude, beyond 180 degrees where the images are."""
     a, _, c, _, e, f = scene.grid.transform[:6]
     features = []
     for outline in scene.outlines:
         rings = []
         for ring in outline.rings:
             x, y = (ring / OUTLINE_STEPS).T
-            longitude = np.degrees((a * x + c) / SEMI_MAJOR_AXIS)
-            latitude = np.degrees(np.arctan(np.sinh((e * y + f) / SEMI_MAJOR_AXIS)))
+            longitude = np.degrees((a * x + c) / RADIUS)
+            latitude = np.degrees(np.arctan(np.sinh((e * y + f) / RADIUS)))
             rings.append(np.stack([longitude, latitude], axis=1).round(6).tolist())
         features.append(
             {

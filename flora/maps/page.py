@@ -6,34 +6,23 @@ import base64
 import html
 import io
 import json
+import re
 import zlib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from PIL import Image
 
+from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, probability_ramp, rgb_bytes
 from flora.errors import FloraError
 from flora.files import new_file, write_text
-from flora.maps.floods import FLOOD_COLOUR, PERMANENT_COLOUR
-from flora.maps.layers import OUTLINE_STEPS, ByteArray, SceneMap, ramp_colours
+from flora.maps.layers import OUTLINE_STEPS, SceneMap
+from flora.maps.pictures import ByteArray
 
 QUALITY = 70  # of WebP: speckle at a higher one is what fills the page
-
-_FRAME = Template("""\
-<div class="flora-map">
-<style>
-.flora-map iframe { display: block; width: 100%; height: 36.2rem; border: 0; }
-/* The book's theme lays every HTML output on a light ground, in dark mode too. */
-html[data-theme=dark] div.cell_output .text_html:has(> .flora-map) {
-  background: none !important; padding: 0 !important; }
-</style>
-<iframe title="$title" srcdoc="$page"></iframe>
-</div>
-""")
 
 
 class StaticMap:
@@ -58,7 +47,8 @@ class StaticMap:
         >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
         >>> predict = scene_predictor(load_model(), torch.device("cpu"))
         >>> outputs = map_scene(sar, "flood", predict)
-        >>> StaticMap(read_map(outputs.water_probability, sar=sar, title="Simulated flood"))
+        >>> scene = read_map(outputs.water_probability, sar=sar)
+        >>> StaticMap(scene.labelled(title="Simulated flood"))
         StaticMap('Simulated flood', 64 x 64 px)
     """
 
@@ -83,9 +73,7 @@ class StaticMap:
             # In a script, only "<" could end it.
             "data": json.dumps(self._data(), separators=(",", ":")).replace("<", "\\u003c"),
         }
-        self.page = _static("flood_map.html")
-        for name, text in parts.items():
-            self.page = self.page.replace(f"{{{{{name}}}}}", text)
+        self.page = _filled("flood_map.html", parts)
 
     def __repr__(self) -> str:
         rows, columns = self.scene.grid.shape
@@ -93,11 +81,12 @@ class StaticMap:
 
     def _repr_html_(self) -> str:
         title = html.escape(f"Map of {self.scene.title}", quote=True)
-        return _FRAME.substitute(title=title, page=html.escape(self.page, quote=True))
+        page = html.escape(self.page, quote=True)
+        return _filled("frame.html", {"title": title, "page": page})
 
     def _data(self) -> dict[str, Any]:
         scene, transform = self.scene, self.scene.grid.transform
-        colours = ramp_colours()[:, :3]
+        colours = probability_ramp()
         placed = scene.grid.crs is not None
         return {
             "width": scene.grid.shape[1],
@@ -111,8 +100,8 @@ class StaticMap:
             ],
             "ramp": base64.b64encode(colours.tobytes()).decode(),
             "rampColours": [f"rgb({r} {g} {b})" for r, g, b in colours[::10].tolist()],
-            "flood": _bytes_of(FLOOD_COLOUR),
-            "permanent": _bytes_of(PERMANENT_COLOUR),
+            "flood": rgb_bytes(FLOOD_COLOUR),
+            "permanent": rgb_bytes(PERMANENT_COLOUR),
             "areas": [[_short(value) for value in row] for row in scene.areas.tolist()],
             "valid": _short(scene.valid_area),
             "unit": scene.unit,
@@ -185,10 +174,6 @@ def _packed(levels: ByteArray) -> str:
     return base64.b64encode(zlib.compress(differences.tobytes(), 9)).decode()
 
 
-def _bytes_of(colour: str) -> list[int]:
-    return [round(255 * part) for part in to_rgb(colour)]
-
-
 def _short(value: float) -> float:
     """Nine digits: more than any area has, and fewer bytes."""
     return float(np.format_float_positional(value, 9, fractional=False))
@@ -196,3 +181,8 @@ def _short(value: float) -> float:
 
 def _static(name: str) -> str:
     return (resources.files("flora.maps") / "static" / name).read_text(encoding="utf-8")
+
+
+def _filled(name: str, parts: Mapping[str, str]) -> str:
+    """A page with {{name}} replaced by the part of that name; what parts hold is left as it is."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _static(name))

@@ -19,10 +19,10 @@ from rasterio import features
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from flora.errors import FloraError
-from flora.files import new_file, publish
-from flora.grid import Grid, open_raster, read_bands
-from flora.maps.floods import STRIP, workplace
+from flora.errors import NAME_ALONE, FloraError
+from flora.files import folder_beside, new_file, publish
+from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
+from flora.maps.permanent import STRIP
 from flora.scenes.outputs import cell_areas_km2
 from flora.sensors import DRY, IGNORE
 
@@ -98,8 +98,6 @@ def write_polygons(
         >>> lake.count, round(lake.km2["water"], 6), lake.geojson.name
         (1, 0.0006, 'lake.geojson')
     """
-    if not (math.isfinite(minimum_area) and minimum_area >= 0):
-        raise FloraError(f"minimum_area {minimum_area}: expected 0 or more, in m2")
     stem = Path(output)
     stem = stem.with_suffix("") if stem.suffix in (".gpkg", ".geojson") else stem
     targets = {
@@ -108,40 +106,73 @@ def write_polygons(
     }
     with ExitStack() as stack:
         file = stack.enter_context(open_raster(Path(classes), "classes"))
-        names = class_names(file)
-        cells = cell_areas_km2(file.crs, file.transform, file.shape)
-        if cells is None:
-            raise FloraError(
-                f"classes {classes}: has no CRS that says where it is or how large its pixels "
-                "are; georeference the scene first"
-            )
+        cells = check_outlines(Grid.of(file), minimum_area, classes)
         chances = None
         if probability is not None:
             chances = stack.enter_context(open_raster(Path(probability), "probability"))
             if not Grid.of(chances).same_as(Grid.of(file)):
                 raise FloraError(
-                    f"probability {probability}: its grid differs from that of {classes}; pass "
-                    "the probability that map_scene wrote together with the mask"
+                    f"its grid differs from that of {classes}",
+                    argument="probability",
+                    value=probability,
+                    remedy="pass the probability that map_scene wrote together with the mask",
                 )
-        codes = _sieved(file, minimum_area / (1e6 * float(cells[len(cells) // 2])))
-        kinds, shapes = _outline(codes, names)
-        km2, means = _measure(shapes, codes.shape, cells, chances)
-        del codes
-        keep = km2 >= minimum_area / 1e6 * (1 - 1e-9)
-        kinds, shapes, km2, means = kinds[keep], shapes[keep], km2[keep], means[keep]
-        table = {"class": kinds, "area_km2": km2, "mean_probability": means}
-        shapes = _on_ground(shapes, file.transform)
-        temporary = stack.enter_context(workplace(stem))
+        shapes, table = _measured_outlines(file, cells, chances, minimum_area)
+        temporary = stack.enter_context(folder_beside(stem, GDAL_ERRORS))
         finished = {ending: temporary / f"water.{ending}" for ending in targets}
         for path in finished.values():
             _write(path, shapes, table, file.crs)
         publish(finished, targets, temporary / "earlier")
+        names = class_names(file)
     return WaterPolygons(
         geopackage=targets["gpkg"],
         geojson=targets["geojson"],
         count=len(shapes),
-        km2={name: float(km2[kinds == name].sum()) for name in names.values()},
+        km2={
+            name: float(table["area_km2"][table["class"] == name].sum()) for name in names.values()
+        },
     )
+
+
+def check_outlines(
+    scene: Grid, minimum_area: float = 0.0, source: str | Path | None = None
+) -> NDArray[np.float64]:
+    """Refuse what `write_polygons` would refuse of a scene, before it is mapped.
+
+    Args:
+        scene: The scene's pixels.
+        minimum_area: See `write_polygons`.
+        source: What messages call the scene.
+
+    Returns:
+        Areas of its cells, see `cell_areas_km2`.
+
+    Raises:
+        FloraError: If the scene has no place, or the area is no number of 0 or more.
+    """
+    if not (math.isfinite(minimum_area) and minimum_area >= 0):
+        raise FloraError("expected 0 or more, in m2", argument="minimum_area", value=minimum_area)
+    cells = cell_areas_km2(scene.crs, scene.transform, scene.shape)
+    if cells is None:
+        raise FloraError(
+            "has no CRS that says where it is or how large its pixels are",
+            argument="classes",
+            value=source,
+            remedy="georeference the scene first",
+        )
+    return cells
+
+
+def _measured_outlines(
+    file: Any, cells: NDArray[np.float64], chances: Any | None, minimum_area: float
+) -> tuple[NDArray[np.object_], dict[str, NDArray[Any]]]:
+    """Polygons in the CRS of a class file, and a column of attributes by name."""
+    codes = _sieved(file, minimum_area / (1e6 * float(cells[len(cells) // 2])))
+    kinds, shapes = _outline(codes, class_names(file))
+    km2, means = _measure(shapes, codes.shape, cells, chances)
+    keep = km2 >= minimum_area / 1e6 * (1 - 1e-9)
+    table = {"class": kinds[keep], "area_km2": km2[keep], "mean_probability": means[keep]}
+    return _on_ground(shapes[keep], file.transform), table
 
 
 def class_names(file: Any) -> dict[int, str]:
@@ -154,9 +185,10 @@ def class_names(file: Any) -> dict[int, str]:
     names = {int(code): name for code, name in found if int(code) not in (DRY, IGNORE)}
     if not names or file.dtypes[0] != "uint8":
         raise FloraError(
-            f"classes {file.name}: a band of type {file.dtypes[0]} described as "
-            f"{file.descriptions[0]!r}; expected a file of split_flood, or the water mask of "
-            "map_scene"
+            f"a band of type {file.dtypes[0]} described as {file.descriptions[0]!r}, expected a "
+            "file of split_flood, or the water mask of map_scene",
+            argument="classes",
+            value=file.name,
         )
     return names
 
@@ -179,7 +211,9 @@ def _outline(
     for outline, code in features.shapes(codes, mask=np.isin(codes, list(names))):
         if len(shapes) == MOST_POLYGONS:
             raise FloraError(
-                f"more than {MOST_POLYGONS:,} polygons: pass a larger minimum_area, e.g. 5000 (m2)"
+                f"more than {MOST_POLYGONS:,} polygons",
+                remedy="pass a larger {minimum_area}, e.g. 5000 (m2)",
+                minimum_area=NAME_ALONE,
             )
         kinds.append(names[int(code)])
         rings = [np.asarray(ring) for ring in outline["coordinates"]]

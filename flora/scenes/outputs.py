@@ -19,7 +19,6 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from flora.errors import FloraError
-from flora.figures import plots
 from flora.scenes.inputs import GDAL_ERRORS, SarScene
 from flora.sensors import IGNORE, BoolArray, FloatArray
 
@@ -277,6 +276,8 @@ def _check_whole(name: str, path: Path, expected: int) -> None:
 
 def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, title: str) -> None:
     """Write a PNG of the finished maps and the SAR scene, reduced to about a thousand pixels."""
+    from flora.figures.sheets import quicklook  # matplotlib is loaded when something is drawn
+
     rows, columns = scene.sample.shape[1:]
 
     def reduced(name: str) -> NDArray[Any]:
@@ -285,7 +286,7 @@ def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, titl
 
     metres = pixel_metres(scene.crs, scene.transform, scene.shape)
     step = scene.sample_step
-    drawn = plots.quicklook(
+    drawn = quicklook(
         scene.sample[0],
         reduced("water_mask")[0],
         reduced("rgb")[:3] / 255 if "rgb" in maps else None,

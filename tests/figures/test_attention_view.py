@@ -8,12 +8,8 @@ import pytest
 import torch
 
 from flora.errors import FloraError
-from flora.figures.attention_view import (
-    AttentionView,
-    attention_weights,
-    effective_pixels,
-    window_start,
-)
+from flora.figures.attention import attention_weights, effective_pixels, window_start
+from flora.figures.attention_view import AttentionView
 from flora.models.layers import WindowCrossAttention
 
 

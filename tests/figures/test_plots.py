@@ -9,8 +9,11 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from flora.colours import DRY_COLOUR, OVERLAY_COLOUR, WATER_COLOUR, probability_ramp, rgb_bytes
 from flora.errors import FloraError
 from flora.figures import plots
+from flora.figures.sheets import quicklook, sample_figure
+from flora.figures.training import training_curves
 from flora.sensors import OMBRIA_S1, OMBRIA_S2, SENTINEL1
 
 
@@ -57,8 +60,8 @@ def test_importing_and_drawing_leave_matplotlib_as_it_was():
     code = (
         "import matplotlib as mpl, sys\n"
         "before = {key: mpl.rcParams[key] for key in mpl.rcParams if key != 'backend'}\n"
-        "from flora.figures import plots\n"
-        "plots.quicklook([[-12.0]], [[1]])\n"
+        "from flora.figures import sheets\n"
+        "sheets.quicklook([[-12.0]], [[1]])\n"
         "assert all(mpl.rcParams[key] == before[key] for key in before)\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
@@ -83,9 +86,16 @@ def test_a_notebook_shows_a_figure_once_and_without_pyplot():
         ]
 
 
-@pytest.mark.parametrize("water", [plots.WATER_COLOUR, plots.OVERLAY_COLOUR])
+def test_shared_colours_are_those_that_matplotlib_draws():
+    drawn = mpl.colormaps["cividis"]((np.arange(101) / 100).astype(np.float32), bytes=True)
+    assert (probability_ramp() == drawn[:, :3]).all()
+    for colour in (WATER_COLOUR, DRY_COLOUR, OVERLAY_COLOUR):
+        assert np.allclose(to_rgb(colour), np.divide(rgb_bytes(colour), 255))
+
+
+@pytest.mark.parametrize("water", [WATER_COLOUR, OVERLAY_COLOUR])
 def test_water_differs_in_lightness_not_in_hue_alone(water):
-    ground = plots.DRY_COLOUR if water == plots.WATER_COLOUR else "black"
+    ground = DRY_COLOUR if water == WATER_COLOUR else "black"
     low, high = sorted([luminance(water), luminance(ground)])
     assert (high + 0.05) / (low + 0.05) > 3  # WCAG 2.1, 1.4.11: graphical objects
 
@@ -96,7 +106,7 @@ def test_water_dry_and_unlabelled_are_drawn_apart():
     for code in (0, 1, 255):
         figure, axes = plots.figure()
         plots.show_water(axes[0, 0], np.full_like(codes, code), legend=False)
-        shares.append([share_of(figure, c) for c in (plots.DRY_COLOUR, plots.WATER_COLOUR)])
+        shares.append([share_of(figure, c) for c in (DRY_COLOUR, WATER_COLOUR)])
     (dry_dry, dry_wet), (wet_dry, wet_wet), (none_dry, none_wet) = shares
     assert dry_dry > 0.5 and wet_wet > 0.5
     assert max(dry_wet, wet_dry, none_dry, none_wet) < 0.01
@@ -145,14 +155,14 @@ def test_round_lengths():
 
 
 def test_sample_figure_has_a_panel_a_layer_with_units():
-    figure = plots.sample_figure(sample(), pixel_metres=10)
+    figure = sample_figure(sample(), pixel_metres=10)
     assert panels(figure) == ["SAR VV", "SAR VH", "optical (B4, B3, B2)", "NDVI", "water label"]
     labels = {ax.get_ylabel() for ax in figure.axes}
     assert {"VV backscatter (dB)", "VH backscatter (dB)", "NDVI"} <= labels
     shown = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(shown, SENTINEL1.restore(sample()["sar"].numpy())[0], rtol=1e-6)
 
-    ombria = plots.sample_figure(sample(1, before=True), OMBRIA_S1, OMBRIA_S2)
+    ombria = sample_figure(sample(1, before=True), OMBRIA_S1, OMBRIA_S2)
     names = ["SAR VV", "optical before (B11, B8, B3)", "optical (B11, B8, B3)", "NDWI"]
     assert panels(ombria) == [*names, "water label"]
     assert "VV backscatter (8-bit count)" in {ax.get_ylabel() for ax in ombria.axes}
@@ -161,7 +171,7 @@ def test_sample_figure_has_a_panel_a_layer_with_units():
 def test_sample_figure_hides_what_was_not_measured():
     made = sample()
     made["sar_valid"][:4] = False
-    shown = plots.sample_figure(made).axes[0].images[0].get_array()
+    shown = sample_figure(made).axes[0].images[0].get_array()
     assert np.ma.getmaskarray(np.ma.masked_invalid(shown))[:4].all()
     assert not np.ma.getmaskarray(np.ma.masked_invalid(shown))[4:].any()
 
@@ -170,7 +180,7 @@ def test_training_curves_plot_each_term_at_its_steps():
     rows = [{"step": s, "lr": 1e-3, "total": 1.0 / s, "dice": 0.5} for s in range(1, 201)]
     for row in rows[49::50]:
         row["valid_miou"] = row["step"] / 1000
-    figure = plots.training_curves(rows)
+    figure = training_curves(rows)
     assert panels(figure) == ["total", "dice", "valid miou"]
     raw, mean = figure.axes[0].lines
     np.testing.assert_allclose(raw.get_ydata(), [row["total"] for row in rows])
@@ -179,7 +189,7 @@ def test_training_curves_plot_each_term_at_its_steps():
     assert mean.get_ydata()[0] == pytest.approx(np.mean([1 / s for s in range(1, 11)]))
     (scores,) = figure.axes[2].lines
     assert scores.get_xdata().tolist() == [50, 100, 150, 200]
-    assert panels(plots.training_curves(rows, terms=["dice"])) == ["dice"]
+    assert panels(training_curves(rows, terms=["dice"])) == ["dice"]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 1001), (300, 20), (64, 64)])
@@ -188,7 +198,7 @@ def test_quicklook_of_any_shape(shape, with_rgb):
     codes = np.zeros(shape, int)
     codes[0, 0] = 255
     rgb = np.full((3, *shape), 0.5) if with_rgb else None
-    figure = plots.quicklook(np.full(shape, -12.0), codes, rgb, pixel_metres=(10, 13), title="x")
+    figure = quicklook(np.full(shape, -12.0), codes, rgb, pixel_metres=(10, 13), title="x")
     assert len(panels(figure)) == 2 + with_rgb
     drawn = pixels(figure)
     assert max(drawn.shape) < 2000
@@ -197,9 +207,9 @@ def test_quicklook_of_any_shape(shape, with_rgb):
 
 def test_quicklook_paints_the_water_only():
     codes = np.zeros((40, 40), int)
-    dry = share_of(plots.quicklook(np.full((40, 40), -20.0), codes), "#2c94e3")
+    dry = share_of(quicklook(np.full((40, 40), -20.0), codes), "#2c94e3")
     codes[:20] = 1
-    figure = plots.quicklook(np.full((40, 40), -20.0), codes)
+    figure = quicklook(np.full((40, 40), -20.0), codes)
     overlay = figure.axes[1].images[1].get_array()
     assert (overlay[:20, :, 3] > 0.5).all() and (overlay[20:, :, 3] == 0).all()
     assert dry < 0.001
@@ -214,6 +224,6 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(FloraError, match="pixel_metres"):
         plots.scale_bar(axes[0, 0], float("nan"))
     with pytest.raises(FloraError, match="log is empty"):
-        plots.training_curves([])
+        training_curves([])
     with pytest.raises(FloraError, match="no 'ssim'"):
-        plots.training_curves([{"step": 1, "dice": 1.0}], terms=["ssim"])
+        training_curves([{"step": 1, "dice": 1.0}], terms=["ssim"])

@@ -17,7 +17,7 @@ import pytest
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 
-from flora.maps.live import read_map
+from flora.maps.layers import read_map
 from flora.maps.polygons import write_polygons
 from tests.maps.test_floods import write_mask
 from tests.support.fake_data import write_raster
@@ -29,13 +29,13 @@ CRS = "EPSG:32630"
 GRID = Affine(10.0, 0.0, 690_000.0, 0.0, -10.0, 4_220_000.0)
 SIDE = 96
 CELL = """\
-from flora.maps.live import flood_map, read_map
+from flora import flood_map, read_map
 
 scene = read_map(
     "probability.tif", sar="sar.tif", before="before.tif", permanent_water="permanent.tif",
-    polygons="water.geojson", attribution="Modified Copernicus Sentinel data 2019",
+    polygons="water.geojson",
 )
-flood_map(scene)
+flood_map(scene.labelled(attribution="Modified Copernicus Sentinel data 2019"))
 """
 
 

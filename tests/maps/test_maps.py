@@ -15,7 +15,10 @@ from rasterio.warp import transform as transform_points
 from scipy.ndimage import gaussian_filter
 
 from flora.errors import FloraError
-from flora.maps.live import StaticMap, flood_map, print_figure, read_map, write_html
+from flora.figures.printed import print_figure
+from flora.maps.layers import read_map
+from flora.maps.live import flood_map
+from flora.maps.page import StaticMap, write_html
 from flora.maps.polygons import write_polygons
 from tests.maps.test_floods import write_mask
 from tests.support.fake_data import write_raster
@@ -68,8 +71,8 @@ def scene(files):
         before=files.folder / "before.tif",
         permanent_water=files.folder / "permanent.tif",
         polygons=files.folder / "water.geojson",
-        title="Río & <flood>",
-        attribution="Contains modified Copernicus Sentinel data 2019",
+    ).labelled(
+        title="Río & <flood>", attribution="Contains modified Copernicus Sentinel data 2019"
     )
 
 
@@ -143,7 +146,6 @@ def test_refused_inputs(files):
     path = files.folder / "probability.tif"
     for options, message in [
         ({"size": 8}, "size 8"),
-        ({"threshold": 1.5}, "threshold 1.5"),
         ({"sar": files.folder / "none.tif"}, "sar .*no such file"),
         ({"polygons": files.folder / "sar.tif"}, "not a GeoJSON"),
     ]:
@@ -151,6 +153,8 @@ def test_refused_inputs(files):
             read_map(path, **options)
     with pytest.raises(FloraError, match="hundredths"):
         read_map(path).area(0.505)
+    with pytest.raises(FloraError, match="threshold 1.5"):
+        read_map(path).labelled(threshold=1.5)
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -378,7 +382,7 @@ def test_fingers_pinch(browser, map_file):
 
 
 def test_two_maps_in_a_book_page(browser, scene, files, tmp_path):
-    other = read_map(files.folder / "probability.tif", threshold=0.3, size=64)
+    other = read_map(files.folder / "probability.tif", size=64).labelled(threshold=0.3)
     page_file = tmp_path / "book.html"
     page_file.write_text(
         '<!doctype html><html data-theme="dark"><body>'

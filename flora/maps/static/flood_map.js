@@ -104,7 +104,8 @@
   const latitude = row => 2 * Math.atan(Math.exp((data.top - row * data.pixel) / RADIUS)) - Math.PI / 2;
   const degrees = (column, row) => [
     latitude(row) * 180 / Math.PI,
-    (data.left + column * data.pixel) / RADIUS * 180 / Math.PI,
+    // East of 180 degrees the map runs on, and longitudes begin again.
+    ((data.left + column * data.pixel) / RADIUS * 180 / Math.PI + 540) % 360 - 180,
   ];
 
   let waiting = false;
@@ -204,7 +205,8 @@
     const [left, top] = under(0, 0), [right, bottom] = under(stage.clientWidth, stage.clientHeight);
     for (let x = Math.floor((left - c0) / side); x <= Math.floor((right - c0) / side); x++) {
       for (let y = Math.floor((top - r0) / side); y <= Math.floor((bottom - r0) / side); y++) {
-        const address = data.tiles.replace("{z}", level).replace("{x}", x).replace("{y}", y);
+        const column = x & (2 ** level - 1);  // the columns of tiles begin again, too
+        const address = data.tiles.replace("{z}", level).replace("{x}", column).replace("{y}", y);
         if (!tiles.has(address)) {
           const tile = new Image();
           tile.onload = draw;

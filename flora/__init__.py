@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from flora.errors import FloraError, FloraWarning
     from flora.experiments.catalogue import named_experiment
     from flora.experiments.records import load_record
-    from flora.figures import plots
     from flora.figures.printed import print_figure
     from flora.figures.sheets import sample_figure
     from flora.maps.floods import split_flood
@@ -101,7 +100,6 @@ __all__ = [
     "named_config",
     "named_experiment",
     "open_dataset",
-    "plots",
     "print_figure",
     "read_map",
     "sample_figure",
@@ -114,8 +112,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "plots":  # a module of the face
-        return import_module("flora.figures.plots")
     if name not in _HOMES:
         raise AttributeError(f"module 'flora' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

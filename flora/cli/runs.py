@@ -174,6 +174,7 @@ OPTIONS = {
     "minimum_area": "--minimum-area",
     "output_folder": "--out",
     "overwrite": "--overwrite",
+    "permanent_class": "--permanent-class",
     "permanent_threshold": "--permanent-threshold",
     "permanent_water": "--permanent-water",
     "sar_path": "SAR",

@@ -65,4 +65,5 @@ def seamless(grid: Grid) -> Grid:
     turns = round((centre * unit - middle) / 360)
     shift = (middle + 360 * turns) / unit
     crs = CRS.from_proj4(f"{grid.crs.to_proj4()} +pm={(middle + 180) % 360 - 180!r}")
-    return Grid(crs, Affine.translation(-shift, 0) * grid.transform, grid.shape)
+    a, b, c, d, e, f = grid.transform[:6]
+    return Grid(crs, Affine(a, b, c - shift, d, e, f), grid.shape)

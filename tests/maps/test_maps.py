@@ -71,9 +71,7 @@ def scene(files):
         before=files.folder / "before.tif",
         permanent_water=files.folder / "permanent.tif",
         polygons=files.folder / "water.geojson",
-    ).labelled(
-        title="Río & <flood>", attribution="Contains modified Copernicus Sentinel data 2019"
-    )
+    ).labelled(title="Río & <flood>", attribution="Contains modified Copernicus Sentinel data 2019")
 
 
 # --- what the map knows -------------------------------------------------------------------------
@@ -153,7 +151,7 @@ def test_refused_inputs(files):
             read_map(path, **options)
     with pytest.raises(FloraError, match="hundredths"):
         read_map(path).area(0.505)
-    with pytest.raises(FloraError, match="threshold 1.5"):
+    with pytest.raises(FloraError, match=r"threshold 1\.5"):
         read_map(path).labelled(threshold=1.5)
 
 

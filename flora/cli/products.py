@@ -68,7 +68,7 @@ class Products:
         Raises:
             FloraError: If options do not go together, or a file to be written exists.
         """
-        from flora.grid import open_raster
+        from flora.maps.permanent import check_permanent_water
 
         for option, given, other, wanted in (
             ("--permanent-threshold", self.permanent_threshold, "--permanent-water FILE",
@@ -79,8 +79,7 @@ class Products:
             if given is not None and wanted is None:
                 raise FloraError(f"{option} {given}: goes with {other}; add that")
         if self.permanent_water is not None:
-            with open_raster(self.permanent_water, "--permanent-water"):
-                pass
+            check_permanent_water(self.permanent_water, self.permanent_threshold)
         if self.html is not None:
             if self.several and self.html.is_file():
                 raise FloraError(

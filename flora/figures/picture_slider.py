@@ -20,6 +20,8 @@ from flora.figures.widgets import widget_page
 class PictureSlider:
     """Pictures of one thing under a setting that the reader moves by mouse, finger or keys.
 
+    The first picture and its setting stand in the page itself: without JavaScript they remain.
+
     Args:
         frames: The pictures by the words for their setting, in the slider's order. A picture is
             anything that a notebook shows as PNG (a figure of `flora.figures.plots`), or an array

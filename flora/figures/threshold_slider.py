@@ -24,7 +24,7 @@ class ThresholdSlider:
     """A radar image and its label under a threshold that the reader moves.
 
     Whatever is darker than the threshold is called water. Colours tell found, missed and false
-    water apart; the IoU stands beside. Thresholds are multiples of 0.25 dB, and the image is
+    water apart, by lightness too; the IoU stands beside. Thresholds are multiples of 0.25 dB, and the image is
     stored in steps of as much, so what the browser counts is exact.
 
     Args:

@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+import subprocess
 import sys
 import warnings
 from types import SimpleNamespace
@@ -171,6 +172,22 @@ def test_page_needs_nothing_else(scene, tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["map.html"]
     with pytest.raises(FloraError, match="exists already"):
         write_html(scene, tmp_path / "a" / "map.html")
+
+
+def test_a_title_that_looks_like_a_place_of_the_template_stays_a_title(scene):
+    page = StaticMap(scene.labelled(title="{{data}} {{script}}")).page
+    assert "<title>{{data}} {{script}}</title>" in page
+    assert page.count('"levels":') == 1
+
+
+def test_maps_are_made_without_matplotlib():
+    code = (
+        "import sys\n"
+        "import flora.scenes.mapping, flora.maps.page, flora.maps.live, flora.maps.polygons\n"
+        "assert 'matplotlib' not in sys.modules\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_tiles_need_an_address_and_an_owner(scene):

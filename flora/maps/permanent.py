@@ -163,6 +163,24 @@ def check_permanent_water(
     Raises:
         FloraError: If the file cannot be read, its values are not those that the options expect
             (the message says which it holds), or it lies elsewhere than the scene.
+
+    Example:
+        Land cover with two fields, a lake and a wetland, in the codes of ESA WorldCover:
+
+        >>> import numpy as np
+        >>> import rasterio
+        >>> from flora import FloraError
+        >>> from flora.maps.permanent import check_permanent_water
+        >>> grid = {"crs": "EPSG:32630", "transform": rasterio.Affine(10, 0, 6e5, 0, -10, 4.4e6)}
+        >>> shape = {"driver": "GTiff", "width": 4, "height": 1, "count": 1, "dtype": "uint8"}
+        >>> with rasterio.open("cover.tif", "w", **grid, **shape) as file:
+        ...     file.write(np.uint8([[[40, 40, 80, 90]]]))
+        >>> check_permanent_water("cover.tif", permanent_class=80)
+        >>> try:
+        ...     check_permanent_water("cover.tif", permanent_threshold=100)
+        ... except FloraError as error:
+        ...     print(str(error).split(";")[0])
+        permanent_threshold 100.0: no value of cover.tif is water by it: it holds 40, 80, 90
     """
     path = Path(path)
     meaning = Meaning.of(permanent_threshold, permanent_class)

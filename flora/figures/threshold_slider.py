@@ -24,8 +24,8 @@ class ThresholdSlider:
     """A radar image and its label under a threshold that the reader moves.
 
     Whatever is darker than the threshold is called water. Colours tell found, missed and false
-    water apart, by lightness too; the IoU stands beside. Thresholds are multiples of 0.25 dB, and the
-    image is stored in steps of as much, so what the browser counts is exact.
+    water apart, by lightness too; the IoU stands beside. Thresholds are multiples of 0.25 dB, and
+    the image is stored in steps of as much, so what the browser counts is exact.
 
     Args:
         backscatter: (H, W) in dB, NaN without data; best of at most 256 x 256 px, because every

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flora.datasets import open_dataset
 from flora.experiments.provenance import write_record
-from flora.models.unet import otsu_predictor
+from flora.models.otsu import otsu
 from flora.training.evaluation import evaluate
 
 WINDOWS = (1, 9)
@@ -35,7 +35,7 @@ def main() -> None:
     }
     for place, (chips, band) in splits.items():
         for window in WINDOWS:
-            scores = evaluate(otsu_predictor(band, window), chips)
+            scores = evaluate(otsu(band, window), chips)
             name = f"{place}_otsu_median_{window}"
             print(name, scores["all"])
             record = {

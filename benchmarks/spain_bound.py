@@ -28,10 +28,12 @@ from flora.datasets import open_dataset
 from flora.datasets.base import FloodDataset, Sample, Window, collate, crop_sample
 from flora.datasets.changes import Changed
 from flora.experiments.provenance import write_record
-from flora.models.unet import UNet, UNetTask
-from flora.models.weights import load_any, load_model, predictor_of
-from flora.training.evaluation import evaluate, flora_predictor
+from flora.models.predict import predictor
+from flora.models.unet import UNet
+from flora.models.weights import load_any, load_model
+from flora.training.evaluation import evaluate
 from flora.training.fit import TrainingConfig, fit
+from flora.training.tasks import UNetTask
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 OFFSETS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
@@ -69,7 +71,7 @@ def iou(found: Mask, water: Mask) -> float:
 
 def network(chips: FloodDataset) -> dict[str, dict[str, float]]:
     """The shipped weights at other thresholds and other brightness."""
-    predict = flora_predictor(load_model(), "sar")
+    predict = predictor(load_model())
     sample = chips[0]
     labelled = (sample["water"] != 255).numpy()
     water = (sample["water"] == 1).numpy()[labelled]
@@ -107,14 +109,14 @@ def thresholds(chips: FloodDataset) -> list[dict[str, float | str]]:
 def other_half(chips: FloodDataset) -> dict[str, dict[str, float]]:
     """Water IoU on each half: a U-Net trained on the other half, and the shipped weights."""
     halves = {name: Half(chips, name) for name in ("west", "east")}
-    shipped = flora_predictor(load_model(), "sar")
+    shipped = predictor(load_model())
     scores: dict[str, dict[str, float]] = {}
     for tested, trained in (("west", "east"), ("east", "west")):
         with tempfile.TemporaryDirectory() as folder:
             torch.manual_seed(TRAINING.seed)
             task = UNetTask(UNet(2, norm="group"))
             weights = fit(task, halves[trained], TRAINING, Path(folder), quiet=True).last
-            learnt = predictor_of(load_any(weights), "sar")
+            learnt = predictor(load_any(weights))
         scores[tested] = {
             name: evaluate(predict, halves[tested])["all"]["water_iou"]
             for name, predict in (("trained_on_other_half", learnt), ("shipped", shipped))

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from flora.maps.page import StaticMap, write_html
     from flora.maps.polygons import write_polygons
     from flora.models.network import Flora, FloraConfig, FloraOutput, named_config
+    from flora.models.predict import predictor
     from flora.models.weights import load_model, scene_predictor
     from flora.scenes.many import map_scenes
     from flora.scenes.mapping import map_scene
     from flora.scenes.norm import SceneNormalised
-    from flora.training.evaluation import evaluate, flora_predictor
+    from flora.training.evaluation import answer, evaluate
     from flora.training.fit import TrainingConfig, fit
     from flora.training.losses import FloraLoss, LossWeights
     from flora.training.metrics import SplitScores
@@ -55,7 +56,8 @@ _HOMES = {
     "evaluate": "flora.training.evaluation",
     "fit": "flora.training.fit",
     "flood_map": "flora.maps.live",
-    "flora_predictor": "flora.training.evaluation",
+    "answer": "flora.training.evaluation",
+    "predictor": "flora.models.predict",
     "load_model": "flora.models.weights",
     "load_record": "flora.experiments.records",
     "map_scene": "flora.scenes.mapping",
@@ -88,11 +90,11 @@ __all__ = [
     "SplitScores",
     "StaticMap",
     "TrainingConfig",
+    "answer",
     "collate",
     "evaluate",
     "fit",
     "flood_map",
-    "flora_predictor",
     "load_model",
     "load_record",
     "map_scene",
@@ -100,6 +102,7 @@ __all__ = [
     "named_config",
     "named_experiment",
     "open_dataset",
+    "predictor",
     "print_figure",
     "read_map",
     "sample_figure",

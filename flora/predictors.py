@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from flora.sensors import OpticalStack
+
+
+Mode = Literal["sar", "before", "oracle"]
+"""What may be looked at: SAR alone, an optical image from before the flood too, or the very image
+that is to be drawn."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class Prediction(NamedTuple):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 DRY = 0
@@ -40,6 +41,10 @@ class OpticalStack:
     image: Tensor
     index: Tensor
     valid: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        return type(self)(*(layer.to(device) for layer in (self.image, self.index, self.valid)))
 
 
 @dataclass(frozen=True)

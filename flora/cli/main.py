@@ -233,7 +233,8 @@ def evaluate(
 
     from flora.experiments.provenance import write_record
     from flora.models.checkpoints import shipped_weights
-    from flora.models.weights import check_sensor, load_any, predictor_of
+    from flora.models.predict import predictor
+    from flora.models.weights import check_sensor, load_any
     from flora.training.evaluation import choose_device, evaluate
     from flora.training.metrics import load_lpips
 
@@ -242,10 +243,10 @@ def evaluate(
     metadata = check_sensor(path, chips)
     network = load_any(path)
     place = choose_device(device)
-    network.to(place)
     scores = evaluate(
-        predictor_of(network, mode.value),
+        predictor(network, place),
         chips,
+        mode.value,
         place,
         load_lpips(lpips).to(place) if lpips else None,
         threshold,

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from flora.errors import FloraError
-from flora.sensors import OpticalScaling, SarScaling
+from flora.predictors import MODES, Mode
+from flora.sensors import OpticalScaling, OpticalStack, SarScaling
 
 
 class Meta(TypedDict):
@@ -305,6 +306,33 @@ def collate(samples: Sequence[Sample]) -> Batch:
     }
     batch["meta"] = [sample["meta"] for sample in samples]
     return cast(Batch, batch)
+
+
+def optical_stack(batch: Sample | Batch, mode: Mode) -> OpticalStack | None:
+    """The optical image that may be looked at in a mode: none in mode "sar".
+
+    Raises:
+        FloraError: If the mode is unknown, or is "before" and the dataset has no such image.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.datasets.base import optical_stack
+        >>> sample = open_dataset("simulated", None, "test", count=1, size=64)[0]
+        >>> optical_stack(sample, "before").image.shape
+        torch.Size([3, 64, 64])
+    """
+    if mode == "sar":
+        return None
+    if mode == "oracle":
+        return OpticalStack(batch["optical"], batch["index"], batch["optical_valid"])
+    if mode != "before":
+        raise FloraError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
+    if "before" not in batch:
+        raise FloraError(
+            'mode "before": this dataset has no optical image from before the flood; use mode '
+            '"sar", or a dataset that has one (ombria, simulated)'
+        )
+    return OpticalStack(batch["before"], batch["before_index"], batch["before_valid"])
 
 
 def require_folder(path: Path, dataset: str, expected: str) -> Path:

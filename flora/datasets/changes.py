@@ -99,7 +99,7 @@ class Ranked(Changed):
 class Anchored(Changed):
     """SAR of two dates as the image after and its change, each less its Otsu threshold.
 
-    A model that sees these starts where `flora.models.unet.otsu_change_predictor` ends, with a
+    A model that sees these starts where `flora.models.otsu.otsu_change` ends, with a
     median filter of 9 px. The level of the image after is gone, and so is that of the change,
     unless its threshold is the zero that caps it.
     """

@@ -8,7 +8,7 @@ from flora.errors import FloraError
 from flora.experiments.competitors import Competitor
 from flora.experiments.runner import Experiment, Source
 from flora.models.layers import NORMS
-from flora.models.network import MODES
+from flora.predictors import MODES
 from flora.training.fit import TrainingConfig
 from flora.training.losses import LossWeights
 from flora.training.tasks import GuidanceMix

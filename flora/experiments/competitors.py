@@ -14,22 +14,17 @@ from flora.datasets.base import FloodDataset, InMemory
 from flora.datasets.changes import CHANGES, Misaligned
 from flora.errors import FloraError
 from flora.models.layers import Norm
-from flora.models.network import Flora, Mode
-from flora.models.unet import (
-    LateFusion,
-    UNet,
-    UNetTask,
-    otsu_change_predictor,
-    otsu_predictor,
-)
-from flora.training.evaluation import Predict
+from flora.models.network import Flora
+from flora.models.otsu import otsu, otsu_change
+from flora.models.unet import LateFusion, UNet
+from flora.predictors import Mode, Predictor
 from flora.training.fit import TrainingConfig, fit
 from flora.training.jitter import RadiometricJitter
 from flora.training.losses import LossWeights
 from flora.training.pix2pix import Pix2PixTask
 from flora.training.recipes import config_for, train_flora
 from flora.training.released import ReleasedTask, released_config
-from flora.training.tasks import GuidanceMix
+from flora.training.tasks import GuidanceMix, UNetTask
 
 Kind = Literal[
     "flora",
@@ -115,11 +110,11 @@ class Competitor:
         """Whether there is something to train."""
         return self.kind not in ("otsu", "otsu change")
 
-    def predictor(self) -> Predict:
+    def predictor(self) -> Predictor:
         """The predictor of a competitor that learns nothing."""
         if self.kind == "otsu change":
-            return otsu_change_predictor(self.median)
-        return otsu_predictor(self.band, self.median)
+            return otsu_change(self.median)
+        return otsu(self.band, self.median)
 
 
 def prepared(chips: FloodDataset, competitor: Competitor, test: bool) -> FloodDataset:

@@ -25,8 +25,10 @@ from flora.errors import FloraError
 from flora.experiments.competitors import Competitor, prepared, train_competitor
 from flora.experiments.provenance import provenance, write_record
 from flora.files import make_folder
-from flora.models.network import parameter_count
-from flora.models.weights import load_any, predictor_of
+from flora.models.network import Flora, parameter_count
+from flora.models.predict import predictor
+from flora.models.unet import LateFusion, UNet
+from flora.models.weights import load_any
 from flora.training.evaluation import choose_device, evaluate, mean_image
 from flora.training.fit import TrainingConfig
 
@@ -239,7 +241,7 @@ class Runner:
         device = choose_device()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        model: nn.Module | None = None
+        model: Flora | UNet | LateFusion | None = None
         described: dict[str, Any] = {"model": competitor.kind}
         if competitor.learns and trial.seed is not None:
             training = replace(experiment.training, seed=trial.seed)
@@ -254,8 +256,8 @@ class Runner:
         for name, data in tests.items():
             scores[name] = {}
             for mode in competitor.modes:
-                predict = competitor.predictor() if model is None else predictor_of(model, mode)  # type: ignore[arg-type]
-                score = evaluate(predict, data, device, self.lpips, mean_image=constant)
+                predict = competitor.predictor() if model is None else predictor(model)
+                score = evaluate(predict, data, mode, device, self.lpips, mean_image=constant)
                 scores[name][mode] = rounded(score)
         return {
             "competitor": trial.competitor,

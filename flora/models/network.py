@@ -5,18 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flora.datasets.base import Batch
+from flora.datasets.base import Batch, optical_stack
 from flora.errors import FloraError
 from flora.models.layers import NORMS, ChannelNorm, ConvBlock, FusionBlock, Norm
-
-Mode = Literal["sar", "before", "oracle"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+from flora.predictors import Mode
 
 
 @dataclass(frozen=True)
@@ -432,18 +430,8 @@ class Flora(nn.Module):
         Raises:
             FloraError: If the mode is unknown, or is `before` and the dataset has no such image.
         """
-        if mode == "sar":
-            return None
-        if mode == "oracle":
-            return self.guide(batch["optical"], batch["index"], batch["optical_valid"])
-        if mode != "before":
-            raise FloraError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
-        if "before" not in batch:
-            raise FloraError(
-                'mode "before": this dataset has no optical image from before the flood; use mode '
-                '"sar", or a dataset that has one (ombria, simulated)'
-            )
-        return self.guide(batch["before"], batch["before_index"], batch["before_valid"])
+        seen = optical_stack(batch, mode)
+        return None if seen is None else self.guide(seen.image, seen.index, seen.valid)
 
     def decode(self, pyramid: list[Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
         """Optical image (B, C_o, height, width) in (0, 1) and water logits of a pyramid."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from scipy.ndimage import median_filter
+from torch import Tensor
 
 from flora.errors import FloraError
-from flora.sensors import BoolArray, FloatArray
+from flora.predictors import Prediction, Predictor
+from flora.sensors import BoolArray, FloatArray, OpticalStack
 
 
 def otsu_threshold(values: FloatArray, bins: int = 256) -> float:
@@ -75,3 +79,63 @@ def check_dates(bands: int) -> None:
             f"SAR image of {bands} band(s): expected one before the flood and the same after it; "
             'open OMBRIA with sar_dates=("before", "after")'
         )
+
+
+def otsu(band: int, median: int = 1) -> Predictor:
+    """A predictor that calls water what is darker than the chip's own Otsu threshold.
+
+    Args:
+        band: Channel of the SAR image.
+        median: Side of a median filter that is run before, in pixels; 1 for none.
+
+    Example:
+        >>> from flora import evaluate, open_dataset
+        >>> from flora.models.otsu import otsu
+        >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
+        >>> scores = evaluate(otsu(band=1, median=9), chips)["all"]
+        >>> "water_iou" in scores, "psnr" in scores
+        (True, False)
+    """
+
+    def predict(sar: Tensor, valid: Tensor, _: OpticalStack | None, /) -> Prediction:
+        water = torch.zeros_like(sar[:, :1])
+        for chip, image in enumerate(sar[:, band].cpu().numpy()):
+            smooth = median_filter(image, median)
+            threshold = otsu_threshold(smooth[valid[chip].cpu().numpy()])
+            water[chip, 0] = torch.from_numpy(smooth < threshold)
+        return Prediction(water)
+
+    return predict
+
+
+def otsu_change(median: int = 1) -> Predictor:
+    """A predictor that calls flood what is dark, and darker than before: see `flood_thresholds`.
+
+    The SAR image holds one band before the flood and the same after it.
+
+    Args:
+        median: Side of a median filter that is run on both before, in pixels; 1 for none.
+
+    Raises:
+        FloraError: When asked, if the SAR image has not two bands.
+
+    Example:
+        >>> import torch
+        >>> from flora.models.otsu import otsu_change
+        >>> dates = torch.tensor([[-8.0, -8.0, -20.0, -9.0], [-19.0, -8.0, -20.0, -8.0]])
+        >>> valid = torch.full((1, 1, 4), True)
+        >>> otsu_change()(dates[None, :, None], valid, None).water.flatten().tolist()
+        [1.0, 0.0, 0.0, 0.0]
+    """
+
+    def predict(sar: Tensor, valid: Tensor, _: OpticalStack | None, /) -> Prediction:
+        check_dates(sar.shape[1])
+        water = torch.zeros_like(sar[:, :1])
+        for chip, dates in enumerate(sar.cpu().numpy()):
+            before, after = (median_filter(image, median) for image in dates)
+            seen = valid[chip].cpu().numpy()
+            dark, darker = flood_thresholds(before, after, seen)
+            water[chip, 0] = torch.from_numpy((after < dark) & (after - before < darker))
+        return Prediction(water)
+
+    return predict

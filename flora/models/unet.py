@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import median_filter
 from torch import Tensor, nn
 
-from flora.datasets.base import Batch
-from flora.errors import FloraError
 from flora.models.layers import Norm, normalised_convolution
-from flora.models.network import Mode, check_bands
-from flora.models.otsu import check_dates, flood_thresholds, otsu_threshold
-from flora.training.evaluation import Predict
-from flora.training.losses import FloraLoss, LossWeights
+from flora.models.network import check_bands
+from flora.predictors import Mode
+from flora.sensors import OpticalStack
 
 
 class BaselineOutput(NamedTuple):
@@ -156,31 +151,13 @@ def split_heads(output: Tensor) -> BaselineOutput:
     return BaselineOutput(water, torch.sigmoid(rgb) if rgb.shape[1] else None)
 
 
-def stack_inputs(batch: Batch, sees: Mode) -> Tensor:
-    """What a baseline sees: SAR alone, or SAR and an optical stack (image, index, validity).
-
-    Args:
-        batch: The batch.
-        sees: "sar"; "before", the image from before the flood; or "oracle", the very image that
-            is to be reconstructed.
-
-    Raises:
-        FloraError: If the dataset has no image from before the flood and one is asked for.
-    """
-    if sees == "sar":
-        return batch["sar"]
-    if sees == "oracle":
-        parts = (batch["optical"], batch["index"], batch["optical_valid"])
-    elif "before" in batch:
-        parts = (batch["before"], batch["before_index"], batch["before_valid"])
-    else:
-        raise FloraError(
-            'sees "before": this dataset has no optical image from before the flood; choose "sar", '
-            "or a dataset that has one (ombria, simulated)"
-        )
-    optical, index, valid = parts
-    shown = torch.cat([optical, index], dim=1) * valid.unsqueeze(1)
-    return torch.cat([batch["sar"], shown, valid.unsqueeze(1).to(shown.dtype)], dim=1)
+def stack_inputs(sar: Tensor, guide: OpticalStack | None) -> Tensor:
+    """What a baseline sees: SAR alone, or SAR and an optical stack (image, index, validity)."""
+    if guide is None:
+        return sar
+    valid = guide.valid.unsqueeze(1)
+    shown = torch.cat([guide.image, guide.index], dim=1) * valid
+    return torch.cat([sar, shown, valid.to(shown.dtype)], dim=1)
 
 
 def double_convolution(in_channels: int, out_channels: int, norm: Norm) -> nn.Sequential:
@@ -189,110 +166,3 @@ def double_convolution(in_channels: int, out_channels: int, norm: Norm) -> nn.Se
     for channels in (in_channels, out_channels):
         layers += [*normalised_convolution(channels, out_channels, norm), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
-
-
-def unet_predictor(model: UNet | LateFusion) -> Predict:
-    """A predictor that runs a baseline on what it sees, see `stack_inputs`."""
-
-    def predict(batch: Batch) -> tuple[Tensor | None, Tensor]:
-        output: BaselineOutput = model(stack_inputs(batch, model.sees))
-        return output.rgb, torch.sigmoid(output.water_logits)
-
-    return predict
-
-
-def otsu_predictor(band: int, median: int = 1) -> Predict:
-    """A predictor that calls water what is darker than the chip's own Otsu threshold.
-
-    Args:
-        band: Channel of the SAR image.
-        median: Side of a median filter that is run before, in pixels; 1 for none.
-
-    Example:
-        >>> from flora import evaluate, open_dataset
-        >>> from flora.models.unet import otsu_predictor
-        >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
-        >>> scores = evaluate(otsu_predictor(band=1, median=9), chips)["all"]
-        >>> "water_iou" in scores, "psnr" in scores
-        (True, False)
-    """
-
-    def predict(batch: Batch) -> tuple[None, Tensor]:
-        water = torch.zeros_like(batch["sar"][:, :1])
-        for chip, image in enumerate(batch["sar"][:, band].cpu().numpy()):
-            smooth = median_filter(image, median)
-            threshold = otsu_threshold(smooth[batch["sar_valid"][chip].cpu().numpy()])
-            water[chip, 0] = torch.from_numpy(smooth < threshold)
-        return None, water
-
-    return predict
-
-
-def otsu_change_predictor(median: int = 1) -> Predict:
-    """A predictor that calls flood what is dark, and darker than before: see `flood_thresholds`.
-
-    The SAR image holds one band before the flood and the same after it.
-
-    Args:
-        median: Side of a median filter that is run on both before, in pixels; 1 for none.
-
-    Raises:
-        FloraError: When asked, if the SAR image has not two bands.
-
-    Example:
-        >>> import torch
-        >>> from flora.models.unet import otsu_change_predictor
-        >>> dates = torch.tensor([[-8.0, -8.0, -20.0, -9.0], [-19.0, -8.0, -20.0, -8.0]])
-        >>> batch = {"sar": dates[None, :, None], "sar_valid": torch.full((1, 1, 4), True)}
-        >>> otsu_change_predictor()(batch)[1].flatten().tolist()
-        [1.0, 0.0, 0.0, 0.0]
-    """
-
-    def predict(batch: Batch) -> tuple[None, Tensor]:
-        check_dates(batch["sar"].shape[1])
-        water = torch.zeros_like(batch["sar"][:, :1])
-        for chip, dates in enumerate(batch["sar"].cpu().numpy()):
-            before, after = (median_filter(image, median) for image in dates)
-            seen = batch["sar_valid"][chip].cpu().numpy()
-            dark, darker = flood_thresholds(before, after, seen)
-            water[chip, 0] = torch.from_numpy((after < dark) & (after - before < darker))
-        return None, water
-
-    return predict
-
-
-class UNetTask(nn.Module):
-    """Train a U-Net with those of FLoRA's losses that need no teacher.
-
-    Args:
-        model: The U-Net.
-        loss: Weights of the loss terms; without an optical head, only those of water count.
-    """
-
-    def __init__(self, model: UNet | LateFusion, loss: LossWeights | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = FloraLoss(loss)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `flora.training.fit.Task`."""
-        output = self.model(stack_inputs(batch, self.model.sees))
-        total, terms = self.loss(output, batch, teacher=None)
-        return total, terms
-
-    @property
-    def weights(self) -> nn.Module:
-        """See `flora.training.fit.Task`."""
-        return self.model
-
-    def predictor(self) -> Predict:
-        """See `flora.training.fit.Task`."""
-        return unet_predictor(self.model)
-
-    def describe(self) -> dict[str, Any]:
-        """See `flora.training.fit.Task`."""
-        return {
-            "model": "unet" if isinstance(self.model, UNet) else "late fusion",
-            "config": self.model.config,
-            "loss": asdict(self.loss.weights),
-        }

@@ -11,12 +11,11 @@ from torch import Tensor
 from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
 from flora.models.checkpoints import load_weights, read_metadata, shipped_weights
-from flora.models.network import Flora, FloraConfig, Mode
-from flora.models.unet import LateFusion, UNet, unet_predictor
+from flora.models.network import Flora, FloraConfig
+from flora.models.unet import LateFusion, UNet
 from flora.scenes.inputs import OpticalInput
 from flora.scenes.mapping import Predictor
 from flora.sensors import OpticalScaling, SarScaling
-from flora.training.evaluation import Predict, flora_predictor
 
 
 def load_model(path: Path | None = None) -> Flora:
@@ -73,22 +72,6 @@ def load_any(path: Path) -> Flora | UNet | LateFusion:
         )
     load_weights(model, path)
     return model.eval()
-
-
-def predictor_of(model: Flora | UNet | LateFusion, mode: Mode) -> Predict:
-    """How a model of either kind predicts; a baseline knows the one mode it was trained for.
-
-    Raises:
-        FloraError: If a baseline is asked for another mode.
-    """
-    if isinstance(model, Flora):
-        return flora_predictor(model, mode)
-    if mode != model.sees:
-        raise FloraError(
-            f'mode {mode!r}: this {type(model).__name__} was trained for mode "{model.sees}"; '
-            "use that mode"
-        )
-    return unet_predictor(model)
 
 
 def scene_predictor(model: Flora, device: torch.device) -> Predictor:

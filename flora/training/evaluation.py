@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from flora.datasets.base import Batch, FloodDataset, collate
+from flora.datasets.base import Batch, FloodDataset, collate, optical_stack
 from flora.errors import FloraError
-from flora.models.network import Flora, Mode
+from flora.predictors import Mode, Prediction, Predictor
 from flora.training.metrics import SplitScores
-
-Predict = Callable[[Batch], tuple[Tensor | None, Tensor]]
-"""Batch to (optical image (B, C_o, H, W) or None, probability of water (B, 1, H, W))."""
-
-
-def flora_predictor(model: Flora, mode: Mode) -> Predict:
-    """A predictor that runs FLoRA in one guidance mode.
-
-    Example:
-        >>> from flora import collate, flora_predictor, load_model, open_dataset
-        >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
-        >>> predict = flora_predictor(load_model(), "before")
-        >>> rgb, probability = predict(collate([chips[0]]))
-        >>> rgb.shape, probability.shape
-        (torch.Size([1, 3, 64, 64]), torch.Size([1, 1, 64, 64]))
-    """
-
-    def predict(batch: Batch) -> tuple[Tensor, Tensor]:
-        asked = batch["sar"].device
-        here = to_device(batch, next(model.parameters()).device)
-        output = model(here["sar"], model.guide_from(here, mode))
-        return output.rgb.to(asked), torch.sigmoid(output.water_logits).to(asked)
-
-    return predict
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -82,10 +57,32 @@ def mean_image(dataset: FloodDataset, chips: int = 256) -> Tensor:
     return (total / max(1, pixels)).float()
 
 
+def answer(predict: Predictor, batch: Batch, mode: Mode = "sar") -> Prediction:
+    """What a predictor answers to a batch of chips.
+
+    Args:
+        predict: See `flora.predictor`.
+        batch: The chips.
+        mode: Which optical image it is shown.
+
+    Raises:
+        FloraError: If the batch has no image of that mode.
+
+    Example:
+        >>> from flora import answer, collate, load_model, open_dataset, predictor
+        >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
+        >>> water, rgb = answer(predictor(load_model()), collate([chips[0]]), "before")
+        >>> water.shape, rgb.shape
+        (torch.Size([1, 1, 64, 64]), torch.Size([1, 3, 64, 64]))
+    """
+    return predict(batch["sar"], batch["sar_valid"], optical_stack(batch, mode))
+
+
 @torch.inference_mode()
 def evaluate(
-    predict: Predict,
+    predict: Predictor,
     dataset: FloodDataset,
+    mode: Mode = "sar",
     device: torch.device | None = None,
     lpips: nn.Module | None = None,
     threshold: float = 0.5,
@@ -94,9 +91,10 @@ def evaluate(
     """Score a predictor on every chip of a split.
 
     Args:
-        predict: The predictor; put its model into evaluation mode first.
+        predict: The predictor, see `flora.predictor`.
         dataset: The split. Chips are scored whole, one at a time, whatever their sizes.
-        device: Where `predict` computes.
+        mode: Which optical image the predictor is shown.
+        device: Where the scores are computed.
         lpips: A module from `flora.training.metrics.load_lpips`, or None to leave LPIPS out.
         threshold: Probability from which a pixel counts as water.
         mean_image: Mean optical value per band (C_o,) of the training split, for the SSIM of the
@@ -106,12 +104,12 @@ def evaluate(
         `all`: the scores of the split, from counts summed over it; `places`: the same per place.
 
     Raises:
-        FloraError: If the split is empty.
+        FloraError: If the split is empty, or has no image of the mode.
 
     Example:
-        >>> from flora import evaluate, flora_predictor, load_model, open_dataset
+        >>> from flora import evaluate, load_model, open_dataset, predictor
         >>> chips = open_dataset("simulated", None, "test", count=2, size=64)
-        >>> scores = evaluate(flora_predictor(load_model(), "sar"), chips)
+        >>> scores = evaluate(predictor(load_model()), chips)
         >>> scores["all"]["chips"], 0 <= scores["all"]["water_iou"] <= 1, list(scores["places"])
         (2, True, ['simulated'])
     """
@@ -123,6 +121,6 @@ def evaluate(
     scores = SplitScores(dataset.optical_scaling.scaling, lpips=lpips, mean_image=mean_image)
     for batch in DataLoader(dataset, batch_size=1, collate_fn=collate):
         here = to_device(batch, device or torch.device("cpu"))
-        rgb, probability = predict(here)
-        scores.update(rgb, probability, here, threshold)
+        water, rgb = answer(predict, here, mode)
+        scores.update(rgb, water, here, threshold)
     return {"all": scores.compute(), "places": scores.compute_places()}

@@ -22,7 +22,8 @@ from flora.datasets.base import Batch, FloodDataset, RandomCrops, collate
 from flora.errors import FloraError
 from flora.files import make_folder, write_text
 from flora.models.checkpoints import load_state, save_state, save_weights
-from flora.training.evaluation import Predict, evaluate, mean_image
+from flora.predictors import Mode, Predictor
+from flora.training.evaluation import evaluate, mean_image
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,12 @@ class Task(Protocol):
         """The module whose weights are saved."""
         ...
 
-    def predictor(self) -> Predict:
+    @property
+    def mode(self) -> Mode:
+        """What it may look at when it is validated."""
+        ...
+
+    def predictor(self) -> Predictor:
         """How the task is validated."""
         ...
 
@@ -321,7 +327,7 @@ def _validate(task: nn.Module, valid: FloodDataset, accelerator: Accelerator) ->
     """Two-class mean IoU of water on the validation chips."""
     task.eval()
     with accelerator.autocast():
-        scores = evaluate(task.predictor(), valid, accelerator.device)  # type: ignore[operator]
+        scores = evaluate(task.predictor(), valid, task.mode, accelerator.device)  # type: ignore[arg-type, operator]
     if "miou" not in scores["all"]:
         raise FloraError(
             f"{valid.name}: no two-class mIoU on the validation chips, where only one class is "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flora.datasets.base import Batch
 from flora.errors import FloraError
-from flora.training.evaluation import Predict
+from flora.predictors import Mode, Predictor
 from flora.training.fit import Task
 
 
@@ -57,7 +57,12 @@ class RadiometricJitter(nn.Module):
         """See `flora.training.fit.Task`."""
         return self._inner.weights
 
-    def predictor(self) -> Predict:
+    @property
+    def mode(self) -> Mode:
+        """See `flora.training.fit.Task`."""
+        return self._inner.mode
+
+    def predictor(self) -> Predictor:
         """See `flora.training.fit.Task`."""
         return self._inner.predictor()
 

@@ -57,17 +57,13 @@ def gaussian_blur(image: Tensor, valid: Tensor) -> Tensor:
     """
     mask = valid[:, None]  # (B, 1, H, W)
     filled = torch.where(mask, image.float(), 0.0)
-    # The mask rides along as one more channel: with two or more, and contiguous, the convolution
-    # is depthwise, which GPUs compute in true float32. In TensorFloat-32 the variance in SSIM,
-    # a small difference of two large numbers, would be noise; in autocast's bfloat16 more so.
-    planes = torch.cat([filled, mask.float()], dim=1).contiguous()  # (B, C + 1, H, W)
-    channels = planes.shape[1]
-    window = _window(image.device).expand(channels, 1, 1, -1)
-    mirrored = planes.index_select(-2, _mirrored(planes.shape[-2], image.device))
-    mirrored = mirrored.index_select(-1, _mirrored(planes.shape[-1], image.device))
+    planes = torch.cat([filled, mask.float()], dim=1)  # (B, C + 1, H, W)
+    down, across = (_window_matrix(side, image.device) for side in planes.shape[-2:])
+    # As products of matrices: several times faster than depthwise convolutions on a processor,
+    # and in float32 on a GPU too (in bfloat16 the variance in SSIM, a small difference of two
+    # large numbers, would be noise).
     with torch.autocast(image.device.type, enabled=False):
-        along_rows = F.conv2d(mirrored, window, groups=channels)
-        total = F.conv2d(along_rows, window.transpose(-1, -2), groups=channels)
+        total = down @ planes @ across.T
     return total[:, :-1] / total[:, -1:].clamp_min(1e-6)  # a valid pixel's own weight is 0.07
 
 
@@ -96,8 +92,8 @@ def ssim_map(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     # Filled before they are multiplied: a NaN under the mask would reach the gradient as 0 * NaN.
     x = torch.where(valid[:, None], prediction.float(), 0.0)
     y = torch.where(valid[:, None], target.float(), 0.0)
-    moments = gaussian_blur(torch.cat([x, y, x * x, y * y, x * y], dim=1), valid)  # (B, 5C, H, W)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.chunk(5, dim=1)
+    mean_x, mean_xx, mean_xy = _blurred(valid, x, x * x, x * y)
+    mean_y, mean_yy = _blurred(valid, y, y * y)  # apart: no gradient is needed of a target
     variances = (mean_xx - mean_x**2).clamp_min(0) + (mean_yy - mean_y**2).clamp_min(0)
     covariance = mean_xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
@@ -155,18 +151,24 @@ def erode(mask: Tensor, radius: float) -> Tensor:
     return ~dilate(~mask, radius)
 
 
-def _window(device: torch.device) -> Tensor:
-    """The Gaussian window along one axis, of sum 1."""
-    offset = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1, device=device)
+def _blurred(valid: Tensor, *images: Tensor) -> tuple[Tensor, ...]:
+    return gaussian_blur(torch.cat(images, dim=1), valid).chunk(len(images), dim=1)
+
+
+@functools.lru_cache(maxsize=32)
+def _window_matrix(size: int, device: torch.device) -> Tensor:
+    """The Gaussian window along one axis as a matrix (size, size); its rows sum to 1.
+
+    The axis is extended by the window's radius by mirroring, 2 1 | 0 1 2 3 | 2 1, for any length.
+    """
+    offset = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1)
     weight = torch.exp(-0.5 * (offset / WINDOW_SIGMA) ** 2)
-    return weight / weight.sum()
-
-
-def _mirrored(size: int, device: torch.device) -> Tensor:
-    """Index that extends an axis by the window's radius: 2 1 | 0 1 2 3 | 2 1, for any length."""
     period = max(2 * (size - 1), 1)
-    position = torch.arange(-WINDOW_RADIUS, size + WINDOW_RADIUS, device=device) % period
-    return torch.minimum(position, period - position)
+    position = (torch.arange(size)[:, None] + offset) % period  # (size, 11)
+    column = torch.minimum(position, period - position)
+    matrix = torch.zeros(size, size)
+    matrix.scatter_add_(1, column, (weight / weight.sum()).expand(size, -1))
+    return matrix.to(device)
 
 
 @functools.cache

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from flora.datasets.base import Batch
-from flora.models.unet import UNet, unet_predictor
-from flora.training.evaluation import Predict
+from flora.models.predict import predictor
+from flora.models.unet import UNet
+from flora.predictors import Mode, Predictor
 from flora.training.losses import FloraLoss, LossWeights
 
 # Isola et al. weigh L1 with 100 and the adversarial loss with 1; the same ratio on the scale of
@@ -95,9 +96,14 @@ class Pix2PixTask(nn.Module):
         """The generator; see `flora.training.fit.Task`."""
         return self.model
 
-    def predictor(self) -> Predict:
+    @property
+    def mode(self) -> Mode:
         """See `flora.training.fit.Task`."""
-        return unet_predictor(self.model)
+        return "sar"
+
+    def predictor(self) -> Predictor:
+        """See `flora.training.fit.Task`."""
+        return predictor(self.model)
 
     def describe(self) -> dict[str, Any]:
         """See `flora.training.fit.Task`; to be run, the generator is a U-Net."""

@@ -10,11 +10,11 @@ import torch
 from flora.datasets.base import FloodDataset
 from flora.models.checkpoints import load_weights
 from flora.models.network import Flora, FloraConfig, named_config
-from flora.models.unet import UNet, UNetTask
+from flora.models.unet import UNet
 from flora.training.fit import FitResult, TrainingConfig, fit
 from flora.training.jitter import RadiometricJitter
 from flora.training.losses import LossWeights
-from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask
+from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask, UNetTask
 
 
 def config_for(size: str, dataset: FloodDataset) -> FloraConfig:

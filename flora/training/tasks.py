@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flora.datasets.base import Batch
+from flora.datasets.base import Batch, optical_stack
 from flora.errors import FloraError
 from flora.models.network import Flora, FloraOutput, Guide
-from flora.training.evaluation import Predict, flora_predictor
+from flora.models.predict import predictor
+from flora.models.unet import LateFusion, UNet, stack_inputs
+from flora.predictors import Mode, Prediction, Predictor
+from flora.sensors import OpticalStack
 from flora.training.losses import FloraLoss, LossWeights
 
 
@@ -74,7 +77,8 @@ class TeacherTask(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of reconstructing what the teacher sees, see `Task`."""
-        total, terms = self.loss(self._output(batch), batch, teacher=None)
+        seen = OpticalStack(batch["optical"], batch["index"], batch["optical_valid"])
+        total, terms = self.loss(self._output(seen), batch, teacher=None)
         return total, terms
 
     @property
@@ -82,12 +86,20 @@ class TeacherTask(nn.Module):
         """See `Task`."""
         return self.model
 
-    def predictor(self) -> Predict:
-        """The teacher's own prediction: no result, for it sees the optical image."""
+    @property
+    def mode(self) -> Mode:
+        """The teacher sees the very image that it draws."""
+        return "oracle"
 
-        def predict(batch: Batch) -> tuple[Tensor, Tensor]:
-            output = self._output(batch)
-            return output.rgb, torch.sigmoid(output.water_logits)
+    def predictor(self) -> Predictor:
+        """The teacher's own prediction, from the optical image alone."""
+
+        @torch.inference_mode()
+        def predict(sar: Tensor, _: Tensor, seen: OpticalStack | None, /) -> Prediction:
+            if seen is None:
+                raise FloraError("the teacher looks at an optical image", argument="guide")
+            output = self._output(seen)
+            return Prediction(torch.sigmoid(output.water_logits), output.rgb)
 
         return predict
 
@@ -100,9 +112,9 @@ class TeacherTask(nn.Module):
             "loss": asdict(self.loss.weights),
         }
 
-    def _output(self, batch: Batch) -> FloraOutput:
-        guide = self.model.guide(batch["optical"], batch["index"], batch["optical_valid"])
-        rgb, logits = self.model.decode(guide.features, *batch["optical"].shape[-2:])
+    def _output(self, seen: OpticalStack) -> FloraOutput:
+        guide = self.model.guide(seen.image, seen.index, seen.valid)
+        rgb, logits = self.model.decode(guide.features, *seen.image.shape[-2:])
         return FloraOutput(rgb, logits, [], [])
 
 
@@ -153,9 +165,14 @@ class StudentTask(nn.Module):
         """See `Task`."""
         return self.model
 
-    def predictor(self) -> Predict:
-        """Mode `sar`: what is deployed is what chooses the best weights."""
-        return flora_predictor(self.model, "sar")
+    @property
+    def mode(self) -> Mode:
+        """What is deployed is what chooses the best weights."""
+        return "sar"
+
+    def predictor(self) -> Predictor:
+        """See `Task`."""
+        return predictor(self.model)
 
     def describe(self) -> dict[str, Any]:
         """See `Task`."""
@@ -174,7 +191,50 @@ class StudentTask(nn.Module):
         # Drawn on the CPU, whose random state is saved with the run.
         modes = torch.multinomial(shares, count, replacement=True).to(batch["sar"].device)
         guide = seen
-        if "before" in batch:
-            before = self.model.guide(batch["before"], batch["before_index"], batch["before_valid"])
+        earlier = optical_stack(batch, "before") if "before" in batch else None
+        if earlier is not None:
+            before = self.model.guide(earlier.image, earlier.index, earlier.valid)
             guide = before.otherwise(seen, modes == 1)
         return guide.only(modes > 0)
+
+
+class UNetTask(nn.Module):
+    """Train a U-Net with those of FLoRA's losses that need no teacher.
+
+    Args:
+        model: The U-Net.
+        loss: Weights of the loss terms; without an optical head, only those of water count.
+    """
+
+    def __init__(self, model: UNet | LateFusion, loss: LossWeights | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = FloraLoss(loss)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Task`."""
+        output = self.model(stack_inputs(batch["sar"], optical_stack(batch, self.mode)))
+        total, terms = self.loss(output, batch, teacher=None)
+        return total, terms
+
+    @property
+    def weights(self) -> nn.Module:
+        """See `Task`."""
+        return self.model
+
+    @property
+    def mode(self) -> Mode:
+        """See `Task`."""
+        return self.model.sees
+
+    def predictor(self) -> Predictor:
+        """See `Task`."""
+        return predictor(self.model)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Task`."""
+        return {
+            "model": "unet" if isinstance(self.model, UNet) else "late fusion",
+            "config": self.model.config,
+            "loss": asdict(self.loss.weights),
+        }

@@ -6,7 +6,7 @@ from flora.datasets.base import RandomCrops, Window
 from flora.datasets.changes import Anchored, Misaligned, Places, Ranked, Stretched, UnlabelledAsDry
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
-from flora.models.unet import otsu_change_predictor
+from flora.models.otsu import otsu_change
 from flora.sensors import DRY, IGNORE, WATER
 
 
@@ -67,7 +67,7 @@ def test_anchored_sar_is_negative_where_otsu_finds_flood(chips) -> None:
         threshold = source - anchored[channel]
         torch.testing.assert_close(threshold, threshold.flatten()[0].expand(64, 64))
     batch = {"sar": sample["sar"][None], "sar_valid": sample["sar_valid"][None]}
-    found = otsu_change_predictor(median=9)(batch)[1][0, 0] > 0.5
+    found = otsu_change(median=9)(batch["sar"], batch["sar_valid"], None).water[0, 0] > 0.5
     smooth_before, smooth_after = (
         torch.from_numpy(median_filter(date.numpy(), 9)) for date in (before, after)
     )

@@ -3,18 +3,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flora.datasets.base import InMemory, collate
+from flora.datasets.base import InMemory, collate, optical_stack
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
 from flora.experiments.competitors import train_competitor
 from flora.models.network import SIZES, Flora, FloraConfig
-from flora.models.unet import LateFusion, UNet, UNetTask, stack_inputs
-from flora.models.weights import load_any, predictor_of
+from flora.models.predict import predictor
+from flora.models.unet import LateFusion, UNet, stack_inputs
+from flora.models.weights import load_any
+from flora.training.evaluation import answer
 from flora.training.fit import TrainingConfig
 from flora.training.jitter import RadiometricJitter
 from flora.training.pix2pix import Pix2PixTask
 from flora.training.released import ReleasedTask, released_config
+from flora.training.tasks import UNetTask
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def trained(task, batch, steps=2):
 def test_every_competitor_trains_and_answers_in_its_modes(name, chips, batch, tmp_path) -> None:
     competitor = SIMULATED.competitors[name]
     if not competitor.learns:
-        _, water = competitor.predictor()(batch)
+        water, _ = answer(competitor.predictor(), batch)
         assert water.shape == (2, 1, 64, 64)
         return
     setting = replace(SIMULATED, teacher_steps=1)
@@ -51,7 +54,7 @@ def test_every_competitor_trains_and_answers_in_its_modes(name, chips, batch, tm
     model = load_any(weights)
     for mode in competitor.modes:
         with torch.inference_mode():
-            rgb, water = predictor_of(model, mode)(batch)
+            water, rgb = answer(predictor(model), batch, mode)
         assert water.shape == (2, 1, 64, 64)
         assert rgb is None or rgb.shape == (2, 3, 64, 64)
     assert (rgb is None) == (name == "unet_water")
@@ -70,9 +73,9 @@ def test_fusion_baselines_see_the_image_they_name_and_no_other(batch, sees, late
 
     def water(changed: str) -> torch.Tensor:
         other = {**batch, changed: 1 - batch[changed]}
-        return model(stack_inputs(other, sees)).water_logits
+        return model(stack_inputs(other["sar"], optical_stack(other, sees))).water_logits
 
-    same = model(stack_inputs(batch, sees)).water_logits
+    same = model(stack_inputs(batch["sar"], optical_stack(batch, sees))).water_logits
     assert torch.equal(water(unseen), same)
     assert not torch.allclose(water(seen), same)
 
@@ -87,13 +90,16 @@ def test_what_is_under_cloud_is_not_seen(batch) -> None:
     other = dict(batch)
     clouded = ~batch["optical_valid"].unsqueeze(1)
     other["optical"] = torch.where(clouded, 0.7, batch["optical"])
-    assert torch.equal(stack_inputs(other, "oracle"), stack_inputs(batch, "oracle"))
+    assert torch.equal(
+        stack_inputs(other["sar"], optical_stack(other, "oracle")),
+        stack_inputs(batch["sar"], optical_stack(batch, "oracle")),
+    )
 
 
 def test_a_baseline_that_was_trained_with_an_image_refuses_to_go_without(batch) -> None:
     model = UNet(2, (8, 16), sees="before", guide_channels=5)
     with pytest.raises(FloraError, match=r'trained for mode "before"'):
-        predictor_of(model, "sar")
+        answer(predictor(model), batch, "sar")
 
 
 def test_pix2pix_sends_each_gradient_where_it_belongs(batch) -> None:

@@ -7,7 +7,8 @@ from flora.datasets.base import Batch, collate
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.models.layers import NORMS
-from flora.models.network import MODES, SIZES, Flora, FloraConfig, named_config, parameter_count
+from flora.models.network import SIZES, Flora, FloraConfig, named_config, parameter_count
+from flora.predictors import MODES
 from flora.training.losses import LossWeights
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask
 

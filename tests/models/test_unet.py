@@ -6,8 +6,8 @@ from flora.datasets.base import collate
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.models.network import parameter_count
-from flora.models.otsu import flood_thresholds, otsu_threshold
-from flora.models.unet import UNet, otsu_change_predictor, otsu_predictor
+from flora.models.otsu import flood_thresholds, otsu, otsu_change, otsu_threshold
+from flora.models.unet import UNet
 from flora.training.evaluation import evaluate
 
 
@@ -25,8 +25,8 @@ def test_otsu_follows_the_gain_of_a_chip() -> None:
 
 def test_otsu_finds_simulated_water_and_a_filter_helps_against_speckle() -> None:
     chips = Simulated("test", count=2, size=128, seed=3)
-    plain = evaluate(otsu_predictor(1), chips)["all"]
-    smooth = evaluate(otsu_predictor(1, median=5), chips)["all"]
+    plain = evaluate(otsu(1), chips)["all"]
+    smooth = evaluate(otsu(1, median=5), chips)["all"]
     assert smooth["accuracy"] > plain["accuracy"] > 0.5
 
 
@@ -40,9 +40,9 @@ def test_flood_is_dark_and_darker_than_before() -> None:
     batch = {"sar": dates, "sar_valid": torch.full((1, 64, 64), True)}
     flood = torch.zeros(64, 64)
     flood[40:, 8:] = 1
-    found = otsu_change_predictor(median=3)(batch)[1][0, 0]
+    found = otsu_change(median=3)(batch["sar"], batch["sar_valid"], None).water[0, 0]
     assert (found == flood).float().mean() > 0.97
-    river_too = otsu_predictor(1, median=3)(batch)[1][0, 0]
+    river_too = otsu(1, median=3)(batch["sar"], batch["sar_valid"], None).water[0, 0]
     assert bool((river_too[:32, :7] == 1).all())
 
 
@@ -55,7 +55,7 @@ def test_a_pixel_that_became_brighter_is_no_flood() -> None:
 def test_flood_between_two_dates_needs_two_bands() -> None:
     batch = {"sar": torch.zeros(1, 3, 8, 8), "sar_valid": torch.full((1, 8, 8), True)}
     with pytest.raises(FloraError, match=r"SAR image of 3 band\(s\): expected one before"):
-        otsu_change_predictor()(batch)
+        otsu_change()(batch["sar"], batch["sar_valid"], None)
 
 
 def test_group_normalisation_makes_a_chip_independent_of_its_batch() -> None:

@@ -1,15 +1,17 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from flora.datasets.base import Batch, InMemory
+from flora.datasets.base import InMemory
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.experiments.provenance import write_record
-from flora.sensors import WATER
+from flora.predictors import MODES, Mode, Prediction
+from flora.sensors import WATER, OpticalStack
 from flora.training.evaluation import choose_device, evaluate, mean_image
 
 
@@ -18,24 +20,33 @@ def chips() -> InMemory:
     return InMemory(Simulated("test", count=3, size=64))
 
 
-def truth(batch: Batch) -> tuple[Tensor, Tensor]:
-    return batch["optical"], (batch["water"] == WATER).float().unsqueeze(1)
+class Truth:
+    """A predictor that knows the chips, which are asked one after the other."""
+
+    def __init__(self, chips: InMemory) -> None:
+        self.samples = [chips[index] for index in range(len(chips))]
+
+    def __call__(self, sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
+        sample = self.samples.pop(0)
+        torch.testing.assert_close(sar[0], sample["sar"])
+        return Prediction((sample["water"] == WATER).float()[None, None], sample["optical"][None])
 
 
 def test_the_truth_scores_full_marks_and_its_opposite_none(chips: InMemory) -> None:
-    perfect = evaluate(truth, chips)["all"]
+    perfect = evaluate(Truth(chips), chips)["all"]
     assert perfect["water_iou"] == perfect["miou"] == 1.0
     assert perfect["psnr"] == 100.0 and perfect["ssim"] == pytest.approx(1.0)
-    opposite = evaluate(lambda batch: (None, 1 - truth(batch)[1]), chips)["all"]
+    truth = Truth(chips)
+    opposite = evaluate(lambda *asked: Prediction(1 - truth(*asked).water), chips)["all"]
     assert opposite["water_iou"] == 0.0 and "psnr" not in opposite
 
 
 def test_the_constant_image_scores_as_the_constant_baseline(chips: InMemory) -> None:
-    colour = mean_image(chips)
-    constant = colour.view(1, -1, 1, 1)
+    colour, truth = mean_image(chips), Truth(chips)
 
-    def predict(batch: Batch) -> tuple[Tensor, Tensor]:
-        return constant.expand_as(batch["optical"]), truth(batch)[1]
+    def predict(*asked: Any) -> Prediction:
+        water, rgb = truth(*asked)
+        return Prediction(water, colour.view(1, -1, 1, 1).expand_as(rgb))
 
     scores = evaluate(predict, chips, mean_image=colour)["all"]
     assert scores["psnr"] == pytest.approx(scores["psnr_constant"], abs=1e-3)
@@ -43,15 +54,31 @@ def test_the_constant_image_scores_as_the_constant_baseline(chips: InMemory) -> 
 
 
 def test_the_threshold_counts(chips: InMemory) -> None:
-    def half(batch: Batch) -> tuple[None, Tensor]:
-        return None, torch.full_like(truth(batch)[1], 0.4)
+    def half(sar: Tensor, *_: Any) -> Prediction:
+        return Prediction(torch.full_like(sar[:, :1], 0.4))
 
     assert evaluate(half, chips, threshold=0.5)["all"]["recall"] == 0.0
     assert evaluate(half, chips, threshold=0.3)["all"]["recall"] == 1.0
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_predictor_is_shown_the_image_of_the_mode(chips: InMemory, mode: Mode) -> None:
+    shown = []
+
+    def predict(sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
+        shown.append(guide)
+        return Prediction(torch.zeros_like(sar[:, :1]))
+
+    evaluate(predict, chips, mode)
+    key = {"before": "before", "oracle": "optical"}.get(mode)
+    for guide, chip in zip(shown, (chips[i] for i in range(len(chips))), strict=True):
+        assert (guide is None) == (key is None)
+        if guide is not None and key is not None:
+            assert torch.equal(guide.image[0], chip[key])  # type: ignore[literal-required]
+
+
 def test_places_add_up(chips: InMemory) -> None:
-    scores = evaluate(truth, chips)
+    scores = evaluate(Truth(chips), chips)
     total = sum(row["pixels_scored"] for row in scores["places"].values())
     assert total == scores["all"]["pixels_scored"] > 0
 
@@ -73,7 +100,7 @@ def test_an_empty_split_and_an_absent_device_are_refused() -> None:
             return 0
 
     with pytest.raises(FloraError, match="the split is empty"):
-        evaluate(truth, Empty(Simulated("test", count=1, size=64)))
+        evaluate(lambda *_: Prediction(torch.zeros(1)), Empty(Simulated("test", count=1, size=64)))
     with pytest.raises(FloraError, match="'abacus' cannot be used"):
         choose_device("abacus")
     assert choose_device("cpu").type == "cpu"

@@ -18,11 +18,11 @@ from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.models.checkpoints import load_state
 from flora.models.network import Flora, FloraConfig
-from flora.models.unet import UNet, UNetTask
+from flora.models.unet import UNet
 from flora.models.weights import load_any, load_model
 from flora.training.fit import TrainingConfig, fit, read_log
 from flora.training.losses import LossWeights
-from flora.training.tasks import StudentTask, TeacherTask
+from flora.training.tasks import StudentTask, TeacherTask, UNetTask
 
 SHAPE = FloraConfig(widths=(8, 16), attention_levels=(1,), window_sizes=(4,), heads=2)
 SHORT = TrainingConfig(

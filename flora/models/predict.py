@@ -1,0 +1,58 @@
+"""Networks behind the one protocol of `flora.predictors`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flora.errors import FloraError
+from flora.models.network import Flora
+from flora.models.unet import LateFusion, UNet, stack_inputs
+from flora.predictors import Prediction, Predictor
+from flora.sensors import OpticalStack
+
+
+def predictor(model: Flora | UNet | LateFusion, device: torch.device | None = None) -> Predictor:
+    """A predictor that runs a network, put into evaluation mode, on a device of its own.
+
+    FLoRA looks at the guide where there is one. A baseline needs what it was trained to see: a
+    guide, unless that was SAR alone.
+
+    Args:
+        model: The network; it is moved to the device.
+        device: Where it computes; None leaves it where it is.
+
+    Raises:
+        FloraError: When asked, if a baseline gets no guide and needs one, or the reverse.
+
+    Example:
+        >>> import torch
+        >>> from flora import load_model, predictor
+        >>> predict = predictor(load_model())
+        >>> valid = torch.ones(1, 64, 64, dtype=torch.bool)
+        >>> water, rgb = predict(torch.zeros(1, 2, 64, 64), valid, None)  # SAR alone
+        >>> water.shape, rgb.shape
+        (torch.Size([1, 1, 64, 64]), torch.Size([1, 3, 64, 64]))
+    """
+    model = (model if device is None else model.to(device)).eval()
+    here = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def predict(sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
+        asked, sar = sar.device, sar.to(here)
+        stack = None if guide is None else guide.to(here)
+        if isinstance(model, Flora):
+            seen = None if stack is None else model.guide(stack.image, stack.index, stack.valid)
+            output = model(sar, seen)
+        else:
+            if (guide is None) != (model.sees == "sar"):
+                raise FloraError(
+                    f'this {type(model).__name__} was trained for mode "{model.sees}"',
+                    argument="mode",
+                    remedy="use that mode",
+                )
+            output = model(stack_inputs(sar, stack))
+        rgb = None if output.rgb is None else output.rgb.to(asked)
+        return Prediction(torch.sigmoid(output.water_logits).to(asked), rgb)
+
+    return predict

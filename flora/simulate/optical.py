@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flora.sensors import SENTINEL2_BANDS, FloatArray
+from flora.sensors import SENTINEL2_BANDS, BoolArray, FloatArray
 from flora.simulate.landcover import Cover, LandCover
 from flora.simulate.radar import WaterState
 from flora.simulate.terrain import PIXEL_M, random_field
@@ -37,6 +37,7 @@ _STRAW = _spectrum(.055, .070, .110, .150, .175, .215, .240, .265, .285, .29, .3
 _SOIL_DARK = _spectrum(.045, .055, .070, .085, .100, .110, .120, .130, .140, .14, .15, .170, .150)
 _SOIL_BRIGHT = _spectrum(.095, .120, .175, .250, .275, .295, .310, .330, .345, .35, .37, .410, .360)
 _SAND = _spectrum(.180, .220, .290, .360, .385, .400, .415, .430, .440, .44, .46, .510, .470)
+_SNOW = _spectrum(.780, .800, .790, .780, .770, .760, .750, .740, .720, .65, .30, .120, .080)
 _ROOFS = _spectrum(.090, .105, .130, .170, .185, .200, .210, .220, .230, .23, .24, .255, .235)
 _ASPHALT = _spectrum(.080, .090, .100, .110, .115, .120, .125, .130, .135, .135, .14, .155, .150)
 _CLEAR = _spectrum(.025, .027, .024, .012, .008, .005, .005, .004, .003, .003, .0, .001, .001)
@@ -113,6 +114,7 @@ def surface_reflectance(
     water: WaterState,
     parameters: OpticalParameters,
     date: int,
+    snow: BoolArray | None = None,
 ) -> FloatArray:
     """Bottom-of-atmosphere reflectance (13, H, W) in the order of `SENTINEL2_BANDS`.
 
@@ -124,6 +126,7 @@ def surface_reflectance(
         water: Water at the date.
         parameters: Light, water and air.
         date: 0 before the flood, 1 after.
+        snow: (H, W) wet snow, whose grains of a millimetre darken the infrared (Warren 1982).
     """
     shape = (hand.shape[0], hand.shape[1])
     count = int(land.parcel.max()) + 1
@@ -156,6 +159,8 @@ def surface_reflectance(
         ground = green * leaf * (1.0 - 0.5 * hue[0]) + (1 - green) * dead
         ground = np.where(roofs, 0.8 * _ROOFS[band] + 0.2 * ground, ground)
         ground = np.where(cover == Cover.ROAD, 0.6 * _ASPHALT[band] + 0.4 * ground, ground)
+        if snow is not None:
+            ground = np.where(snow, 0.85 * _SNOW[band] + 0.15 * ground, ground)
         ground = ground * np.clip(1.0 + texture + slant[band] * hue[1], 0.3, 2.0)
 
         # Deep-water reflectance and a bottom seen through the water (Maritorena et al. 1994);

@@ -44,6 +44,49 @@ _DOUBLE_BOUNCE_DB = (4.0, 1.0)
 
 
 @dataclass(frozen=True)
+class LookAlikes:
+    """Land that is as dark as water, and water that is not; without arguments there is none.
+
+    Attributes:
+        gustiness: Standard deviation of the wind's strength over the scene, relative to its mean:
+            0.25 is a breeze over one lake, 0.8 puts calm and rough water side by side.
+        snow: Share of the open land under wet snow, 0 to 1. Wet snow absorbs: it lowers sigma0
+            by 3 dB and more against the same land without it (Nagler and Rott 2000).
+        snow_drop: By how much, in dB.
+        smooth: Share of the bare and cropped parcels that lie wet and smooth (rolled, sealed by
+            rain, drained after a flood) and reflect away from the radar (compare Ulaby et al.
+            1986, the fall of sigma0 with roughness).
+        smooth_drop: By how much their sigma0 falls, in dB.
+        sand_drop: By how much dry sand is darker than the typical one, in dB: dunes reach the
+            noise floor (compare Martinis et al. 2018 on sand exclusion).
+        border_noise: Whether the swath edge holds the dark noise of old processors in place of
+            nodata (Ali et al. 2018).
+    """
+
+    gustiness: float = 0.25
+    snow: float = 0.0
+    snow_drop: float = 0.0
+    smooth: float = 0.0
+    smooth_drop: float = 0.0
+    sand_drop: float = 0.0
+    border_noise: bool = False
+
+    @classmethod
+    def draw(cls, rng: Generator) -> Self:
+        """Draw each with a chance of its own; most scenes have one or none."""
+        gusty, snowy, smooth, sandy, noisy = rng.random(5) < (0.35, 0.08, 0.35, 0.3, 0.3)
+        return cls(
+            gustiness=float(rng.uniform(0.4, 0.9)) if gusty else 0.25,
+            snow=float(rng.uniform(0.3, 1.0)) if snowy else 0.0,
+            snow_drop=float(rng.uniform(3.0, 8.0)) if snowy else 0.0,
+            smooth=float(rng.uniform(0.05, 0.5)) if smooth else 0.0,
+            smooth_drop=float(rng.uniform(2.0, 6.0)) if smooth else 0.0,
+            sand_drop=float(rng.uniform(1.0, 6.0)) if sandy else 0.0,
+            border_noise=bool(noisy),
+        )
+
+
+@dataclass(frozen=True)
 class SarParameters:
     """The radar, its geometry and the weather on the water.
 
@@ -65,6 +108,7 @@ class SarParameters:
         targets: Share of settlement pixels that are corner reflectors, 0 to 1.
         speckle: Whether the image has speckle.
         border: Width of the swath edge without data at its widest, in pixels; 0 for none.
+        look_alikes: What is dark and no water, or water and not dark.
     """
 
     incidence: float
@@ -82,6 +126,7 @@ class SarParameters:
     targets: float
     speckle: bool = True
     border: int = 0
+    look_alikes: LookAlikes = LookAlikes()
 
     @classmethod
     def draw(cls, rng: Generator) -> Self:
@@ -132,11 +177,13 @@ class Ground:
         texture: (2, H, W) deviation from the class mean, VV and VH, in dB.
         relief_gain: (H, W) factor by which slopes and edges change sigma0.
         shadow: (H, W) radar shadow.
+        snow: (H, W) wet snow.
     """
 
     texture: FloatArray
     relief_gain: FloatArray
     shadow: BoolArray
+    snow: BoolArray
 
 
 def make_ground(
@@ -169,6 +216,7 @@ def make_ground(
         rough = random_field(rng, shape, 4.0, 0.0)
         layer = spread * (common + own) + np.where(built, 2.5, 0.3) * rough
         texture.append(layer + np.where(target, 6.0 + strength, 0.0))
+    darker, snow = _dark_land(rng, land, parameters.look_alikes)
 
     # Tree tops and roofs count: their edges are bright towards the radar and dark behind.
     top = ndimage.gaussian_filter(elevation + 0.5 * land.canopy, 0.8)
@@ -181,10 +229,27 @@ def make_ground(
     # one pixel and is held by the clip on the local angle.
     gain = np.sin(angle) / np.sin(local) * (np.cos(local) / np.cos(angle)) ** 0.5
     return Ground(
-        texture=np.stack(texture).astype(np.float32),
+        texture=(np.stack(texture) - darker).astype(np.float32),
         relief_gain=np.clip(gain, 0.25, 4.0).astype(np.float32),
         shadow=_shadow(elevation, angle, parameters.look_east),
+        snow=snow,
     )
+
+
+def _dark_land(
+    rng: Generator, land: LandCover, look_alikes: LookAlikes
+) -> tuple[FloatArray, BoolArray]:
+    """By how much land is darker than its class, in dB (H, W), and where wet snow lies (H, W)."""
+    shape = (land.cover.shape[0], land.cover.shape[1])
+    field = random_field(rng, shape, 80.0, 0.4)
+    rank = rng.random(int(land.parcel.max()) + 1)[land.parcel]
+    open_land = ~np.isin(land.cover, (Cover.FOREST, Cover.SETTLEMENT, Cover.WATER))
+    level = np.quantile(field, 1.0 - look_alikes.snow) if look_alikes.snow else np.inf
+    snow = open_land & (field > level)
+    tilled = np.isin(land.cover, (Cover.CROP, Cover.BARE)) & ~land.sand
+    darker = look_alikes.smooth_drop * (tilled & (rank < look_alikes.smooth))
+    darker = darker + look_alikes.sand_drop * (land.sand & (land.cover == Cover.BARE))
+    return np.where(snow, look_alikes.snow_drop, darker).astype(np.float32), snow
 
 
 def mean_backscatter(
@@ -210,7 +275,7 @@ def mean_backscatter(
     moisture = parameters.moisture[date]
     cosine = np.cos(np.deg2rad(parameters.incidence)) / np.cos(np.deg2rad(_REFERENCE_INCIDENCE))
     offset = np.array(parameters.class_offset, dtype=np.float32)[land.cover]
-    gust = 1.0 + 0.25 * random_field(rng, shape, 150.0, 0.6)
+    gust = 1.0 + parameters.look_alikes.gustiness * random_field(rng, shape, 150.0, 0.6)
     lakes = water_backscatter(np.maximum(parameters.wind[date] * gust, 0.5), parameters.incidence)
 
     bands = []
@@ -303,7 +368,7 @@ def acquire(
         shift: Rows and columns by which the image lies away from the ground.
 
     Returns:
-        (2, H, W) sigma0 in dB, NaN in the border.
+        (2, H, W) sigma0 in dB; in the border NaN, or where the border is noise, dark values.
     """
     bands = []
     shape = (sigma0.shape[1], sigma0.shape[2])
@@ -326,7 +391,10 @@ def acquire(
         row = np.arange(shape[0])[:, None]
         # The swath edge leans as the orbit does, some 10 degrees from north.
         width = parameters.border - 0.18 * row
-        image[:, np.arange(shape[1])[None, :] < width] = np.nan
+        edge = np.arange(shape[1])[None, :] < width
+        image[:, edge] = np.nan
+        if parameters.look_alikes.border_noise:
+            image[:, edge] = rng.normal(-38.0, 4.0, (2, int(edge.sum())))
     return image
 
 

@@ -7,7 +7,7 @@ plants, where it always was, and how far the radar image lies from the optical o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +30,7 @@ from flora.simulate.optical import (
     top_of_atmosphere,
 )
 from flora.simulate.radar import (
+    LookAlikes,
     SarParameters,
     WaterState,
     acquire,
@@ -44,7 +45,7 @@ from flora.simulate.terrain import (
 )
 
 # Counts changes of what a seed gives; it stands in the manifest beside the seeds.
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 
 SMALLEST = 32
 CRS = "EPSG:4326"
@@ -89,7 +90,7 @@ class SceneParameters:
     def draw(cls, rng: Generator) -> Self:
         """Draw a scene; its wide ranges are what makes a model trained on scenes general."""
         sar = SarParameters.draw(rng)
-        return cls(
+        drawn = cls(
             terrain=TerrainParameters.draw(rng),
             cover=CoverParameters.draw(rng),
             sar=sar,
@@ -97,6 +98,8 @@ class SceneParameters:
             # Some images after the rain show no flood, and a model must say so.
             flooded=float(rng.beta(1.1, 3.0) * (rng.random() < 0.93)),
         )
+        # Last, so that all else is what it was before there were any.
+        return replace(drawn, sar=replace(sar, look_alikes=LookAlikes.draw(rng)))
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,9 @@ def simulate(
         looks = _stream(seed, f"speckle {name}")
         sar.append(acquire(looks, sigma0, chosen.sar, chosen.misregistration))
         texture = _stream(seed, "texture")
-        surface = surface_reflectance(texture, land, terrain.hand, water, chosen.optical, date)
+        surface = surface_reflectance(
+            texture, land, terrain.hand, water, chosen.optical, date, ground.snow
+        )
         opacity, shaded = clouds(
             _stream(seed, f"cloud {name}"), (rows, columns), chosen.optical, date
         )

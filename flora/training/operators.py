@@ -156,6 +156,7 @@ def _blurred(valid: Tensor, *images: Tensor) -> tuple[Tensor, ...]:
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # it is kept, and used in training afterwards
 def _window_matrix(size: int, device: torch.device) -> Tensor:
     """The Gaussian window along one axis as a matrix (size, size); its rows sum to 1.
 

@@ -13,7 +13,7 @@ from flora.errors import FloraError
 from flora.sensors import SENTINEL2_BANDS, normalised_difference
 from flora.simulate.hydrology import drainage_level, flood_extent, route
 from flora.simulate.landcover import Cover
-from flora.simulate.radar import acquire, speckle, water_backscatter
+from flora.simulate.radar import LookAlikes, acquire, speckle, water_backscatter
 from flora.simulate.scene import Scene, draw_parameters, simulate, write_sen1floods11
 
 SIZE = 96
@@ -371,3 +371,41 @@ def test_speckle_is_that_of_a_real_chip_of_even_ground(flora_data):
     for lag in (1, 2):
         assert correlation(simulated, lag) == pytest.approx(correlation(real, lag), abs=0.06)
     assert looks(simulated) == pytest.approx(looks(real), rel=0.08)
+
+
+def test_look_alikes_darken_land_and_leave_all_else_alone():
+    drawn = draw_parameters(7)
+    plain = replace(drawn, sar=replace(drawn.sar, look_alikes=LookAlikes(), border=0))
+    scene = simulate(7, 128, plain)
+
+    def with_some(**values):
+        return simulate(
+            7, 128, replace(plain, sar=replace(plain.sar, look_alikes=LookAlikes(**values)))
+        )
+
+    snowy = with_some(snow=0.6, snow_drop=6.0)
+    fell = (scene.sar_after - snowy.sar_after).mean(axis=0)
+    under = fell > 1
+    assert 0.2 < under.mean() < 0.7
+    assert (under & scene.permanent).sum() < 0.05 * under.sum()  # the blur of the shore
+    assert np.median(fell[under]) == pytest.approx(6.0, abs=1.5)  # noise and speckle stay
+    assert snowy.optical_after[1][under].mean() > 2 * scene.optical_after[1][under].mean()
+    gusty = with_some(gustiness=0.9)
+    water = scene.water_after
+    assert gusty.sar_after[0][water].std() > scene.sar_after[0][water].std()
+    smooth = with_some(smooth=0.5, smooth_drop=5.0)
+    assert smooth.sar_after[0][~water].mean() < scene.sar_after[0][~water].mean() - 0.3
+    for other in (snowy, gusty, smooth):
+        assert np.array_equal(other.water_after, scene.water_after)
+        assert np.array_equal(other.elevation, scene.elevation)
+
+
+def test_border_noise_takes_the_place_of_nodata():
+    drawn = draw_parameters(7)
+    bordered = replace(drawn.sar, border=40)
+    empty = simulate(7, 128, replace(drawn, sar=replace(bordered, look_alikes=LookAlikes())))
+    noisy = LookAlikes(border_noise=True)
+    filled = simulate(7, 128, replace(drawn, sar=replace(bordered, look_alikes=noisy)))
+    border = np.isnan(empty.sar_after).any(axis=0)
+    assert border.any() and not np.isnan(filled.sar_after).any()
+    assert filled.sar_after[:, border].mean() < -34

@@ -384,7 +384,7 @@ def test_look_alikes_darken_land_and_leave_all_else_alone():
         )
 
     snowy = with_some(snow=0.6, snow_drop=6.0)
-    fell = (scene.sar_after - snowy.sar_after).mean(axis=0)
+    fell = scene.sar_after[0] - snowy.sar_after[0]  # VH is near the noise floor, and falls less
     under = fell > 1
     assert 0.2 < under.mean() < 0.7
     assert (under & scene.permanent).sum() < 0.05 * under.sum()  # the blur of the shore

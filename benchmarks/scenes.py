@@ -3,10 +3,10 @@
     python benchmarks/scenes.py [--size 10000 10000] [--seams 2048] [--record results/scenes.json]
 
 Speed: a scene of simulated floods, written block by block, is mapped from file to file with the
-weights that ship (i) through `map_scene`, (ii) through `map_scene` with the model's own group
-normalisation, which shows the tiles, (iii) in a plain loop of tiles side by side, without threads,
-blending, overviews and resumption, (iv) through `map_scene` with a U-Net that has a ResNet-34
-encoder and makes one output, and (v) with the same U-Net in the tiled inference of terratorch
+weights that ship (i) through `map_scene`, (ii) in a plain loop of tiles side by side, without
+threads, blending, overviews and resumption, (iii) through `map_scene` with a U-Net that has a
+ResNet-34 encoder and makes one output, and (iv) with the same U-Net in the tiled inference of
+terratorch
 (`pip install terratorch`, which is no dependency of the library), with tiles, overlap and batch as
 in `map_scene`, the whole scene in memory as there. Each runs in a fresh process, whose peak memory
 and processor time are recorded beside the wall time (Linux): on a busy machine, compare processor
@@ -42,14 +42,14 @@ from torch import Tensor
 
 from flora.experiments.provenance import write_record
 from flora.models.weights import load_model, scene_predictor
-from flora.scenes.inputs import OpticalInput, open_scene
+from flora.predictors import Prediction, Predictor
+from flora.scenes.inputs import open_scene
 from flora.scenes.mapping import map_scene
-from flora.scenes.norm import SceneNormalised
-from flora.scenes.tiles import Predictor, Tiling, patches, predict_rows
-from flora.sensors import SENTINEL1
+from flora.scenes.tiles import Tiling, predict_rows
+from flora.sensors import SENTINEL1, OpticalStack
 from flora.simulate.scene import simulate
 
-BLOCK, WORLDS, TILE, BATCH, PIXEL = 512, 6, 512, 4, 10.0
+BLOCK, WORLDS, TILE, BATCH, PIXEL = 512, 6, 1024, 1, 10.0
 CPU = torch.device("cpu")
 
 
@@ -73,11 +73,6 @@ def write_mosaic(path: Path, rows: int, columns: int) -> None:
 
 def ours() -> Predictor:
     """The weights that ship, as `flora map` uses them."""
-    return SceneNormalised(load_model(), partial(scene_predictor, device=CPU))
-
-
-def plain() -> Predictor:
-    """The weights that ship, normalised over each tile."""
     return scene_predictor(load_model(), CPU)
 
 
@@ -86,15 +81,16 @@ def unet() -> Predictor:
     torch.manual_seed(0)
     model = smp.Unet("resnet34", encoder_weights=None, in_channels=2, classes=1).eval()
 
-    def predict(sar: Tensor, before: OpticalInput | None) -> tuple[None, Tensor]:
-        return None, torch.sigmoid(model(sar))
+    def predict(sar: Tensor, valid: Tensor, guide: OpticalStack | None) -> Prediction:
+        return Prediction(torch.sigmoid(model(sar)))
 
     return predict
 
 
 def through_map_scene(make: Callable[[], Predictor], scene: Path, folder: Path) -> None:
     """Map a scene as users do."""
-    map_scene(scene, folder, make(), tile=TILE, batch=BATCH)
+    with open_scene(scene) as opened:
+        map_scene(opened, folder, make(), tiling=Tiling(TILE, batch=BATCH))
 
 
 def in_a_plain_loop(make: Callable[[], Predictor], scene: Path, folder: Path) -> None:
@@ -111,7 +107,7 @@ def in_a_plain_loop(make: Callable[[], Predictor], scene: Path, folder: Path) ->
                     values = source.read(window=window)
                     valid = np.isfinite(values).all(axis=0)
                     sar = torch.from_numpy(SENTINEL1.normalise(values, valid))[None]
-                    rgb, water = predict(sar, None)
+                    water, rgb = predict(sar, torch.from_numpy(valid)[None], None)
                     layers = [water] if rgb is None else [water, rgb]
                     target.write(torch.cat(layers, 1)[0].numpy(), window=window)
 
@@ -127,10 +123,10 @@ def in_terratorch(make: Callable[[], Predictor], scene: Path, folder: Path) -> N
         values = source.read()
     valid = np.isfinite(values).all(axis=0)
     sar = torch.from_numpy(SENTINEL1.normalise(values, valid))[None]
-    # `map_scene` blends over the middle half of an overlap, terratorch over what `delta` leaves.
+    # `map_scene` blends over the middle of an overlap, terratorch over what `delta` leaves.
     overlap = TILE // 4
     water = tiled_inference(
-        lambda tiles: predict(tiles, None)[1],
+        lambda tiles: predict(tiles, torch.ones_like(tiles[:, 0], dtype=torch.bool), None).water,
         sar,
         crop=TILE,
         stride=TILE - overlap,
@@ -143,8 +139,7 @@ def in_terratorch(make: Callable[[], Predictor], scene: Path, folder: Path) -> N
 
 RUNS: dict[str, Callable[[Path, Path], None]] = {
     "ours": partial(through_map_scene, ours),
-    "tile norm": partial(through_map_scene, plain),
-    "plain loop": partial(in_a_plain_loop, plain),
+    "plain loop": partial(in_a_plain_loop, ours),
     "U-Net R34": partial(through_map_scene, unet),
     "U-Net R34 in terratorch": partial(in_terratorch, unet),
 }
@@ -181,10 +176,7 @@ def _measure_here(name: str, scene: Path, folder: Path) -> dict[str, Any]:
 
 
 def seams(side: int, folder: Path) -> list[dict[str, Any]]:
-    """How much tiles of several kinds show on a simulated scene, against one piece.
-
-    Statistics of the smooth normalisation are surveyed alike for both.
-    """
+    """How much tiles of several kinds show on a simulated scene, against one piece."""
     made = simulate(3, side)
     path = folder / "landscape.tif"
     values = made.sar_after.astype(np.float32)
@@ -196,21 +188,18 @@ def seams(side: int, folder: Path) -> list[dict[str, Any]]:
     with open_scene(path) as scene:
         backscatter, valid = scene.read(0, side)
         sar = torch.from_numpy(scene.scaling.normalise(backscatter, valid))[None]
-        for name, predict in (("of the tile", plain()), ("of the scene", ours())):
-            if isinstance(predict, SceneNormalised):
-                predict.survey(patches(scene, Tiling()))
-                predict.place(0, [0], (side, side))
-            whole = predict(sar, None)[1][0, 0].numpy()
-            for tile, overlap in ((512, 0), (512, 64), (512, 128), (512, 192), (1024, 128)):
-                bands = predict_rows(scene, predict, Tiling(tile, overlap, 4))
-                tiled = np.concatenate([band.probability for band in bands])
-                apart = np.abs(tiled - whole)
-                water = made.water_after, tiled >= 0.5
-                row = {"normalisation": name, "tile": tile, "overlap": overlap}
-                row |= {"largest": float(apart.max()), "mean": float(apart.mean())}
-                row["share_of_other_class"] = float(((tiled >= 0.5) != (whole >= 0.5)).mean())
-                row["water_iou"] = float((water[0] & water[1]).sum() / (water[0] | water[1]).sum())
-                rows.append(row)
+        predict = ours()
+        whole = predict(sar, torch.from_numpy(valid)[None], None).water[0, 0].numpy()
+        for tile, overlap in ((512, 0), (512, 128), (512, 256), (1024, 256), (1024, 384)):
+            bands = predict_rows(scene, predict, Tiling(tile, overlap))
+            tiled = np.concatenate([band.probability for band in bands])
+            apart = np.abs(tiled - whole)
+            water = made.water_after, tiled >= 0.5
+            row: dict[str, Any] = {"tile": tile, "overlap": overlap}
+            row |= {"largest": float(apart.max()), "mean": float(apart.mean())}
+            row["share_of_other_class"] = float(((tiled >= 0.5) != (whole >= 0.5)).mean())
+            row["water_iou"] = float((water[0] & water[1]).sum() / (water[0] | water[1]).sum())
+            rows.append(row)
     return rows
 
 

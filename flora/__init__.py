@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from flora.models.network import Flora, FloraConfig, FloraOutput, named_config
     from flora.models.predict import predictor
     from flora.models.weights import load_model, scene_predictor
+    from flora.scenes.inputs import open_before, open_scene
     from flora.scenes.many import map_scenes
     from flora.scenes.mapping import map_scene
-    from flora.scenes.norm import SceneNormalised
     from flora.training.evaluation import answer, evaluate
     from flora.training.fit import TrainingConfig, fit
     from flora.training.losses import FloraLoss, LossWeights
@@ -48,7 +48,6 @@ _HOMES = {
     "GuidanceMix": "flora.training.tasks",
     "LossWeights": "flora.training.losses",
     "Sample": "flora.datasets.base",
-    "SceneNormalised": "flora.scenes.norm",
     "SplitScores": "flora.training.metrics",
     "StaticMap": "flora.maps.page",
     "TrainingConfig": "flora.training.fit",
@@ -64,7 +63,9 @@ _HOMES = {
     "map_scenes": "flora.scenes.many",
     "named_config": "flora.models.network",
     "named_experiment": "flora.experiments.catalogue",
+    "open_before": "flora.scenes.inputs",
     "open_dataset": "flora.datasets",
+    "open_scene": "flora.scenes.inputs",
     "print_figure": "flora.figures.printed",
     "read_map": "flora.maps.layers",
     "sample_figure": "flora.figures.sheets",
@@ -86,7 +87,6 @@ __all__ = [
     "GuidanceMix",
     "LossWeights",
     "Sample",
-    "SceneNormalised",
     "SplitScores",
     "StaticMap",
     "TrainingConfig",
@@ -101,7 +101,9 @@ __all__ = [
     "map_scenes",
     "named_config",
     "named_experiment",
+    "open_before",
     "open_dataset",
+    "open_scene",
     "predictor",
     "print_figure",
     "read_map",

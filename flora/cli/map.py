@@ -164,7 +164,7 @@ def map_(
     ] = False,
     tile: Annotated[
         int, typer.Option(min=32, help="Side of a tile, px.", rich_help_panel=PART)
-    ] = 512,
+    ] = 1024,
     overlap: Annotated[
         int | None,
         typer.Option(
@@ -175,7 +175,7 @@ def map_(
     ] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Tiles computed at once.", rich_help_panel=PART)
-    ] = 4,
+    ] = 1,
     workers: Annotated[
         int,
         typer.Option(
@@ -201,7 +201,9 @@ def map_(
 
     from flora.models.checkpoints import shipped_weights
     from flora.models.weights import load_model, sensor_of
-    from flora.scenes.many import WeightsPredictor, check_names
+    from flora.scenes.inputs import SceneReading
+    from flora.scenes.many import Mapping, WeightsPredictor, check_names
+    from flora.scenes.tiles import Tiling
     from flora.training.evaluation import choose_device
 
     _check_usage(sar, stac, vh, before, workers, dask)
@@ -235,33 +237,21 @@ def map_(
         overwrite=overwrite,
     )
     products.check([path.stem for path in scenes], threshold)
-    reading = {
-        "units": (units or Units.db).value,
-        "window": window,
-        "bbox": box,
-        "grid": grid,
-        "remove_noise": not keep_noise,
-    }
-    checksum = hashlib.sha256((weights or shipped_weights()).read_bytes()).hexdigest()
-    run = Run(
-        out,
-        WeightsPredictor(weights and weights.absolute(), device),
-        products,
-        reading,
-        {
-            "sar_scaling": sar_scaling,
-            "optical_scaling": optical_scaling,
-            "before_path": image,
-            "tile": tile,
-            "overlap": overlap,
-            "batch": batch,
-            "threshold": threshold,
-            "model_id": f"{checksum} on {place} by torch {torch.__version__}",
-        },
-        overwrite=overwrite,
-        reuse=reuse,
-        year=year,
+    reading = SceneReading(
+        scaling=sar_scaling,
+        units=(units or Units.db).value,
+        window=window,
+        bbox=box,
+        grid=grid,
+        remove_noise=not keep_noise,
+        before=image,
+        before_scaling=optical_scaling,
     )
+    checksum = hashlib.sha256((weights or shipped_weights()).read_bytes()).hexdigest()
+    model_id = f"{checksum} on {place} by torch {torch.__version__}"
+    predictor = WeightsPredictor(weights and weights.absolute(), device)
+    mapping = Mapping(Tiling(tile, overlap, batch), threshold, model_id, overwrite)
+    run = Run(out, predictor, products, reading, mapping, reuse=reuse, year=year)
     if len(scenes) > 1 or workers or dask:
         run.many(scenes, workers, dask, place)
     else:

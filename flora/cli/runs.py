@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -16,7 +16,8 @@ from flora.errors import FloraError
 if TYPE_CHECKING:
     from flora.cli.bars import SceneBar
     from flora.cli.products import OpenScene
-    from flora.scenes.many import SceneReport, WeightsPredictor
+    from flora.scenes.inputs import SceneReading
+    from flora.scenes.many import Mapping, SceneReport, WeightsPredictor
     from flora.scenes.outputs import SceneOutputs
 
 
@@ -27,9 +28,8 @@ class Run:
         out: Where maps go.
         predictor: Makes the model.
         products: What is made of the maps.
-        reading: Keywords that `open_scene` and `map_scene` share.
-        mapping: Those that are of `map_scene` alone.
-        overwrite: Replace existing maps.
+        reading: How scenes are opened.
+        mapping: How they are mapped.
         reuse: Take existing maps.
         year: When the scene was taken; None takes it from its name.
     """
@@ -39,16 +39,15 @@ class Run:
         out: Path,
         predictor: WeightsPredictor,
         products: Products,
-        reading: dict[str, Any],
-        mapping: dict[str, Any],
+        reading: SceneReading,
+        mapping: Mapping,
         *,
-        overwrite: bool,
         reuse: bool,
         year: int | None,
     ) -> None:
         self._out, self._predictor, self._products = out, predictor, products
         self._reading, self._mapping = reading, mapping
-        self._overwrite, self._reuse, self._year = overwrite, reuse, year
+        self._reuse, self._year = reuse, year
         self._console = Console(soft_wrap=True, highlight=False)
 
     def one(self, paths: list[Path], bar: SceneBar) -> None:
@@ -57,15 +56,14 @@ class Run:
 
         outputs = self._finished(paths)
         if outputs is None:
-            with bar:
+            with bar, self._reading.opened(paths) as (scene, before):
+                bar.accepted(scene)
                 outputs = map_scene(
-                    paths,
+                    scene,
                     self._out,
                     self._predictor(),
-                    **self._reading,
-                    **self._mapping,
-                    overwrite=self._overwrite,
-                    accepted=bar.accepted,
+                    before=before,
+                    **vars(self._mapping),
                     progress=bar.show,
                 )
         self._report(outputs, paths)
@@ -78,7 +76,7 @@ class Run:
         """
         import torch
 
-        from flora.scenes.many import map_scenes
+        from flora.scenes.many import Workers, map_scenes
 
         failures: dict[Path, str] = {}
 
@@ -114,14 +112,15 @@ class Run:
                 waiting,
                 self._out,
                 self._predictor,
-                workers=0 if gpus else workers,
-                address=address,
-                gpus=gpus,
-                threads=1 if address else max(1, torch.get_num_threads() // max(1, workers)),
-                overwrite=self._overwrite,
+                reading=self._reading,
+                mapping=self._mapping,
+                workers=Workers(
+                    count=0 if gpus else workers,
+                    address=address,
+                    gpus=gpus,
+                    threads=1 if address else max(1, torch.get_num_threads() // max(1, workers)),
+                ),
                 done=ended,
-                **self._reading,
-                **self._mapping,
             )
         if failures:
             errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -133,8 +132,7 @@ class Run:
     def _finished(self, paths: list[Path]) -> SceneOutputs | None:
         if not self._reuse:
             return None
-        threshold = self._mapping["threshold"]
-        return finished_maps(self._out, paths[0].stem, self._opener(paths), threshold)
+        return finished_maps(self._out, paths[0].stem, self._opener(paths), self._mapping.threshold)
 
     def _report(self, outputs: SceneOutputs, paths: list[Path]) -> None:
         """Say which maps were written and how much water is on them; then make the products."""
@@ -151,9 +149,7 @@ class Run:
             self._console.print(line, markup=False)
 
     def _opener(self, paths: list[Path]) -> OpenScene:
-        from flora.scenes.inputs import open_scene
-
-        return partial(open_scene, paths, scaling=self._mapping["sar_scaling"], **self._reading)
+        return partial(self._reading.scene, paths)
 
 
 def _gpus(workers: int) -> range:

@@ -41,12 +41,14 @@ class StaticMap:
     Example:
         >>> from pathlib import Path
         >>> import torch
-        >>> from flora import StaticMap, load_model, map_scene, read_map, scene_predictor
+        >>> from flora import load_model, map_scene, open_scene, scene_predictor
+        >>> from flora import StaticMap, read_map
         >>> from flora.simulate.scene import write_sen1floods11
         >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
         >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
         >>> predict = scene_predictor(load_model(), torch.device("cpu"))
-        >>> outputs = map_scene(sar, "flood", predict)
+        >>> with open_scene(sar) as scene:
+        ...     outputs = map_scene(scene, "flood", predict)
         >>> scene = read_map(outputs.water_probability, sar=sar)
         >>> StaticMap(scene.labelled(title="Simulated flood"))
         StaticMap('Simulated flood', 64 x 64 px)
@@ -144,12 +146,14 @@ def write_html(
     Example:
         >>> from pathlib import Path
         >>> import torch
-        >>> from flora import load_model, map_scene, read_map, scene_predictor, write_html
+        >>> from flora import load_model, map_scene, open_scene, scene_predictor
+        >>> from flora import read_map, write_html
         >>> from flora.simulate.scene import write_sen1floods11
         >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
         >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
         >>> predict = scene_predictor(load_model(), torch.device("cpu"))
-        >>> outputs = map_scene(sar, "flood", predict)
+        >>> with open_scene(sar) as scene:
+        ...     outputs = map_scene(scene, "flood", predict)
         >>> page = write_html(read_map(outputs.water_probability, sar=sar), "flood.html")
         >>> page.name
         'flood.html'

@@ -13,9 +13,8 @@ from flora.errors import FloraError
 from flora.models.checkpoints import load_weights, read_metadata, shipped_weights
 from flora.models.network import Flora, FloraConfig
 from flora.models.unet import LateFusion, UNet
-from flora.scenes.inputs import OpticalInput
-from flora.scenes.mapping import Predictor
-from flora.sensors import OpticalScaling, SarScaling
+from flora.predictors import Prediction, Predictor
+from flora.sensors import OpticalScaling, OpticalStack, SarScaling
 
 
 def load_model(path: Path | None = None) -> Flora:
@@ -81,20 +80,22 @@ def scene_predictor(model: Flora, device: torch.device) -> Predictor:
         >>> import torch
         >>> from flora import load_model, scene_predictor
         >>> predict = scene_predictor(load_model(), torch.device("cpu"))
-        >>> rgb, probability = predict(torch.zeros(1, 2, 64, 64), None)
-        >>> rgb.shape, probability.shape
-        (torch.Size([1, 3, 64, 64]), torch.Size([1, 1, 64, 64]))
+        >>> sar, valid = torch.zeros(1, 2, 64, 64), torch.ones(1, 64, 64, dtype=torch.bool)
+        >>> water, rgb = predict(sar, valid, None)
+        >>> water.shape, rgb.shape
+        (torch.Size([1, 1, 64, 64]), torch.Size([1, 3, 64, 64]))
     """
     model = model.to(device).eval()
 
     @torch.inference_mode()
-    def predict(sar: Tensor, before: OpticalInput | None) -> tuple[Tensor, Tensor]:
-        guide = None
-        if before is not None:
-            layers = (before.optical, before.index, before.valid)
-            guide = model.guide(*(layer.to(device) for layer in layers))
-        output = model(sar.to(device), guide)
-        return output.rgb.cpu(), torch.sigmoid(output.water_logits).cpu()
+    def predict(sar: Tensor, valid: Tensor, guide: OpticalStack | None) -> Prediction:
+        seen = None
+        if guide is not None:
+            layers = (guide.image, guide.index, guide.valid)
+            seen = model.guide(*(layer.to(device) for layer in layers))
+        output = model(sar.to(device), seen)
+        water = torch.sigmoid(output.water_logits)
+        return Prediction(water.to(sar.device), output.rgb.to(sar.device))
 
     return predict
 

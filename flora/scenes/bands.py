@@ -136,6 +136,7 @@ class SceneFiles:
         units: Of the values, once calibrated.
         files: In the order of the sensor's bands.
         target: The map grid they are resampled to; None keeps their own.
+        remove_noise: Whether the thermal noise of a GRD product is subtracted.
     """
 
     paths: tuple[Path, ...]
@@ -144,6 +145,7 @@ class SceneFiles:
     units: Units
     files: tuple[BandFile, ...]
     target: Grid | None
+    remove_noise: bool
 
     @property
     def grid(self) -> Grid:
@@ -201,7 +203,7 @@ def find_files(
     target = None if grid is None else _target(files, grid)
     if target is None:
         _check_own_grid(files)
-    return SceneFiles(listed, name, scaling, units, files, target)
+    return SceneFiles(listed, name, scaling, units, files, target, remove_noise)
 
 
 def _inspect(
@@ -303,3 +305,13 @@ def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
     check_georeference(first.grid, name, resampled=True)
     crs = map_crs(grid, first.grid.lon_lat_box())
     return covering_grid(crs, *first.grid.outline(crs), name)
+
+
+def file_identities(paths: Sequence[Path]) -> list[list[str | int]]:
+    """Path, size and time of change of each file; of every file below a folder."""
+    files = [
+        file
+        for path in paths
+        for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
+    ]
+    return [[str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns] for f in files]

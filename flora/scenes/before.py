@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
-from torch import Tensor
 
 from flora.errors import FloraError, FloraWarning
 from flora.grid import Grid, apply, check_georeference, open_raster, read_bands
+from flora.scenes.bands import file_identities
 from flora.sensors import (
     SENTINEL2_BANDS,
+    SENTINEL2_RGB,
     BoolArray,
     FloatArray,
     OpticalScaling,
@@ -28,21 +29,6 @@ from flora.sensors import (
 )
 
 BEFORE_BANDS = ("B4", "B3", "B2", "B8")  # red, green, blue, near infrared
-
-
-@dataclass(frozen=True)
-class OpticalInput:
-    """An optical image from before the flood, on the pixels of the SAR tile it comes with.
-
-    Attributes:
-        optical: (B, 3, h, w) in [0, 1]: red, green, blue; 0 where not valid.
-        index: (B, 1, h, w) in [-1, 1]: NDVI; 0 where not valid.
-        valid: (B, h, w) bool: false in nodata and where the image does not reach.
-    """
-
-    optical: Tensor
-    index: Tensor
-    valid: Tensor
 
 
 class SceneOnGrid(Protocol):
@@ -83,6 +69,10 @@ class BeforeScene:
         self.scaling = scaling
         self.dataset = dataset
         self.bands = bands
+
+    def identity(self) -> dict[str, Any]:
+        """What the image depends on, as JSON values: file and scaling."""
+        return {"files": file_identities([self.path]), "scaling": asdict(self.scaling)}
 
     def read(self, row: int, height: int) -> NDArray[Any]:
         """Read whole rows of stored values: (4, height, columns) as B4, B3, B2, B8."""
@@ -125,7 +115,9 @@ class BeforeScene:
 
 
 @contextmanager
-def open_before(path: Path, scene: SceneOnGrid, scaling: OpticalScaling) -> Iterator[BeforeScene]:
+def open_before(
+    path: str | Path, scene: SceneOnGrid, scaling: OpticalScaling = SENTINEL2_RGB
+) -> Iterator[BeforeScene]:
     """Open a pre-event Sentinel-2 image on the grid of `scene`, reprojected if it has another.
 
     Bands are found by their names where the file has them; else 13 bands are Level-1C in the
@@ -133,9 +125,15 @@ def open_before(path: Path, scene: SceneOnGrid, scaling: OpticalScaling) -> Iter
     without the offset of 1000 that ESA adds since baseline 04.00. Another grid or CRS is resampled
     bilinearly, block by block as it is read; where the image does not reach is not valid.
 
+    Args:
+        path: The file.
+        scene: The scene that it is to guide, opened by `flora.open_scene`.
+        scaling: What turns stored values into [0, 1].
+
     Raises:
         FloraError: If bands, values or grid do not fit, or the image does not cover the scene.
     """
+    path = Path(path)
     if scaling.bands != BEFORE_BANDS[:3] or scaling.index_name != "NDVI":
         raise FloraError(
             f"optical_scaling {scaling.name}: bands {', '.join(scaling.bands)} with "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,30 @@ from flora.grid import (
     open_raster,
     read_bands,
 )
-from flora.scenes.bands import FILLS, SMALL_FILL, Layer, SceneFiles, Units, find_files
-from flora.scenes.before import BeforeScene, OpticalInput, open_before
-from flora.sensors import SENTINEL1, BoolArray, FloatArray, SarScaling
+from flora.scenes.bands import (
+    FILLS,
+    SMALL_FILL,
+    Layer,
+    SceneFiles,
+    Units,
+    file_identities,
+    find_files,
+)
+from flora.scenes.before import BeforeScene, open_before
+from flora.sensors import (
+    SENTINEL1,
+    SENTINEL2_RGB,
+    BoolArray,
+    FloatArray,
+    OpticalScaling,
+    SarScaling,
+)
 
 __all__ = [
     "GDAL_ERRORS",
     "BeforeScene",
-    "OpticalInput",
     "SarScene",
+    "SceneReading",
     "Units",
     "open_before",
     "open_raster",
@@ -93,6 +110,56 @@ def open_scene(
         yield SarScene(files, layers, part)
 
 
+@dataclass(frozen=True)
+class SceneReading:
+    """How scenes are opened, all of them alike: what `open_scene` and `open_before` are told.
+
+    Attributes:
+        scaling: Sensor.
+        units: "db" or "linear".
+        window: Part as (column, row, width, height).
+        bbox: Part as (west, south, east, north).
+        grid: Map grid, see `open_scene`.
+        remove_noise: See `open_scene`.
+        before: An image from before the flood, or None.
+        before_scaling: Its scaling.
+    """
+
+    scaling: SarScaling = SENTINEL1
+    units: Units = "db"
+    window: PixelWindow | None = None
+    bbox: LonLatBox | None = None
+    grid: str | None = None
+    remove_noise: bool = True
+    before: Path | None = None
+    before_scaling: OpticalScaling = SENTINEL2_RGB
+
+    def scene(self, paths: str | Path | Sequence[str | Path]) -> AbstractContextManager[SarScene]:
+        """Open a scene, see `open_scene`."""
+        return open_scene(
+            paths,
+            scaling=self.scaling,
+            units=self.units,
+            window=self.window,
+            bbox=self.bbox,
+            grid=self.grid,
+            remove_noise=self.remove_noise,
+        )
+
+    @contextmanager
+    def opened(
+        self, paths: str | Path | Sequence[str | Path]
+    ) -> Iterator[tuple[SarScene, BeforeScene | None]]:
+        """Open a scene, and the image from before the flood on its grid."""
+        with ExitStack() as stack:
+            scene = stack.enter_context(self.scene(paths))
+            before = None
+            if self.before is not None:
+                image = open_before(self.before, scene, self.before_scaling)
+                before = stack.enter_context(image)
+            yield scene, before
+
+
 class SarScene:
     """A Sentinel-1 scene in dB, whatever unit it is stored in; `open_scene` makes them.
 
@@ -108,7 +175,9 @@ class SarScene:
     Attributes:
         name: What messages call it: the path of its first file.
         paths: Its files, as given.
+        stem: What its maps are called: the name of its first file without the ending.
         grid: The pixels of the part, also as `crs`, `transform` and `shape` (rows, columns).
+        origin: (row, column) of the part in the grid of the whole scene.
         scaling: Its sensor.
         sample: (C, h, w) in `scaling.unit`, every `sample_step`-th pixel, NaN where not valid.
 
@@ -119,18 +188,31 @@ class SarScene:
     def __init__(self, files: SceneFiles, layers: Sequence[Layer], part: Part) -> None:
         self.name = files.name
         self.paths = files.paths
+        self.stem = files.paths[0].stem
         self.scaling = files.scaling
         self.units = files.units
         self.grid: Grid = files.grid.part(part)
         self.crs = self.grid.crs
         self.transform = self.grid.transform
         self.shape = self.grid.shape
+        self.origin = part.row, part.column
         self.sample_step = max(1, math.ceil(max(self.shape) / SAMPLE_SIDE))
         self._files, self._layers, self._part = files, layers, part
         values, measured = self._load_sample()
         self._check_values(values, measured)
         values, valid = self._convert(values, measured)
         self.sample: FloatArray = np.where(valid, values, np.nan).astype(np.float32)
+
+    def identity(self) -> dict[str, Any]:
+        """What its values depend on, as JSON values: files, sensor, grid, options and pixels."""
+        return {
+            "files": file_identities(self.paths),
+            "scaling": asdict(self.scaling),
+            "units": self.units,
+            "grid": [*self.shape, *self.origin, *self.transform, str(self.crs)],
+            "remove_noise": self._files.remove_noise,
+            "pixels": hashlib.sha256(self.sample.tobytes()).hexdigest(),
+        }
 
     def read(self, row: int, height: int) -> tuple[FloatArray, BoolArray]:
         """Read whole rows: backscatter (C, height, columns), and where it is valid.

@@ -2,7 +2,7 @@
 
 Every scene is mapped by `flora.map_scene` in a process of its own, so that what happens to
 one (a damaged file, a killed process) does not touch the others. Needs the extra `dask`, except
-for `workers=0`, which maps one scene after the other in this process.
+without workers, where this process maps one scene after the other.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from flora.errors import FloraError
-from flora.scenes.inputs import GDAL_ERRORS
-from flora.scenes.mapping import Predictor, map_scene
-from flora.scenes.norm import SceneNormalised
+from flora.predictors import Predictor
+from flora.scenes.inputs import GDAL_ERRORS, SceneReading
+from flora.scenes.mapping import map_scene
 from flora.scenes.outputs import SceneOutputs, check_targets
+from flora.scenes.tiles import Tiling
 
 MakePredictor = Callable[[], Predictor]
 
@@ -52,7 +52,7 @@ class SceneReport(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightsPredictor:
-    """FLoRA from a weights file, normalised over the scene; loaded in each worker.
+    """FLoRA from a weights file; loaded in each worker.
 
     Attributes:
         weights: The file, at the same path for every worker; None is the one of the package.
@@ -67,8 +67,67 @@ class WeightsPredictor:
         from flora.models.weights import load_model, scene_predictor
         from flora.training.evaluation import choose_device
 
-        place = choose_device(self.device)
-        return SceneNormalised(load_model(self.weights), partial(scene_predictor, device=place))
+        return scene_predictor(load_model(self.weights), choose_device(self.device))
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """How scenes are mapped, all of them alike; see `flora.map_scene`.
+
+    Attributes:
+        tiling: How a scene is cut.
+        threshold: Probability from which a pixel is water.
+        model_id: A text that differs where the model does.
+        overwrite: Replace existing maps.
+    """
+
+    tiling: Tiling = Tiling()
+    threshold: float = 0.5
+    model_id: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that map scenes; without any, it is this one.
+
+    Attributes:
+        count: Processes on this computer; 0 is this one, without Dask.
+        address: Scheduler of a running cluster instead, e.g. `tcp://10.0.0.1:8786`. It and its
+            workers need this package and whatever makes the model; the workers should have one
+            thread each.
+        gpus: One process for each of these GPUs, as CUDA_VISIBLE_DEVICES names them, instead of
+            `count`. Processes on this computer see no GPU otherwise.
+        threads: Threads of torch in each process. One is best with as many workers as cores.
+        retries: How often a killed scene starts anew, in processes on this computer; a running
+            cluster has its own setting (distributed.scheduler.allowed-failures).
+
+    Raises:
+        FloraError: If a number is too small, or more than one kind is asked for.
+    """
+
+    count: int = 0
+    address: str | None = None
+    gpus: Sequence[int | str] = ()
+    threads: int = 1
+    retries: int = 2
+
+    def __post_init__(self) -> None:
+        if self.count < 0 or self.threads < 1 or self.retries < 0:
+            raise FloraError(
+                f"workers {self.count}, threads {self.threads}, retries {self.retries}: expected "
+                "at least 0, 1, 0"
+            )
+        if sum((self.count > 0, self.address is not None, len(self.gpus) > 0)) > 1:
+            raise FloraError(
+                f"workers {self.count}, address {self.address!r}, gpus {list(self.gpus)}: expected "
+                "one of the three"
+            )
+
+    @property
+    def here(self) -> bool:
+        """Whether scenes are mapped in this process."""
+        return self.address is None and not self.count and not self.gpus
 
 
 def map_scenes(
@@ -76,14 +135,10 @@ def map_scenes(
     folder: str | Path,
     make_predictor: MakePredictor,
     *,
-    workers: int = 0,
-    address: str | None = None,
-    gpus: Sequence[int | str] = (),
-    threads: int = 1,
-    retries: int = 2,
-    overwrite: bool = False,
+    reading: SceneReading = SceneReading(),
+    mapping: Mapping = Mapping(),
+    workers: Workers = Workers(),
     done: Callable[[SceneReport], None] | None = None,
-    **options: Any,
 ) -> list[SceneReport]:
     """Map scenes into one folder; a scene that fails is reported and does not stop the others.
 
@@ -106,18 +161,10 @@ def map_scenes(
         paths: The scenes. No two may have the same file name, which names the maps.
         folder: Where the maps go; on a cluster, a disk that all workers see at this path.
         make_predictor: Makes the model, once in each process; must be picklable.
-        workers: Processes on this computer; 0 is this one, without Dask.
-        address: Scheduler of a running cluster instead, e.g. `tcp://10.0.0.1:8786`. It and its
-            workers need this package and whatever `make_predictor` comes from; the workers
-            should have one thread each.
-        gpus: One process for each of these GPUs, as CUDA_VISIBLE_DEVICES names them, instead of
-            `workers`. Processes on this computer see no GPU otherwise.
-        threads: Threads of torch in each process. One is best with as many workers as cores.
-        retries: How often a killed scene starts anew, in processes on this computer; a running
-            cluster has its own setting (distributed.scheduler.allowed-failures).
-        overwrite: Replace existing maps.
+        reading: How they are opened.
+        mapping: How they are mapped.
+        workers: Which processes map them.
         done: Called with the report of each scene when it has ended.
-        options: Further keywords of `map_scene`, the same for all scenes.
 
     Returns:
         One report a scene, in the order of `paths`.
@@ -138,7 +185,6 @@ def map_scenes(
         [True, False]
     """
     scenes, target = [Path(path).absolute() for path in paths], Path(folder).absolute()
-    _check_arguments(workers, address, gpus, threads, retries)
     check_names(scenes)
     reports: dict[int, SceneReport] = {}
 
@@ -151,19 +197,19 @@ def map_scenes(
     run = uuid.uuid4().hex
     for number, path in enumerate(scenes):
         try:
-            check_targets(target, path.stem, overwrite)
+            check_targets(target, path.stem, mapping.overwrite)
         except FloraError as error:
             end(number, SceneReport(path, None, str(error), 0.0))
             continue
         # Whether maps may be replaced is decided by now; what a killed process left behind, or
         # a scene that is computed twice because its result was lost, must not be in the way.
-        job = _Job(run, path, target, make_predictor, threads, {**options, "overwrite": True})
-        jobs[number] = job
+        again = replace(mapping, overwrite=True)
+        jobs[number] = _Job(run, path, target, make_predictor, reading, again, workers.threads)
     ended: Iterator[tuple[int, SceneReport]]
-    if address is None and not workers and not gpus:
+    if workers.here:
         ended = ((number, _run(job)) for number, job in jobs.items())
     else:
-        ended = _run_on_cluster(jobs, address, workers, gpus, retries)
+        ended = _run_on_cluster(jobs, workers)
     for number, report in ended:
         end(number, report)
     return [reports[number] for number in range(len(scenes))]
@@ -176,8 +222,9 @@ class _Job(NamedTuple):
     path: Path
     folder: Path
     make_predictor: MakePredictor
+    reading: SceneReading
+    mapping: Mapping
     threads: int
-    options: Mapping[str, Any]
 
 
 _models: dict[str, Predictor] = {}  # at most one: that of the run this process works for
@@ -190,7 +237,8 @@ def _run(job: _Job) -> SceneReport:
     threads = torch.get_num_threads()
     torch.set_num_threads(job.threads)
     try:
-        outputs = map_scene(job.path, job.folder, _model(job), **job.options)
+        with job.reading.opened(job.path) as (scene, before):
+            outputs = map_scene(scene, job.folder, _model(job), before=before, **vars(job.mapping))
     except BREAKS as error:
         named = str(error) if isinstance(error, FloraError) else f"{type(error).__name__}: {error}"
         return SceneReport(job.path, None, named, time.perf_counter() - start)
@@ -207,15 +255,9 @@ def _model(job: _Job) -> Predictor:
         return _models[job.run]
 
 
-def _run_on_cluster(
-    jobs: Mapping[int, _Job],
-    address: str | None,
-    workers: int,
-    gpus: Sequence[int | str],
-    retries: int,
-) -> Iterator[tuple[int, SceneReport]]:
+def _run_on_cluster(jobs: dict[int, _Job], workers: Workers) -> Iterator[tuple[int, SceneReport]]:
     """Reports as scenes end. A defect of the library is raised, as it is without a cluster."""
-    with _cluster(address, workers, gpus, retries) as client:
+    with _cluster(workers) as client:
         from distributed import KilledWorker, as_completed
 
         numbers = {client.submit(_run, job, pure=False): number for number, job in jobs.items()}
@@ -224,8 +266,8 @@ def _run_on_cluster(
             error = future.exception()
             if isinstance(error, KilledWorker):
                 reason = (
-                    f"killed with its process {retries + 1} times over, most likely out of memory; "
-                    "use fewer workers, a smaller batch or smaller tiles"
+                    f"killed with its process {workers.retries + 1} times over, most likely out of "
+                    "memory; use fewer workers, a smaller batch or smaller tiles"
                 )
                 yield number, SceneReport(jobs[number].path, None, reason, 0.0)
             else:
@@ -234,9 +276,7 @@ def _run_on_cluster(
 
 
 @contextmanager
-def _cluster(
-    address: str | None, workers: int, gpus: Sequence[int | str], retries: int
-) -> Iterator[Any]:
+def _cluster(workers: Workers) -> Iterator[Any]:
     """A Dask client, of a running cluster or of processes that end with it."""
     try:
         import dask
@@ -245,13 +285,13 @@ def _cluster(
     except ModuleNotFoundError as error:
         raise FloraError(
             f"many scenes at once need {error.name}, which is not installed: "
-            'pip install "flora[dask]"; or use workers=0'
+            'pip install "flora[dask]"; or map without workers'
         ) from error
-    if address is not None:
-        with _connect(Client, address) as client:
+    if workers.address is not None:
+        with _connect(Client, workers.address) as client:
             yield client
         return
-    devices = [str(gpu) for gpu in gpus] or [""] * workers
+    devices = [str(gpu) for gpu in workers.gpus] or [""] * workers.count
     # Nobody outside is to see or send anything; port 0 is any that is free.
     shared = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     quiet = logging.CRITICAL  # what matters of a killed process is in the reports
@@ -263,7 +303,7 @@ def _cluster(
         }
         for number, device in enumerate(devices)
     }
-    scheduler = {"cls": Scheduler, "options": {**shared, "allowed_failures": retries}}
+    scheduler = {"cls": Scheduler, "options": {**shared, "allowed_failures": workers.retries}}
     # A scene waits at the scheduler until a worker is free: queued at a worker, it would be blamed
     # for what another scene does to that worker.
     with (
@@ -294,19 +334,6 @@ def _connect(client_type: Any, address: str) -> Iterator[Any]:
                 f"{address} --nthreads 1`"
             ) from error
         yield client
-
-
-def _check_arguments(
-    workers: int, address: str | None, gpus: Sequence[int | str], threads: int, retries: int
-) -> None:
-    if workers < 0 or threads < 1 or retries < 0:
-        raise FloraError(
-            f"workers {workers}, threads {threads}, retries {retries}: expected at least 0, 1, 0"
-        )
-    if sum((workers > 0, address is not None, len(gpus) > 0)) > 1:
-        raise FloraError(
-            f"workers {workers}, address {address!r}, gpus {list(gpus)}: expected one of the three"
-        )
 
 
 def check_names(scenes: Sequence[Path]) -> None:

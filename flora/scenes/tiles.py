@@ -1,11 +1,17 @@
-"""How a scene is cut into tiles, predicted, and blended, one row of tiles in memory at a time."""
+"""How a scene is cut into tiles, predicted, and blended, one row of tiles in memory at a time.
+
+A local model answers at a pixel by what is around it. Tiles therefore do not show: they overlap,
+what lies near their edges counts nothing, and they begin where the attention windows of the whole
+scene do. No statistics of the scene are needed.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,106 +19,112 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flora.errors import FloraError
-from flora.scenes.inputs import BeforeScene, OpticalInput, SarScene
-from flora.sensors import BoolArray, FloatArray
+from flora.predictors import Prediction, Predictor
+from flora.scenes.before import BeforeScene
+from flora.scenes.inputs import SarScene
+from flora.sensors import BoolArray, FloatArray, OpticalStack
 
-PAD_MULTIPLE = 32  # px: scenes smaller than a tile are padded to a multiple of it
-# px: side of the coarsest attention window (8 at stride 8). Tiles that begin at multiples of it
-# cut the scene into the same windows as the whole scene would.
+# px: side of the coarsest attention window (8 at stride 8). Tiles that begin at multiples of it,
+# counted from the origin of the scene's grid, are cut into the same windows as the whole scene.
 ALIGNMENT = 64
+BLEND = 64  # px: tiles are blended over at most so much of their overlap
 CHUNK = 2048  # columns scaled at a time
 FAINT = 1e-6  # weight of a tile's margin
-PATCH = 256  # px: side of the patches that a scene is surveyed by, side by side
 
 Progress = Callable[[int, int], None]
 
 
-class Predictor(Protocol):
-    """A model as `map_scene` sees it."""
-
-    def __call__(self, sar: Tensor, before: OpticalInput | None, /) -> tuple[Tensor | None, Tensor]:
-        """Predict a batch of tiles; the model moves its input to its own device.
-
-        Args:
-            sar: (B, C, h, w) float32, normalised, 0 in nodata.
-            before: The optical image from before the flood on these pixels, if one was given.
-
-        Returns:
-            The reconstructed image (B, 3, h, w) in [0, 1], or None, and the probability of water
-            (B, 1, h, w) in [0, 1].
-        """
-        ...
-
-
-class Patch(NamedTuple):
-    """A small tile that tells what a part of the scene is like.
-
-    Attributes:
-        row: Its centre.
-        column: Its centre.
-        share: Share of valid pixels.
-        sar: (1, C, h, w), see `Predictor`.
-        before: See `Predictor`.
-    """
-
-    row: float
-    column: float
-    share: float
-    sar: Tensor
-    before: OpticalInput | None
-
-
-@runtime_checkable
-class ScenePredictor(Predictor, Protocol):
-    """A model that sees patches of the whole scene first, and is told where each tile lies."""
-
-    def survey(self, patches: Iterable[Patch], /) -> None:
-        """Look at a scene before its tiles come."""
-        ...
-
-    def place(self, row: int, columns: Sequence[int], side: tuple[int, int], /) -> None:
-        """Say where the tiles of the next call lie: first row, first columns, (rows, columns)."""
-        ...
-
-
-class Tiling(NamedTuple):
+@dataclass(frozen=True)
+class Tiling:
     """How a scene is cut.
 
     Attributes:
         tile: Side of a tile in pixels.
-        overlap: Pixels that neighbouring tiles share, at most half a tile.
+        overlap: Pixels that neighbouring tiles share, at most half a tile; None is a quarter of
+            it. Tiles do not show where half of it exceeds what a model looks at around a pixel by
+            32 px or more; `flora.FloraConfig.reach` bounds that from above.
         batch: Tiles predicted at once.
+
+    Raises:
+        FloraError: If one is out of range.
+
+    Example:
+        >>> from flora.scenes.tiles import Tiling
+        >>> Tiling(512).shared
+        128
     """
 
-    tile: int = 512
-    overlap: int = 128
-    batch: int = 4
+    tile: int = 1024
+    overlap: int | None = None
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("tile", self.tile), ("batch", self.batch)):
+            if value < 1:
+                raise FloraError("expected 1 or more", argument=name, value=value)
+        if not 0 <= self.shared <= self.tile // 2:
+            raise FloraError(
+                f"expected 0 to half of tile {self.tile} px, {self.tile // 2}",
+                argument="overlap",
+                value=self.overlap,
+            )
+
+    @property
+    def shared(self) -> int:
+        """The overlap in pixels."""
+        return self.tile // 4 if self.overlap is None else self.overlap
+
+    @property
+    def step(self) -> int:
+        """From one tile to the next, a multiple of `ALIGNMENT` unless it is less than that."""
+        step = self.tile - self.shared
+        return step - step % ALIGNMENT if step > ALIGNMENT else step
+
+    @property
+    def grain(self) -> int:
+        """Tiles begin at multiples of it: of `ALIGNMENT`, unless their step is no multiple."""
+        return math.gcd(ALIGNMENT, self.step)
 
 
 class Axis(NamedTuple):
-    """How one side of a scene is cut.
+    """How one side of a scene is cut, in pixels from `before` ahead of its first one.
 
     Attributes:
         starts: First pixels of its tiles.
         tile: Side of a tile; less than asked for where the scene is smaller.
-        overlap: Pixels that neighbouring tiles share.
+        overlap: Pixels over which neighbouring tiles are weighed.
+        before: Pixels from the last place where a tile may begin to the mapped part.
+        length: Pixels of the mapped part.
     """
 
     starts: list[int]
     tile: int
     overlap: int
+    before: int
+    length: int
 
     @classmethod
-    def cut(cls, length: int, tile: int, overlap: int) -> Self:
-        """Cut `length` pixels."""
-        starts = tile_starts(length, tile, overlap)
-        tile = min(tile, -(-length // PAD_MULTIPLE) * PAD_MULTIPLE)
-        return cls(starts, tile, overlap if len(starts) > 1 else 0)
+    def cut(cls, length: int, tiling: Tiling, origin: int = 0) -> Self:
+        """Cut `length` pixels that begin at pixel `origin` of the scene's grid."""
+        before = origin % tiling.grain
+        starts = tile_starts(before + length, tiling)
+        tile = min(tiling.tile, -(-(before + length) // ALIGNMENT) * ALIGNMENT)
+        return cls(starts, tile, tiling.shared if len(starts) > 1 else 0, before, length)
 
     @property
     def end(self) -> int:
         """Where the last tile ends: at the end of the scene or beyond it."""
         return self.starts[-1] + self.tile
+
+    @property
+    def mapped(self) -> slice:
+        """The mapped part."""
+        return slice(self.before, self.before + self.length)
+
+    def inside(self, start: int, stop: int) -> tuple[slice, tuple[int, int]]:
+        """The pixels of the mapped part in [start, stop), and how many lack before and after."""
+        first, last = max(start - self.before, 0), min(stop - self.before, self.length)
+        return slice(first, last), (first - (start - self.before), stop - self.before - last)
 
 
 class PredictedRows(NamedTuple):
@@ -144,19 +156,19 @@ class Strip(NamedTuple):
     valid: BoolArray
     optical: tuple[NDArray[Any], ...] | None
 
-    def batch(self, columns: Sequence[slice]) -> tuple[Tensor, OpticalInput | None]:
+    def batch(self, columns: Sequence[slice]) -> tuple[Tensor, Tensor, OpticalStack | None]:
         """Tiles as `Predictor` gets them."""
 
         def stack(layer: NDArray[Any]) -> Tensor:
             return torch.from_numpy(np.stack([layer[..., c] for c in columns]))
 
-        before = None if self.optical is None else OpticalInput(*map(stack, self.optical))
-        return stack(self.sar), before
+        guide = None if self.optical is None else OpticalStack(*map(stack, self.optical))
+        return stack(self.sar), stack(self.valid), guide
 
 
 def predict_rows(
     scene: SarScene,
-    predict: Predictor,
+    model: Predictor,
     tiling: Tiling,
     before: BeforeScene | None = None,
     progress: Progress | None = None,
@@ -169,53 +181,86 @@ def predict_rows(
 
     Args:
         scene: The scene.
-        predict: The model.
+        model: The model.
         tiling: How the scene is cut.
         before: The optical image from before the flood.
         progress: Called with the number of tiles done and of all tiles.
         done_rows: Rows of tiles that an earlier run has finished: they are not yielded again.
 
     Raises:
-        FloraError: If a read fails, or `predict` returns anything but finite probabilities of
+        FloraError: If a read fails, or `model` returns anything but finite probabilities of
             the right shape.
     """
-    down, across = (Axis.cut(side, tiling.tile, tiling.overlap) for side in scene.shape)
+    down, across = (
+        Axis.cut(side, tiling, origin)
+        for side, origin in zip(scene.shape, scene.origin, strict=True)
+    )
     tiles = [slice(start, start + across.tile) for start in across.starts]
-    weight = np.outer(taper(down.tile, down.overlap), taper(across.tile, across.overlap))
-    weights = np.zeros((down.tile, across.end), dtype=np.float32)
-    sums: FloatArray | None = None
     total = len(down.starts) * len(tiles)
-    if isinstance(predict, ScenePredictor):
-        predict.survey(patches(scene, tiling, before))
+    blend = Blend(down, across)
     if done_rows and progress is not None:
         progress(done_rows * len(tiles), total)
-    ends = [*down.starts[1:], scene.shape[0]]
+    ends = [*down.starts[1:], down.mapped.stop]
     for k, strip in read_ahead(scene, before, down, across, done_rows):
         for first in range(0, len(tiles), tiling.batch):
             group = tiles[first : first + tiling.batch]
             columns = [c for c in group if strip.valid[:, c].any()]
             if columns:
-                if isinstance(predict, ScenePredictor):
-                    starts = [c.start for c in columns]
-                    predict.place(down.starts[k], starts, (down.tile, across.tile))
-                answers = _predict(predict, *strip.batch(columns))
-                if sums is None:
-                    sums = np.zeros((answers.shape[1], *weights.shape), dtype=np.float32)
-                if answers.shape[1] != len(sums):
-                    raise FloraError("predict gave an rgb image for some tiles only")
-                for answer, c in zip(answers, columns, strict=True):
-                    sums[..., c] += weight * answer
-                    weights[:, c] += weight
+                blend.add(columns, _predict(model, *strip.batch(columns)))
             if progress is not None and k >= done_rows:
                 progress(k * len(tiles) + first + len(group), total)
 
-        ready = ends[k] - down.starts[k]
+        start, ready = down.starts[k], ends[k] - down.starts[k]
         if k >= done_rows:
-            shape = np.s_[:ready, : scene.shape[1]]
-            yield _finished(down.starts[k], sums, weights[shape], strip.valid[shape])
-        for kept in (weights, *(() if sums is None else sums)):
-            kept[: down.tile - ready] = kept[ready:].copy()
-            kept[down.tile - ready :] = 0
+            rows = slice(max(down.before - start, 0), ready)
+            valid = strip.valid[rows, across.mapped]
+            yield PredictedRows(start + rows.start - down.before, *blend.mean(rows, valid), valid)
+        blend.move(ready)
+
+
+class Blend:
+    """The weighed mean of the answers to a row of tiles and to those above it.
+
+    Args:
+        down: How the rows of the scene are cut.
+        across: How its columns are.
+    """
+
+    def __init__(self, down: Axis, across: Axis) -> None:
+        self._mapped = across.mapped
+        self._weight = np.outer(taper(down.tile, down.overlap), taper(across.tile, across.overlap))
+        self._weights = np.zeros((down.tile, across.end), dtype=np.float32)
+        self._sums: FloatArray | None = None
+
+    def add(self, columns: Sequence[slice], answers: FloatArray) -> None:
+        """Add the answers (B, C, h, w) to tiles at these columns.
+
+        Raises:
+            FloraError: If earlier tiles had another number of channels.
+        """
+        if self._sums is None:
+            self._sums = np.zeros((answers.shape[1], *self._weights.shape), dtype=np.float32)
+        if answers.shape[1] != len(self._sums):
+            raise FloraError("model gave an rgb image for some tiles only: expected all or none")
+        for answer, c in zip(answers, columns, strict=True):
+            self._sums[..., c] += self._weight * answer
+            self._weights[:, c] += self._weight
+
+    def mean(self, rows: slice, valid: BoolArray) -> tuple[FloatArray, FloatArray | None]:
+        """Probability (h, W) and image (3, h, W) in [0, 1] of some rows of the mapped columns."""
+        if self._sums is None:  # nothing but nodata so far
+            return np.zeros(valid.shape, dtype=np.float32), None
+        reached = np.where(valid, self._weights[rows, self._mapped], np.float32(1))
+        sums = self._sums[:, rows, self._mapped]
+        mean: FloatArray = np.divide(sums, reached, dtype=np.float32)
+        np.clip(mean, 0, 1, out=mean)
+        return mean[0], mean[1:] if len(mean) > 1 else None
+
+    def move(self, rows: int) -> None:
+        """Go down by so many rows."""
+        for kept in (self._weights, *(() if self._sums is None else self._sums)):
+            kept[: len(kept) - rows] = kept[rows:].copy()
+            kept[len(kept) - rows :] = 0
 
 
 def read_ahead(
@@ -243,61 +288,44 @@ def read_strip(
     scene: SarScene, before: BeforeScene | None, down: Axis, across: Axis, number: int
 ) -> Strip:
     """Read and scale one row of tiles; where tiles reach beyond the scene, it is mirrored."""
-    row = down.starts[number]
-    height, width = min(down.tile, scene.shape[0] - row), scene.shape[1]
-    beyond = [(0, down.tile - height), (0, across.end - width)]
+    start, width = down.starts[number], scene.shape[1]
+    rows, above_below = down.inside(start, start + down.tile)
+    beyond = [above_below, across.inside(0, across.end)[1]]
 
     def whole(layer: NDArray[Any]) -> NDArray[Any]:
-        if not any(after for _, after in beyond):
+        if not any(map(sum, beyond)):
             return layer
         return np.pad(layer, [(0, 0)] * (layer.ndim - 2) + beyond, mode="symmetric")
 
-    sar, valid = scene.read(row, height)
+    sar, valid = scene.read(rows.start, rows.stop - rows.start)
     parts = [slice(c, c + CHUNK) for c in range(0, width, CHUNK)]
     for part in parts:
         sar[..., part] = scene.scaling.normalise(sar[..., part], valid[:, part])
     optical = None
     if before is not None:
-        stored = before.read(row, height)
+        stored = before.read(rows.start, rows.stop - rows.start)
         scaled = zip(*(before.scale(stored[..., part]) for part in parts), strict=True)
         optical = tuple(whole(np.concatenate(layer, axis=-1)) for layer in scaled)
     return Strip(whole(sar), whole(valid), optical)
 
 
-def patches(scene: SarScene, tiling: Tiling, before: BeforeScene | None = None) -> Iterator[Patch]:
-    """Patches on a grid over a scene, where it has a valid pixel; none if it is a single tile."""
-    if max(scene.shape) <= tiling.tile:
-        return
-    down, across = (Axis.cut(side, PATCH, 0) for side in scene.shape)
-    for k, strip in read_ahead(scene, before, down, across):
-        for start in across.starts:
-            columns = slice(start, start + across.tile)
-            share = float(strip.valid[:, columns].mean())
-            if share:
-                centre = down.starts[k] + down.tile / 2, start + across.tile / 2
-                yield Patch(*centre, share, *strip.batch([columns]))
-
-
-def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixels of tiles that cover `length`.
-
-    The last tile ends where the scene does, or up to `ALIGNMENT` beyond it, so that all tiles
-    begin at multiples of `ALIGNMENT` where `tile - overlap` is one.
-    """
-    if length <= tile:
+def tile_starts(length: int, tiling: Tiling) -> list[int]:
+    """First pixels of tiles that cover `length`; the last one may reach beyond it."""
+    if length <= tiling.tile:
         return [0]
-    step = math.gcd(ALIGNMENT, tile - overlap)
-    return [*range(0, length - tile, tile - overlap), -(-(length - tile) // step) * step]
+    last = -(-(length - tiling.tile) // tiling.grain) * tiling.grain
+    return [*range(0, length - tiling.tile, tiling.step), last]
 
 
 def taper(length: int, overlap: int) -> FloatArray:
     """Weights (length,) in (0, 1] that rise over `overlap` pixels at both ends.
 
-    The outer quarter of the overlap, where a tile has the least context, counts nearly nothing;
-    then follows a raised cosine, sin^2(pi/2 (i + 1/2) / n) over the n pixels of the inner half.
-    The weights of two tiles that overlap by this much sum to 1.
+    The outer part of the overlap, where a tile lacks context, counts nearly nothing: a quarter of
+    it, or more where more than `BLEND` pixels were left. Between such margins follows a raised
+    cosine, sin^2(pi/2 (i + 1/2) / n) over n pixels. The weights of two tiles that overlap by this
+    much sum to 1.
     """
-    margin = overlap // 4
+    margin = max(overlap // 4, (overlap - BLEND) // 2)
     blended = overlap - 2 * margin
     ramp = np.sin(np.pi / 2 * (np.arange(blended) + 0.5) / max(blended, 1)) ** 2
     # Not 0: at the edge of the scene there is no other tile.
@@ -308,35 +336,26 @@ def taper(length: int, overlap: int) -> FloatArray:
     return weights.astype(np.float32)
 
 
-def _predict(predict: Predictor, sar: Tensor, before: OpticalInput | None) -> FloatArray:
+def _predict(
+    model: Predictor, sar: Tensor, valid: Tensor, guide: OpticalStack | None
+) -> FloatArray:
     """Predictions (B, 1 or 4, h, w): the probability, then the image if there is one."""
     with torch.no_grad():
-        rgb, probability = predict(sar, before)
+        water, rgb = Prediction(*model(sar, valid, guide))
     batch, _, height, width = sar.shape
-    layers = [(probability, 1, "water probability")] + [(rgb, 3, "rgb")] * (rgb is not None)
+    layers = [(water, 1, "water probability")]
+    layers += [] if rgb is None else [(rgb, 3, "rgb")]
     arrays = []
     for layer, channels, name in layers:
         expected = (batch, channels, height, width)
         if layer is None or tuple(layer.shape) != expected:
             shape = None if layer is None else tuple(layer.shape)
-            raise FloraError(f"predict gave {name} of shape {shape}: expected {expected}")
+            raise FloraError(f"model gave {name} of shape {shape}: expected {expected}")
         array = layer.float().cpu().numpy()
         if not (np.isfinite(array).all() and array.min() >= -1e-3 and array.max() <= 1 + 1e-3):
             raise FloraError(
-                f"predict gave {name} from {array.min():.4g} to {array.max():.4g}: expected finite "
+                f"model gave {name} from {array.min():.4g} to {array.max():.4g}: expected finite "
                 "values in [0, 1]; check the weights, and that logits went through a sigmoid"
             )
         arrays.append(array)
     return np.concatenate(arrays, axis=1)
-
-
-def _finished(
-    row: int, sums: FloatArray | None, weights: FloatArray, valid: BoolArray
-) -> PredictedRows:
-    if sums is None:  # nothing but nodata so far
-        return PredictedRows(row, np.zeros(valid.shape, dtype=np.float32), None, valid)
-    height, width = valid.shape
-    reached = np.where(valid, weights, np.float32(1))
-    mean: FloatArray = np.divide(sums[:, :height, :width], reached, dtype=np.float32)
-    np.clip(mean, 0, 1, out=mean)
-    return PredictedRows(row, mean[0], mean[1:] if len(mean) > 1 else None, valid)

@@ -201,16 +201,6 @@ def remove_abandoned(folder: Path, stem: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def file_identities(paths: list[Path]) -> list[list[str | int]]:
-    """Path, size and time of change of each file; of every file below a folder."""
-    files = [
-        file
-        for path in paths
-        for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])
-    ]
-    return [[str(f.resolve()), (s := f.stat()).st_size, s.st_mtime_ns] for f in files]
-
-
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file so that under its name it is whole or not there, even after a power cut."""
     partial = path.with_name(f"{path.name}.partial")

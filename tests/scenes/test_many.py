@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from flora.errors import FloraError
-from flora.scenes.inputs import OpticalInput
-from flora.scenes.many import SceneReport, WeightsPredictor, map_scenes
-from flora.scenes.mapping import Predictor, map_scene
+from flora.predictors import Prediction, Predictor
+from flora.scenes.inputs import open_scene
+from flora.scenes.many import Mapping, SceneReport, WeightsPredictor, Workers, map_scenes
+from flora.scenes.mapping import map_scene
+from flora.scenes.tiles import Tiling
 from tests.support.fake_data import fake_scene, write_raster
 
 pytest.importorskip("distributed")
 
-TILES = {"tile": 64, "overlap": 16}
+TILES = Mapping(Tiling(64, 16, 4))
 
 
 class Dark:
@@ -37,14 +39,14 @@ class Dark:
             note.write_text(os.environ["CUDA_VISIBLE_DEVICES"])
         return self.predict
 
-    def predict(self, sar: Tensor, _: OpticalInput | None) -> tuple[Tensor, Tensor]:
+    def predict(self, sar: Tensor, *_: object) -> Prediction:
         if self.folder is not None and sar[:, 0].mean() > 2.5:
             notes = len(list(self.folder.glob("death.*")))
             if notes < self.deaths:
                 (self.folder / f"death.{notes}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         water = torch.sigmoid(-sar[:, :1])
-        return water.expand(-1, 3, -1, -1), water
+        return Prediction(water, water.expand(-1, 3, -1, -1))
 
 
 @pytest.fixture
@@ -74,10 +76,11 @@ def outputs_of(folder: Path) -> set[str]:
 
 def test_in_this_process(scenes, tmp_path):
     seen: list[SceneReport] = []
-    reports = map_scenes(scenes, tmp_path / "out", Dark(), done=seen.append, **TILES)
+    reports = map_scenes(scenes, tmp_path / "out", Dark(), done=seen.append, mapping=TILES)
     assert [report.path for report in reports] == scenes
     assert seen == reports
-    alone = map_scene(scenes[2], tmp_path / "alone", Dark()(), **TILES)
+    with open_scene(scenes[2]) as scene:
+        alone = map_scene(scene, tmp_path / "alone", Dark()(), tiling=TILES.tiling)
     one = SceneReport(scenes[2], alone, None, 0.0)
     assert pixels([reports[2]]) == pixels([one])
     assert len(set(pixels(reports))) > 4  # the scenes differ
@@ -88,9 +91,9 @@ def test_workers_agree_with_this_process_and_a_killed_one_costs_its_scene_only(s
     notes.mkdir()
     broken = tmp_path / "in/broken.tif"
     broken.write_bytes(scenes[0].read_bytes()[:700])
-    serial = map_scenes(scenes, tmp_path / "serial", Dark(), **TILES)
+    serial = map_scenes(scenes, tmp_path / "serial", Dark(), mapping=TILES)
     paths = [scenes[0], broken, *scenes[1:]]
-    reports = map_scenes(paths, tmp_path / "out", Dark(notes), workers=2, **TILES)
+    reports = map_scenes(paths, tmp_path / "out", Dark(notes), workers=Workers(2), mapping=TILES)
 
     assert [report.path for report in reports] == paths
     failed = reports.pop(1)
@@ -111,7 +114,11 @@ def test_scene_that_always_kills_is_given_up_and_a_gpu_has_its_own_process(scene
     notes = tmp_path / "notes"
     notes.mkdir()
     reports = map_scenes(
-        scenes[:2], tmp_path / "out", Dark(notes, deaths=99), workers=1, retries=0, tile=64
+        scenes[:2],
+        tmp_path / "out",
+        Dark(notes, deaths=99),
+        mapping=TILES,
+        workers=Workers(1, retries=0),
     )
     assert len(list(notes.glob("death.*"))) == 1
     assert reports[1].error is not None
@@ -125,16 +132,16 @@ def test_existing_maps_are_kept_unless_asked(scenes, tmp_path):
     assert again[0].error is not None
     assert "overwrite" in again[0].error
     assert again[1].error is None
-    third = map_scenes(scenes[:1], tmp_path / "out", Dark(), overwrite=True)
+    third = map_scenes(scenes[:1], tmp_path / "out", Dark(), mapping=Mapping(overwrite=True))
     assert pixels(third) == pixels(first)
 
 
 def test_threads_are_as_before(scenes, tmp_path):
     seen = []
 
-    def predict(sar: Tensor, _: OpticalInput | None) -> tuple[None, Tensor]:
+    def predict(sar: Tensor, *_: object) -> Prediction:
         seen.append(torch.get_num_threads())
-        return None, torch.zeros_like(sar[:, :1])
+        return Prediction(torch.zeros_like(sar[:, :1]))
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -147,7 +154,7 @@ def test_threads_are_as_before(scenes, tmp_path):
 
 
 def test_defect_is_raised(scenes, tmp_path):
-    def predict(sar: Tensor, _: OpticalInput | None) -> tuple[None, Tensor]:
+    def predict(sar: Tensor, *_: object) -> Prediction:
         raise KeyError("a mistake in the code")
 
     with pytest.raises(KeyError, match="mistake"):
@@ -182,7 +189,7 @@ def running_cluster() -> Iterator[str]:
 def test_running_cluster(scenes, tmp_path, running_cluster, monkeypatch):
     monkeypatch.setattr("flora.scenes.many.CONNECT_TIMEOUT", 0.3)
     with pytest.raises(FloraError, match=r"no worker; .*dask worker"):
-        map_scenes(scenes, tmp_path / "out", Dark(), address=running_cluster)
+        map_scenes(scenes, tmp_path / "out", Dark(), workers=Workers(address=running_cluster))
     monkeypatch.setattr("flora.scenes.many.CONNECT_TIMEOUT", 120)
     command = [sys.executable, "-m", "distributed.cli.dask_worker", running_cluster]
     arguments = ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
@@ -192,7 +199,9 @@ def test_running_cluster(scenes, tmp_path, running_cluster, monkeypatch):
     try:
         # The model comes from the package: a running cluster cannot import this file.
         model = WeightsPredictor(device="cpu")
-        reports = map_scenes(scenes[:2], tmp_path / "out", model, address=running_cluster)
+        reports = map_scenes(
+            scenes[:2], tmp_path / "out", model, workers=Workers(address=running_cluster)
+        )
     finally:
         worker.kill()
         worker.wait()
@@ -203,17 +212,17 @@ def test_running_cluster(scenes, tmp_path, running_cluster, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"workers": -1}, "workers -1"),
+        ({"count": -1}, "workers -1"),
         ({"threads": 0}, "threads 0"),
-        ({"workers": 2, "gpus": [0]}, "one of the three"),
-        ({"workers": 2, "address": "tcp://127.0.0.1:9"}, "one of the three"),
+        ({"count": 2, "gpus": [0]}, "one of the three"),
+        ({"count": 2, "address": "tcp://127.0.0.1:9"}, "one of the three"),
         ({"address": "tcp://127.0.0.1:9"}, "no Dask scheduler answers"),
     ],
 )
 def test_refused_arguments(arguments, message, scenes, tmp_path, monkeypatch):
     monkeypatch.setattr("flora.scenes.many.CONNECT_TIMEOUT", 0.3)
     with pytest.raises(FloraError, match=message):
-        map_scenes(scenes, tmp_path / "out", Dark(), **arguments)
+        map_scenes(scenes, tmp_path / "out", Dark(), workers=Workers(**arguments))
     assert not (tmp_path / "out").exists()
 
 
@@ -229,4 +238,4 @@ def test_without_dask(scenes, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert map_scenes(scenes[:1], tmp_path / "out", Dark())[0].error is None
     with pytest.raises(FloraError, match=r'pip install "flora\[dask\]"'):
-        map_scenes(scenes[:1], tmp_path / "other", Dark(), workers=2)
+        map_scenes(scenes[:1], tmp_path / "other", Dark(), workers=Workers(2))

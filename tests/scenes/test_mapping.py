@@ -2,6 +2,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from rasterio.crs import CRS
 from rasterio.warp import Resampling, reproject
 
 from flora.errors import FloraError, FloraWarning
+from flora.predictors import Prediction
 from flora.scenes import inputs as scene_inputs
+from flora.scenes.inputs import SceneReading
 from flora.scenes.mapping import map_scene
 from flora.scenes.outputs import LAYERS, cell_areas_km2, pixel_metres
-from flora.scenes.tiles import taper, tile_starts
+from flora.scenes.tiles import Axis, Tiling, taper, tile_starts
 from flora.sensors import SENTINEL1, SENTINEL2_BANDS
 
 UTM = CRS.from_epsg(32630)
@@ -30,10 +33,20 @@ def moved(columns, rows):
     return Affine(10.0, 0.0, 600000.0 + 10 * columns, 0.0, -10.0, 4400000.0 - 10 * rows)
 
 
-def by_vh(sar, before):
+def by_vh(sar, valid, guide):
     """A pointwise model: dark in VH is water, bright in VV is green."""
     green = torch.sigmoid(sar[:, :1])
-    return torch.cat([green / 2, green, green / 3], 1), torch.sigmoid(-3 * sar[:, 1:])
+    rgb = torch.cat([green / 2, green, green / 3], 1)
+    return Prediction(torch.sigmoid(-3 * sar[:, 1:]), rgb)
+
+
+def map_file(path, out, model, *, before_path=None, tile=512, overlap=None, batch=4, **options):
+    """Open a scene, and the image from before the flood if there is one, and map it."""
+    tiling = Tiling(tile, overlap, batch)
+    names = {field.name for field in fields(SceneReading)} & options.keys()
+    reading = SceneReading(**{name: options.pop(name) for name in names}, before=before_path)
+    with reading.opened(path) as (scene, before):
+        return map_scene(scene, out, model, before=before, tiling=tiling, **options)
 
 
 def write_tif(path, values, *, crs=UTM, transform=GRID, **options):
@@ -84,7 +97,7 @@ def out(tmp_path):
 def test_a_constant_scene_gives_a_constant_answer_at_any_size(tmp_path, out, size):
     values = np.stack([np.full(size, -12.0), np.full(size, -21.0)]).astype(np.float32)
     path = write_tif(tmp_path / "constant.tif", values)
-    result = map_scene(path, out, by_vh, tile=64, overlap=24, batch=3)
+    result = map_file(path, out, by_vh, tile=64, overlap=24, batch=3)
 
     expected = torch.sigmoid(torch.tensor(-3 * (-21.0 + 20.0) / 6.0)).item()
     probability = read(result.water_probability)
@@ -96,8 +109,8 @@ def test_a_constant_scene_gives_a_constant_answer_at_any_size(tmp_path, out, siz
 
 
 def test_tiles_do_not_show_for_a_pointwise_model(scene, out):
-    tiled = map_scene(scene, out / "tiled", by_vh, tile=96, overlap=32, batch=2)
-    whole = map_scene(scene, out / "whole", by_vh, tile=512)
+    tiled = map_file(scene, out / "tiled", by_vh, tile=96, overlap=32, batch=2)
+    whole = map_file(scene, out / "whole", by_vh, tile=512)
     np.testing.assert_allclose(
         read(tiled.water_probability), read(whole.water_probability), atol=1e-6
     )
@@ -114,10 +127,10 @@ def test_blending_leaves_no_step_where_tiles_disagree(tmp_path, out):
     for overlap in (0, 32):
         tiles = iter(constants)
 
-        def predict(sar, before, tiles=tiles):
-            return None, torch.full_like(sar[:, :1], next(tiles))
+        def predict(sar, valid, guide, tiles=tiles):
+            return Prediction(torch.full_like(sar[:, :1], next(tiles)))
 
-        made = map_scene(path, out / str(overlap), predict, tile=64, overlap=overlap, batch=1)
+        made = map_file(path, out / str(overlap), predict, tile=64, overlap=overlap, batch=1)
         steps.append(np.abs(np.diff(read(made.water_probability)[0], axis=1)).max())
     assert next(tiles, None) is None
     assert steps[0] > 0.5
@@ -136,16 +149,28 @@ def test_overlapping_tapers_sum_to_one_and_tiles_cover_the_scene():
     )
     for length in range(1, 3000, 7):
         for tile, overlap in ((512, 128), (64, 16), (96, 32), (50, 0), (33, 7)):
-            starts = tile_starts(length, tile, overlap)
+            starts = tile_starts(length, Tiling(tile, overlap))
             steps = np.diff(starts)
             assert starts[0] == 0 and length <= starts[-1] + tile < max(length, tile) + 64
             assert (steps > 0).all() and (steps <= tile - overlap).all()
-            if tile == 512:
+            if tile - overlap >= 64:
                 assert (np.array(starts) % 64 == 0).all()
-    assert tile_starts(512, 512, 128) == [0]
-    assert tile_starts(513, 512, 128) == [0, 64]
-    assert tile_starts(1000, 512, 128) == [0, 384, 512]
-    assert tile_starts(896, 512, 128) == [0, 384]
+    assert tile_starts(512, Tiling(512)) == [0]
+    assert tile_starts(513, Tiling(512)) == [0, 64]
+    assert tile_starts(1000, Tiling(512)) == [0, 384, 512]
+    assert tile_starts(896, Tiling(512)) == [0, 384]
+    assert tile_starts(300, Tiling(200, 20)) == [0, 128]  # 180 px apart would not be on the grid
+
+
+def test_tiles_of_a_part_begin_where_those_of_the_scene_may():
+    for origin in (0, 30, 64, 1000):
+        axis = Axis.cut(500, Tiling(256, 64), origin)
+        assert all((origin - axis.before + start) % 64 == 0 for start in axis.starts)
+        assert 0 <= axis.before < 64 and axis.end >= axis.mapped.stop
+    # The first tile lacks 30 px before the part, the last one 14 px after it.
+    axis = Axis.cut(500, Tiling(256, 64), 30)
+    assert axis.inside(0, 256) == (slice(0, 226), (30, 0))
+    assert axis.inside(axis.starts[-1], axis.end) == (slice(290, 500), (0, 46))
 
 
 def test_dry_water_and_nodata_stay_three_values(tmp_path, out):
@@ -154,7 +179,7 @@ def test_dry_water_and_nodata_stay_three_values(tmp_path, out):
     values[1, :, -9:] = -999
     values[1, 250, 100] = np.inf
     path = write_tif(tmp_path / "gaps.tif", values, nodata=-999)
-    result = map_scene(path, out, by_vh, tile=128, overlap=32)
+    result = map_file(path, out, by_vh, tile=128, overlap=32)
 
     nodata = np.zeros(values.shape[1:], bool)
     nodata[:20] = nodata[:, -9:] = nodata[250, 100] = True
@@ -180,7 +205,11 @@ def test_what_lies_in_nodata_changes_nothing(tmp_path, out):
         path = write_tif(tmp_path / f"filled{len(answers)}.tif", values, nodata=-999)
         # A model with context, so that nodata could leak into its neighbours.
         blur = torch.nn.AvgPool2d(5, 1, 2)
-        made = map_scene(path, out, lambda sar, _: (None, torch.sigmoid(-blur(sar[:, 1:]))))  # noqa: B023
+        made = map_file(
+            path,
+            out,
+            lambda sar, *_: Prediction(torch.sigmoid(-blur(sar[:, 1:]))),  # noqa: B023
+        )
         answers.append(read(made.water_probability))
     np.testing.assert_array_equal(answers[0], answers[1])
     np.testing.assert_array_equal(answers[0], answers[2])
@@ -196,7 +225,7 @@ def test_what_lies_in_nodata_changes_nothing(tmp_path, out):
 )
 def test_maps_lie_on_the_scenes_own_grid(tmp_path, out, crs, transform):
     path = write_tif(tmp_path / "scene.tif", flooded(), crs=crs, transform=transform)
-    result = map_scene(path, out, by_vh)
+    result = map_file(path, out, by_vh)
     for made in (result.water_probability, result.water_mask, result.rgb):
         with rasterio.open(made) as file, rasterio.open(path) as source:
             assert file.shape == source.shape
@@ -206,7 +235,7 @@ def test_maps_lie_on_the_scenes_own_grid(tmp_path, out, crs, transform):
 
 def test_maps_are_tiled_compressed_and_have_overviews_of_their_kind(tmp_path, out):
     path = write_tif(tmp_path / "scene.tif", flooded(700, 520))
-    result = map_scene(path, out, by_vh)
+    result = map_file(path, out, by_vh)
     kinds = {"water_probability": "float32", "water_mask": "uint8", "rgb": "uint8"}
     for name, kind in kinds.items():
         with rasterio.open(getattr(result, name)) as file:
@@ -227,7 +256,7 @@ def test_maps_are_tiled_compressed_and_have_overviews_of_their_kind(tmp_path, ou
 
 def test_a_quicklook_stays_small_however_large_the_scene(tmp_path, out):
     path = write_tif(tmp_path / "long.tif", flooded(3100, 60))
-    with Image.open(map_scene(path, out, by_vh).quicklook) as picture:
+    with Image.open(map_file(path, out, by_vh).quicklook) as picture:
         assert max(picture.size) < 2000
 
 
@@ -243,7 +272,7 @@ def test_rows_are_read_a_strip_at_a_time(tmp_path, out, monkeypatch):
         return values
 
     monkeypatch.setattr(scene_inputs, "read_bands", counting)
-    map_scene(path, out, by_vh, tile=64, overlap=16)
+    map_file(path, out, by_vh, tile=64, overlap=16)
     assert len(sizes) > 900 / 64
     assert max(shape[-2] for shape in sizes) == 64
 
@@ -254,14 +283,14 @@ def test_progress_counts_every_tile_and_empty_tiles_are_not_predicted(tmp_path, 
     path = write_tif(tmp_path / "half.tif", values)
     seen, predicted = [], []
 
-    def predict(sar, before):
+    def predict(sar, valid, guide):
         predicted.append(len(sar))
-        return by_vh(sar, before)
+        return by_vh(sar, valid, guide)
 
     def progress(done, total):
         seen.append((done, total))
 
-    result = map_scene(path, out, predict, tile=64, overlap=0, batch=3, progress=progress)
+    result = map_file(path, out, predict, tile=64, overlap=0, batch=3, progress=progress)
     assert seen == [(d, 16) for row in range(4) for d in (4 * row + 3, 4 * row + 4)]
     assert sum(predicted) == 8
     assert (read(result.rgb)[3, :128] == 0).all()
@@ -273,8 +302,8 @@ def test_linear_power_is_converted_and_its_zero_border_is_nodata(tmp_path, out):
     power = 10 ** (decibel / 10)
     power[:, :, :30] = 0
     linear = write_tif(tmp_path / "linear.tif", power)
-    result = map_scene(linear, out, by_vh, units="linear")
-    reference = map_scene(write_tif(tmp_path / "db.tif", decibel), out, by_vh)
+    result = map_file(linear, out, by_vh, units="linear")
+    reference = map_file(write_tif(tmp_path / "db.tif", decibel), out, by_vh)
     probability = read(result.water_probability)
     assert np.isnan(probability[..., :30]).all()
     np.testing.assert_allclose(
@@ -285,7 +314,7 @@ def test_linear_power_is_converted_and_its_zero_border_is_nodata(tmp_path, out):
 def test_untagged_zero_in_db_is_a_value(tmp_path, out):
     values = flooded()
     values[:, :5] = 0
-    result = map_scene(write_tif(tmp_path / "zero.tif", values), out, by_vh)
+    result = map_file(write_tif(tmp_path / "zero.tif", values), out, by_vh)
     assert result.valid_pixels == values[0].size
 
 
@@ -319,7 +348,7 @@ def test_area_is_that_of_the_water(tmp_path, out):
     values[0] += 7
     values[:, 10:20, 10:40] = WET
     values[:, 30:] = np.nan
-    result = map_scene(write_tif(tmp_path / "lake.tif", values), out, by_vh, tile=32, overlap=8)
+    result = map_file(write_tif(tmp_path / "lake.tif", values), out, by_vh, tile=32, overlap=8)
     assert (result.water_pixels, result.valid_pixels) == (300, 2400)
     assert (result.water_km2, result.valid_km2) == pytest.approx((0.03, 0.24))
 
@@ -328,7 +357,7 @@ def test_without_a_crs_areas_are_pixels_only(tmp_path, out):
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         path = write_tif(tmp_path / "plain.tif", flooded(), crs=None, transform=Affine.identity())
     with pytest.warns(FloraWarning, match="no CRS"):
-        result = map_scene(path, out, by_vh)
+        result = map_file(path, out, by_vh)
     assert result.water_km2 is None and result.valid_km2 is None
     assert result.water_pixels > 0
 
@@ -336,16 +365,16 @@ def test_without_a_crs_areas_are_pixels_only(tmp_path, out):
 # The image from before the flood
 
 
-def before_to_rgb(sar, before):
-    valid = before.valid[:, None].float()
-    return before.optical, (before.index + 1) / 2 * valid
+def before_to_rgb(sar, valid, guide):
+    seen = guide.valid[:, None].float()
+    return Prediction((guide.index + 1) / 2 * seen, guide.image)
 
 
 def test_before_reaches_the_model_as_image_index_and_validity(scene, tmp_path, out):
     bands = reflectance(300, 260)
     bands[:, :40] = 0
     path = write_tif(tmp_path / "before.tif", bands, nodata=0)
-    result = map_scene(scene, out, before_to_rgb, before_path=path, tile=128)
+    result = map_file(scene, out, before_to_rgb, before_path=path, tile=128)
     expected = np.rint(np.clip(bands[:3] / 3000, 0, 1) * 255)
     assert np.abs(read(result.rgb)[:3] - expected).max() <= 1
     red, infrared = bands[0].astype(float), bands[3].astype(float)
@@ -364,7 +393,7 @@ def test_before_bands_are_found_by_position_or_by_name(scene, tmp_path, out):
     with rasterio.open(named, "r+") as file:
         file.descriptions = ("B02", "B03", "B04", "B08")
     made = [
-        read(map_scene(scene, out / path.stem, before_to_rgb, before_path=path).rgb)
+        read(map_file(scene, out / path.stem, before_to_rgb, before_path=path).rgb)
         for path in (*paths, named)
     ]
     np.testing.assert_array_equal(made[0], made[1])
@@ -381,7 +410,7 @@ def test_before_in_another_crs_is_aligned(scene, tmp_path, out):
     reproject(bands, stored, dst_crs="EPSG:4326", resampling=Resampling.cubic, **grids)
     path = write_tif(tmp_path / "degrees.tif", stored, crs="EPSG:4326", transform=degrees)
 
-    result = map_scene(scene, out, before_to_rgb, before_path=path, tile=128)
+    result = map_file(scene, out, before_to_rgb, before_path=path, tile=128)
     expected = np.clip(bands[:3, 100:400, 100:360] / 3000, 0, 1) * 255
     # One pixel is 1500 / 500 / 3000 x 255 = 0.26 grey levels: 0.6 is rounding plus a third of one.
     assert np.abs(read(result.rgb)[:3] - expected).max() < 0.6
@@ -390,7 +419,7 @@ def test_before_in_another_crs_is_aligned(scene, tmp_path, out):
 def test_before_that_ends_within_the_scene_is_invalid_beyond(scene, tmp_path, out):
     shifted = moved(60, 0)
     path = write_tif(tmp_path / "before.tif", reflectance(300, 260), transform=shifted)
-    result = map_scene(scene, out, before_to_rgb, before_path=path)
+    result = map_file(scene, out, before_to_rgb, before_path=path)
     probability = read(result.water_probability)[0]
     assert (probability[:, :59] == 0).all()
     assert (probability[:, 61:] > 0).all()
@@ -474,11 +503,11 @@ def _broken(tmp_path, case):
 def test_refused_before_anything_is_written(tmp_path, out, case, message):
     path, options = _broken(tmp_path, case)
 
-    def never(sar, before):
+    def never(sar, valid, guide):
         raise AssertionError("computed before checking")
 
     with pytest.raises(FloraError, match=message):
-        map_scene(path, out, never, **options)
+        map_file(path, out, never, **options)
     assert not out.exists()
 
 
@@ -487,24 +516,24 @@ def test_the_few_measured_pixels_of_a_large_scene_are_found(tmp_path, out):
     values[:, 1801:1803, 7] = [[-12.0], [-26.0]]  # missed by a reading of every third pixel
     values[:, 1801] = values[:, 1802] = np.nan
     values[:, 1801, 7] = -12, -26
-    result = map_scene(write_tif(tmp_path / "sparse.tif", values), out, by_vh, tile=256)
+    result = map_file(write_tif(tmp_path / "sparse.tif", values), out, by_vh, tile=256)
     assert (result.valid_pixels, result.water_pixels) == (1, 1)
 
 
 def test_swapped_polarisations_are_a_warning(tmp_path, out):
     path = write_tif(tmp_path / "swapped.tif", flooded()[::-1])
     with pytest.warns(FloraWarning, match="probably swapped"):
-        map_scene(path, out, by_vh)
+        map_file(path, out, by_vh)
 
 
 def test_existing_results_are_kept_unless_told_otherwise(scene, out):
-    first = map_scene(scene, out, by_vh)
+    first = map_file(scene, out, by_vh)
     before = first.water_mask.read_bytes()
     with pytest.raises(FloraError, match="--overwrite"):
-        map_scene(scene, out, by_vh, threshold=0.1)
+        map_file(scene, out, by_vh, threshold=0.1)
     assert first.water_mask.read_bytes() == before
-    second = map_scene(
-        scene, out, lambda sar, b: (None, by_vh(sar, b)[1]), threshold=1e-6, overwrite=True
+    second = map_file(
+        scene, out, lambda *tiles: Prediction(by_vh(*tiles).water), threshold=1e-6, overwrite=True
     )
     assert (read(second.water_mask) == 1).all()
     assert second.rgb is None and not first.rgb.exists()
@@ -523,15 +552,15 @@ def test_a_failure_midway_leaves_nothing(scene, out, failure, existing):
         (out / "mine.txt").write_text("kept")
     calls = []
 
-    def predict(sar, before):
+    def predict(sar, valid, guide):
         calls.append(1)
         if len(calls) == 4:
             assert any(out.glob(".flora-*/*"))  # something is being written
             raise failure
-        return by_vh(sar, before)
+        return by_vh(sar, valid, guide)
 
     with pytest.raises(failure):
-        map_scene(scene, out, predict, tile=64, overlap=16, batch=2)
+        map_file(scene, out, predict, tile=64, overlap=16, batch=2)
     assert [path.name for path in everything_in(out)] == (["mine.txt"] if existing else [])
     assert out.exists() == existing
 
@@ -539,15 +568,15 @@ def test_a_failure_midway_leaves_nothing(scene, out, failure, existing):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda sar: (None, sar[:, 1:]), "sigmoid"),
-        (lambda sar: (None, sar[:, 1:] * np.nan), "finite"),
-        (lambda sar: (None, torch.sigmoid(sar)), "shape"),
-        (lambda sar: (torch.sigmoid(sar), torch.sigmoid(sar[:, 1:])), "rgb of shape"),
+        (lambda sar: Prediction(sar[:, 1:]), "sigmoid"),
+        (lambda sar: Prediction(sar[:, 1:] * np.nan), "finite"),
+        (lambda sar: Prediction(torch.sigmoid(sar)), "shape"),
+        (lambda sar: Prediction(torch.sigmoid(sar[:, 1:]), torch.sigmoid(sar)), "rgb of shape"),
     ],
 )
 def test_a_model_that_gives_no_probability_is_refused(scene, out, answer, message):
     with pytest.raises(FloraError, match=message):
-        map_scene(scene, out, lambda sar, before: answer(sar))
+        map_file(scene, out, lambda sar, valid, guide: answer(sar))
     assert not out.exists()
 
 
@@ -556,21 +585,23 @@ def test_a_file_in_place_of_the_folder_is_refused(scene, tmp_path):
     blocked.write_text("")
     for folder in (blocked, blocked / "below"):
         with pytest.raises(FloraError, match=f"output_folder {folder}"):
-            map_scene(scene, folder, by_vh)
+            map_file(scene, folder, by_vh)
     assert blocked.read_text() == ""
 
 
 FULL_DISK = """
 import resource, signal, sys, torch
-from flora.scenes.mapping import map_scene
+from flora import map_scene, open_scene
+from flora.predictors import Prediction
 from flora.errors import FloraError
 import matplotlib.font_manager  # writes its cache once, before the limit
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-noise = lambda sar, before: (None, torch.rand(sar[:, :1].shape))
+noise = lambda sar, valid, guide: Prediction(torch.rand(sar[:, :1].shape))
 for limit in map(int, sys.argv[3:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        map_scene(sys.argv[1], sys.argv[2], noise)
+        with open_scene(sys.argv[1]) as scene:
+            map_scene(scene, sys.argv[2], noise)
     except FloraError as error:
         print("refused:", error)
 """
@@ -584,10 +615,10 @@ def test_a_full_disk_is_refused_and_leaves_nothing(out, tmp_path):
     """
     scene = write_tif(tmp_path / "scene.tif", flooded(700, 700))
 
-    def noise(sar, before):
-        return None, torch.rand(sar[:, :1].shape)
+    def noise(sar, valid, guide):
+        return Prediction(torch.rand(sar[:, :1].shape))
 
-    fits = map_scene(scene, tmp_path / "fits", noise)
+    fits = map_file(scene, tmp_path / "fits", noise)
     size = fits.water_probability.stat().st_size
     assert fits.quicklook.stat().st_size < 0.8 * size
     limits = [str(int(share * size)) for share in (0.1, 0.8, 0.97)]
@@ -616,12 +647,12 @@ def chip():
 
 
 def test_the_real_chip_is_mapped_with_its_own_before_image(chip, out):
-    def predict(sar, before):
+    def predict(sar, valid, guide):
         assert SENTINEL1.restore(sar[0].numpy()).mean() < -10
-        return before.optical, torch.sigmoid(-3 * (sar[:, 1:] + 1))
+        return Prediction(torch.sigmoid(-3 * (sar[:, 1:] + 1)), guide.image)
 
     before = chip("S2Hand")
-    result = map_scene(chip("S1Hand"), out, predict, before_path=before, tile=256)
+    result = map_file(chip("S1Hand"), out, predict, before_path=before, tile=256)
     water, label = read(result.water_mask)[0], read(chip("LabelHand"))[0]
     known = label >= 0
     overlap = ((water == 1) & (label == 1) & known).sum()

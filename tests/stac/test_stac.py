@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from flora.cli.main import app
 from flora.errors import FloraError, FloraWarning
+from flora.predictors import Prediction
+from flora.scenes.inputs import open_before, open_scene
 from flora.scenes.mapping import map_scene
 from flora.stac.fetch import fetch_scene, reflectance_scale
 from flora.stac.search import (
@@ -305,11 +307,12 @@ def test_before_image_on_the_radars_grid_without_its_offset(site, tmp_path):
         assert (file.transform, file.nodata) == (GRID, 0)
         np.testing.assert_array_equal(file.read(), SCENE["optical"][list(OPTICAL.values())])
 
-    def predict(sar, guide):
+    def predict(sar, valid, guide):
         assert bool(guide.valid.all())
-        return None, guide.index.clamp(0, 1)
+        return Prediction(guide.index.clamp(0, 1))
 
-    mapped = map_scene(fetched.sar, tmp_path / "maps", predict, before_path=fetched.before)
+    with open_scene(fetched.sar) as scene, open_before(fetched.before, scene) as image:
+        mapped = map_scene(scene, tmp_path / "maps", predict, before=image)
     assert mapped.valid_pixels == SIDE * (SIDE - 5)
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from flora.models.network import Flora, FloraConfig, FloraOutput, named_config
     from flora.models.predict import predictor
     from flora.models.weights import load_model, scene_predictor
-    from flora.scenes.inputs import open_before, open_scene
+    from flora.scenes.before import open_before
+    from flora.scenes.inputs import open_scene
     from flora.scenes.many import map_scenes
     from flora.scenes.mapping import map_scene
     from flora.training.evaluation import answer, evaluate
@@ -63,7 +64,7 @@ _HOMES = {
     "map_scenes": "flora.scenes.many",
     "named_config": "flora.models.network",
     "named_experiment": "flora.experiments.catalogue",
-    "open_before": "flora.scenes.inputs",
+    "open_before": "flora.scenes.before",
     "open_dataset": "flora.datasets",
     "open_scene": "flora.scenes.inputs",
     "print_figure": "flora.figures.printed",

@@ -132,6 +132,17 @@ def open_before(
 
     Raises:
         FloraError: If bands, values or grid do not fit, or the image does not cover the scene.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import open_before, open_scene
+        >>> from flora.simulate.scene import write_sen1floods11
+        >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
+        >>> sar, optical = (next(Path("chips").rglob(f"*_{kind}Hand.tif")) for kind in ("S1", "S2"))
+        >>> with open_scene(sar) as scene, open_before(optical, scene) as before:
+        ...     red, green, blue, infrared = before.read(0, 64)  # reflectance x 10000
+        >>> red.shape
+        (64, 64)
     """
     path = Path(path)
     if scaling.bands != BEFORE_BANDS[:3] or scaling.index_name != "NDVI":

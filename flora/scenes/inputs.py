@@ -103,6 +103,16 @@ def open_scene(
     Raises:
         FloraError: If a file is missing, damaged, complex or of another kind, files differ in
             grid, the part lies outside, or bands, values or units are not what was expected.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import open_scene
+        >>> from flora.simulate.scene import write_sen1floods11
+        >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
+        >>> with open_scene(next(Path("chips").rglob("*_S1Hand.tif"))) as scene:
+        ...     backscatter, valid = scene.read(0, 16)  # VV and VH in dB, of the first 16 rows
+        >>> scene.shape, backscatter.shape, valid.shape
+        ((64, 64), (2, 16, 64), (16, 64))
     """
     files = find_files(paths, scaling, units, grid, remove_noise)
     part = choose_part(files.grid, window, bbox, f"sar_path {files.name}")

@@ -41,7 +41,8 @@ from rich.table import Table
 from torch import Tensor
 
 from flora.experiments.provenance import write_record
-from flora.models.weights import load_model, scene_predictor
+from flora.models.predict import predictor
+from flora.models.weights import load_model
 from flora.predictors import Prediction, Predictor
 from flora.scenes.inputs import open_scene
 from flora.scenes.mapping import map_scene
@@ -73,7 +74,7 @@ def write_mosaic(path: Path, rows: int, columns: int) -> None:
 
 def ours() -> Predictor:
     """The weights that ship, as `flora map` uses them."""
-    return scene_predictor(load_model(), CPU)
+    return predictor(load_model(), CPU)
 
 
 def unet() -> Predictor:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from flora.maps.polygons import write_polygons
     from flora.models.network import Flora, FloraConfig, FloraOutput, named_config
     from flora.models.predict import predictor
-    from flora.models.weights import load_model, scene_predictor
+    from flora.models.weights import load_model
     from flora.scenes.before import open_before
     from flora.scenes.inputs import open_scene
     from flora.scenes.many import map_scenes
@@ -70,7 +70,6 @@ _HOMES = {
     "print_figure": "flora.figures.printed",
     "read_map": "flora.maps.layers",
     "sample_figure": "flora.figures.sheets",
-    "scene_predictor": "flora.models.weights",
     "split_flood": "flora.maps.floods",
     "train_flora": "flora.training.recipes",
     "write_html": "flora.maps.page",
@@ -109,7 +108,6 @@ __all__ = [
     "print_figure",
     "read_map",
     "sample_figure",
-    "scene_predictor",
     "split_flood",
     "train_flora",
     "write_html",

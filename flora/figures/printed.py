@@ -40,13 +40,12 @@ def print_figure(
 
     Example:
         >>> from pathlib import Path
-        >>> import torch
-        >>> from flora import load_model, map_scene, open_scene, scene_predictor
+        >>> from flora import load_model, map_scene, open_scene, predictor
         >>> from flora import print_figure, read_map
         >>> from flora.simulate.scene import write_sen1floods11
         >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
         >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
-        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
+        >>> predict = predictor(load_model())
         >>> with open_scene(sar) as scene:
         ...     outputs = map_scene(scene, "flood", predict)
         >>> figure = print_figure(read_map(outputs.water_probability, sar=sar))

@@ -40,13 +40,12 @@ class StaticMap:
 
     Example:
         >>> from pathlib import Path
-        >>> import torch
-        >>> from flora import load_model, map_scene, open_scene, scene_predictor
+        >>> from flora import load_model, map_scene, open_scene, predictor
         >>> from flora import StaticMap, read_map
         >>> from flora.simulate.scene import write_sen1floods11
         >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
         >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
-        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
+        >>> predict = predictor(load_model())
         >>> with open_scene(sar) as scene:
         ...     outputs = map_scene(scene, "flood", predict)
         >>> scene = read_map(outputs.water_probability, sar=sar)
@@ -145,13 +144,12 @@ def write_html(
 
     Example:
         >>> from pathlib import Path
-        >>> import torch
-        >>> from flora import load_model, map_scene, open_scene, scene_predictor
+        >>> from flora import load_model, map_scene, open_scene, predictor
         >>> from flora import read_map, write_html
         >>> from flora.simulate.scene import write_sen1floods11
         >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
         >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
-        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
+        >>> predict = predictor(load_model())
         >>> with open_scene(sar) as scene:
         ...     outputs = map_scene(scene, "flood", predict)
         >>> page = write_html(read_map(outputs.water_probability, sar=sar), "flood.html")

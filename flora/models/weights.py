@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
 from flora.models.checkpoints import load_weights, read_metadata, shipped_weights
 from flora.models.network import Flora, FloraConfig
 from flora.models.unet import LateFusion, UNet
-from flora.predictors import Prediction, Predictor
-from flora.sensors import OpticalScaling, OpticalStack, SarScaling
+from flora.sensors import OpticalScaling, SarScaling
 
 
 def load_model(path: Path | None = None) -> Flora:
@@ -71,33 +67,6 @@ def load_any(path: Path) -> Flora | UNet | LateFusion:
         )
     load_weights(model, path)
     return model.eval()
-
-
-def scene_predictor(model: Flora, device: torch.device) -> Predictor:
-    """FLoRA for `flora.scenes.mapping.map_scene`: mode `before` if it gets an image, else `sar`.
-
-    Example:
-        >>> import torch
-        >>> from flora import load_model, scene_predictor
-        >>> predict = scene_predictor(load_model(), torch.device("cpu"))
-        >>> sar, valid = torch.zeros(1, 2, 64, 64), torch.ones(1, 64, 64, dtype=torch.bool)
-        >>> water, rgb = predict(sar, valid, None)
-        >>> water.shape, rgb.shape
-        (torch.Size([1, 1, 64, 64]), torch.Size([1, 3, 64, 64]))
-    """
-    model = model.to(device).eval()
-
-    @torch.inference_mode()
-    def predict(sar: Tensor, valid: Tensor, guide: OpticalStack | None) -> Prediction:
-        seen = None
-        if guide is not None:
-            layers = (guide.image, guide.index, guide.valid)
-            seen = model.guide(*(layer.to(device) for layer in layers))
-        output = model(sar.to(device), seen)
-        water = torch.sigmoid(output.water_logits)
-        return Prediction(water.to(sar.device), output.rgb.to(sar.device))
-
-    return predict
 
 
 def sensor_of(path: Path | None = None) -> tuple[SarScaling, OpticalScaling]:

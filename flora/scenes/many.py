@@ -64,10 +64,11 @@ class WeightsPredictor:
 
     def __call__(self) -> Predictor:
         """Load the model."""
-        from flora.models.weights import load_model, scene_predictor
+        from flora.models.predict import predictor
+        from flora.models.weights import load_model
         from flora.training.evaluation import choose_device
 
-        return scene_predictor(load_model(self.weights), choose_device(self.device))
+        return predictor(load_model(self.weights), choose_device(self.device))
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,11 @@ def map_scene(
 
     Example:
         >>> from pathlib import Path
-        >>> import torch
-        >>> from flora import load_model, map_scene, open_scene, scene_predictor
+        >>> from flora import load_model, map_scene, open_scene, predictor
         >>> from flora.simulate.scene import write_sen1floods11
         >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
         >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))
-        >>> model = scene_predictor(load_model(), torch.device("cpu"))
+        >>> model = predictor(load_model())
         >>> with open_scene(sar) as scene:
         ...     outputs = map_scene(scene, "flood", model)
         >>> outputs.water_mask.name, outputs.valid_pixels

@@ -21,7 +21,7 @@ from flora.cli.bars import SceneBar
 from flora.cli.main import app
 from flora.errors import FloraError
 from flora.models.network import Flora, named_config
-from flora.models.weights import scene_predictor
+from flora.models.predict import predictor
 from flora.scenes import work as scene_work
 from flora.scenes.tiles import Tiling
 from flora.scenes.work import PREFIX, Work
@@ -340,7 +340,7 @@ def model():
     with torch.no_grad():
         for weights in network.parameters():
             weights.add_(0.05 * torch.randn_like(weights))
-    return scene_predictor(network, torch.device("cpu"))
+    return predictor(network, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

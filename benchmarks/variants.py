@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.roofline import Run
-from flora.datasets.base import Batch, collate
+from flora.datasets.base import Batch, collate, map_layers
 from flora.datasets.simulated import Simulated
 from flora.models.network import SIZES, Flora
 from flora.training.evaluation import to_device
@@ -167,10 +167,9 @@ def autocast(variant: Variant, device: torch.device) -> torch.autocast:
 
 def channels_last(batch: Batch) -> Batch:
     """The same batch with its images pixel by pixel in memory."""
-    moved: Any = {
-        key: value.contiguous(memory_format=torch.channels_last)
-        if isinstance(value, Tensor) and value.ndim == 4
-        else value
-        for key, value in batch.items()
-    }
-    return moved  # type: ignore[no-any-return]
+
+    def moved(layer: Tensor) -> Tensor:
+        images = layer.ndim == 4
+        return layer.contiguous(memory_format=torch.channels_last) if images else layer
+
+    return map_layers(batch, moved)

@@ -6,6 +6,7 @@ from land, so two chips with the same sigma0 must reach the model with the same 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -42,9 +43,17 @@ class OpticalStack:
     index: Tensor
     valid: Tensor
 
-    def to(self, device: torch.device) -> Self:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same change of all three layers, e.g. a crop."""
+        return type(self)(change(self.image), change(self.index), change(self.valid))
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
         """The same on a device."""
-        return type(self)(*(layer.to(device) for layer in (self.image, self.index, self.valid)))
+        return self.map(lambda layer: layer.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory, which a `DataLoader` asks for before a GPU."""
+        return self.map(lambda layer: layer.pin_memory())
 
 
 @dataclass(frozen=True)

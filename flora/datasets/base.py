@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NotRequired, TypedDict, cast
+from typing import Any, ClassVar, Literal, NotRequired, TypedDict, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -43,9 +43,7 @@ class Sample(TypedDict):
         optical_valid: bool (H, W), false in nodata and cloud.
         index: float32 (1, H, W) in [-1, 1], the index that `optical_scaling` names.
         water: int64 (H, W), 0 dry, 1 water, 255 ignore.
-        before: the optical stack from before the flood, where the dataset has one.
-        before_valid: its validity (H, W).
-        before_index: its index (1, H, W).
+        before: image, index and validity from before the flood, where the dataset has them.
         meta: where and when it was taken: `id`, `place`, `date`, `crs`, `transform` (six numbers,
             of the whole chip) and `split`; None what is not known.
 
@@ -64,9 +62,7 @@ class Sample(TypedDict):
     optical_valid: Tensor
     index: Tensor
     water: Tensor
-    before: NotRequired[Tensor]
-    before_valid: NotRequired[Tensor]
-    before_index: NotRequired[Tensor]
+    before: NotRequired[OpticalStack]
     meta: Meta
 
 
@@ -79,10 +75,11 @@ class Batch(TypedDict):
     optical_valid: Tensor
     index: Tensor
     water: Tensor
-    before: NotRequired[Tensor]
-    before_valid: NotRequired[Tensor]
-    before_index: NotRequired[Tensor]
+    before: NotRequired[OpticalStack]
     meta: list[Meta]
+
+
+Layered = TypeVar("Layered", Sample, Batch)
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,7 @@ class InMemory(FloodDataset):
                 return self.dataset.read(index, window)
             sample = self.dataset.read(index)
             self._kept[index] = sample
-            self._room -= sum(v.nbytes for v in sample.values() if isinstance(v, Tensor))
+            self._room -= sum(layer.nbytes for layer in layers(sample))
         sample = self._kept[index]
         return sample if window is None else crop_sample(sample, window)
 
@@ -252,6 +249,28 @@ class RandomCrops(Dataset[Sample]):
         return orient_sample(self.dataset.read(index, window), int(random.integers(8)))
 
 
+def map_layers(sample: Layered, change: Callable[[Tensor], Tensor]) -> Layered:
+    """The same change of every layer of a sample or a batch, `meta` left as it is."""
+    changed = {
+        key: change(value)
+        if isinstance(value, Tensor)
+        else value.map(change)
+        if isinstance(value, OpticalStack)
+        else value
+        for key, value in sample.items()
+    }
+    return cast(Layered, changed)
+
+
+def layers(sample: Sample | Batch) -> Iterator[Tensor]:
+    """Every layer of a sample or a batch."""
+    for value in sample.values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, OpticalStack):
+            yield from (value.image, value.index, value.valid)
+
+
 def crop_sample(sample: Sample, window: Window) -> Sample:
     """Cut the same window out of every layer of a sample.
 
@@ -262,13 +281,7 @@ def crop_sample(sample: Sample, window: Window) -> Sample:
     bottom, right = window.row + window.height, window.column + window.width
     if min(window.row, window.column) < 0 or bottom > rows or right > columns:
         raise FloraError(f"{window} leaves the chip of {rows} x {columns} px: crop inside it")
-    cropped = {
-        key: value[..., window.row : bottom, window.column : right]
-        if isinstance(value, Tensor)
-        else value
-        for key, value in sample.items()
-    }
-    return cast(Sample, cropped)
+    return map_layers(sample, lambda x: x[..., window.row : bottom, window.column : right])
 
 
 def orient_sample(sample: Sample, orientation: int) -> Sample:
@@ -283,10 +296,7 @@ def orient_sample(sample: Sample, orientation: int) -> Sample:
         turned = torch.rot90(layer, orientation % 4, dims=(-2, -1))
         return turned.flip(-1) if orientation >= 4 else turned
 
-    oriented = {
-        key: turn(value) if isinstance(value, Tensor) else value for key, value in sample.items()
-    }
-    return cast(Sample, oriented)
+    return map_layers(sample, turn)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -304,8 +314,23 @@ def collate(samples: Sequence[Sample]) -> Batch:
         for key, value in samples[0].items()
         if isinstance(value, Tensor)
     }
+    if "before" in samples[0]:
+        earlier = [sample["before"] for sample in samples]
+        batch["before"] = OpticalStack(
+            image=torch.stack([stack.image for stack in earlier]),
+            index=torch.stack([stack.index for stack in earlier]),
+            valid=torch.stack([stack.valid for stack in earlier]),
+        )
     batch["meta"] = [sample["meta"] for sample in samples]
     return cast(Batch, batch)
+
+
+@overload
+def optical_stack(batch: Sample | Batch, mode: Literal["before", "oracle"]) -> OpticalStack: ...
+
+
+@overload
+def optical_stack(batch: Sample | Batch, mode: Mode) -> OpticalStack | None: ...
 
 
 def optical_stack(batch: Sample | Batch, mode: Mode) -> OpticalStack | None:
@@ -332,7 +357,7 @@ def optical_stack(batch: Sample | Batch, mode: Mode) -> OpticalStack | None:
             'mode "before": this dataset has no optical image from before the flood; use mode '
             '"sar", or a dataset that has one (ombria, simulated)'
         )
-    return OpticalStack(batch["before"], batch["before_index"], batch["before_valid"])
+    return batch["before"]
 
 
 def require_folder(path: Path, dataset: str, expected: str) -> Path:

@@ -146,7 +146,7 @@ class Misaligned(Changed):
         crops = {layer: self.dataset.read(index, part) for layer, part in parts.items()}
         sample = Sample(**crops["sar"])
         for key in sample:
-            layer = key.split("_")[0]
+            layer = key.split("_")[0]  # "optical_valid" goes with "optical"
             source = "optical" if layer == "index" else layer
             if source in crops:
                 sample[key] = crops[source][key]  # type: ignore[literal-required]

@@ -31,6 +31,7 @@ from flora.sensors import (
     WATER,
     BoolArray,
     FloatArray,
+    OpticalStack,
     normalised_difference,
 )
 
@@ -183,9 +184,11 @@ class Ombria(FloodDataset):
             optical_valid=torch.from_numpy(valid),
             index=torch.from_numpy(water_index),
             water=torch.from_numpy(np.where(footprint, mask, IGNORE).astype(np.int64)),
-            before=torch.from_numpy(before),
-            before_valid=torch.from_numpy(before_valid),
-            before_index=torch.from_numpy(before_index),
+            before=OpticalStack(
+                image=torch.from_numpy(before),
+                index=torch.from_numpy(before_index),
+                valid=torch.from_numpy(before_valid),
+            ),
             meta=Meta(
                 id=chip.id, place=chip.place, date=None, crs=None, transform=None, split=self.split
             ),

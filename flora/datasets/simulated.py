@@ -17,6 +17,7 @@ from flora.sensors import (
     SENTINEL2_RGB,
     BoolArray,
     FloatArray,
+    OpticalStack,
     normalised_difference,
 )
 from flora.simulate.scene import SIMULATOR_VERSION, SMALLEST, Scene, simulate
@@ -111,9 +112,11 @@ class Simulated(FloodDataset):
             optical_valid=torch.from_numpy(clear),
             index=torch.from_numpy(index_after),
             water=torch.from_numpy(water),
-            before=torch.from_numpy(before),
-            before_valid=torch.from_numpy(clear_before),
-            before_index=torch.from_numpy(index_before),
+            before=OpticalStack(
+                image=torch.from_numpy(before),
+                index=torch.from_numpy(index_before),
+                valid=torch.from_numpy(clear_before),
+            ),
             meta=Meta(
                 id=_identifier(scene.seed, self.size),
                 place="simulated",

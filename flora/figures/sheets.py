@@ -59,8 +59,8 @@ def sample_figure(
             scale_bar(axes.flat[0], pixel_metres)
         bands = ", ".join(optical_scaling.bands)
         if "before" in sample:
-            before = f"optical before ({bands})"
-            show_rgb(next(panels), sample["before"][:3], sample["before_valid"], title=before)
+            before, title = sample["before"], f"optical before ({bands})"
+            show_rgb(next(panels), before.image[:3], before.valid, title=title)
         optical, valid = sample["optical"], sample["optical_valid"]
         show_rgb(next(panels), optical[:3], valid, title=f"optical ({bands})")
         show_index(next(panels), sample["index"][0], valid, name=optical_scaling.index_name)

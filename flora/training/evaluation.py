@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from flora.datasets.base import Batch, FloodDataset, collate, optical_stack
+from flora.datasets.base import Batch, FloodDataset, collate, map_layers, optical_stack
 from flora.errors import FloraError
 from flora.predictors import Mode, Prediction, Predictor
 from flora.training.metrics import SplitScores
@@ -16,8 +16,7 @@ from flora.training.metrics import SplitScores
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch."""
-    moved: Any = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    return moved  # type: ignore[no-any-return]
+    return map_layers(batch, lambda layer: layer.to(device))
 
 
 def choose_device(name: str | None = None) -> torch.device:

@@ -77,7 +77,7 @@ class TeacherTask(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of reconstructing what the teacher sees, see `Task`."""
-        seen = OpticalStack(batch["optical"], batch["index"], batch["optical_valid"])
+        seen = optical_stack(batch, "oracle")
         total, terms = self.loss(self._output(seen), batch, teacher=None)
         return total, terms
 

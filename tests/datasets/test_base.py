@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,22 +17,14 @@ from flora.datasets.base import (
     Window,
     collate,
     crop_sample,
+    layers,
     orient_sample,
 )
 from flora.errors import FloraError
-from flora.sensors import SENTINEL1, SENTINEL2_RGB
+from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalStack
 
-LAYERS = (
-    "sar",
-    "sar_valid",
-    "optical",
-    "optical_valid",
-    "index",
-    "water",
-    "before",
-    "before_valid",
-    "before_index",
-)
+LAYERS = ("sar", "sar_valid", "optical", "optical_valid", "index", "water")
+EARLIER = ("image", "index", "valid")
 
 
 class Pattern(FloodDataset):
@@ -64,9 +57,7 @@ class Pattern(FloodDataset):
             optical_valid=field > 0.2,
             index=field[None] - 0.5,
             water=(field > 0.5).long(),
-            before=torch.stack([field] * 3),
-            before_valid=field > 0.3,
-            before_index=field[None],
+            before=OpticalStack(torch.stack([field] * 3), field[None], field > 0.3),
             meta=Meta(
                 id=str(index), place="here", date=None, crs=None, transform=None, split="all"
             ),
@@ -86,16 +77,16 @@ def is_aligned(sample: Sample) -> bool:
             (sample["optical_valid"], field > 0.2),
             (sample["index"][0], field - 0.5),
             (sample["water"], (field > 0.5).long()),
-            (sample["before"], torch.stack([field] * 3)),
-            (sample["before_valid"], field > 0.3),
-            (sample["before_index"][0], field),
+            (sample["before"].image, torch.stack([field] * 3)),
+            (sample["before"].valid, field > 0.3),
+            (sample["before"].index[0], field),
         )
     )
 
 
 def same(first: Sample, second: Sample) -> bool:
     return first["meta"] == second["meta"] and all(
-        torch.equal(first[key], second[key]) for key in LAYERS
+        torch.equal(one, other) for one, other in zip(layers(first), layers(second), strict=True)
     )
 
 
@@ -104,6 +95,14 @@ def test_the_alignment_check_notices_one_layer_shifted_by_a_pixel(key):
     sample = Pattern()[0]
     assert is_aligned(sample)
     sample[key] = sample[key].roll(1, dims=-1)
+    assert not is_aligned(sample)
+
+
+@pytest.mark.parametrize("part", EARLIER)
+def test_the_alignment_check_notices_a_shift_before_the_flood(part):
+    sample = Pattern()[0]
+    moved = getattr(sample["before"], part).roll(1, dims=-1)
+    sample["before"] = replace(sample["before"], **{part: moved})
     assert not is_aligned(sample)
 
 
@@ -200,6 +199,10 @@ def test_the_manifest_hash_tells_chips_and_order_apart():
 
 def test_collate_stacks_layers_and_lists_meta():
     batch = collate([crop_sample(Pattern()[i], Window(0, 0, 8, 8)) for i in range(2)])
-    assert batch["before"].shape == (2, 3, 8, 8) and batch["water"].shape == (2, 8, 8)
+    assert batch["before"].image.shape == (2, 3, 8, 8) and batch["water"].shape == (2, 8, 8)
     assert [meta["id"] for meta in batch["meta"]] == ["0", "1"]
     assert all(isinstance(batch[key], Tensor) for key in LAYERS)
+    for number, one in enumerate(map(Pattern().__getitem__, range(2))):
+        cut = crop_sample(one, Window(0, 0, 8, 8))["before"]
+        for part in EARLIER:
+            assert torch.equal(getattr(batch["before"], part)[number], getattr(cut, part))

@@ -41,8 +41,8 @@ def test_band_order_is_pinned(pictures):
 
 def test_outside_the_footprint_nothing_counts(pictures):
     sample = Ombria(pictures, "test")[0]
-    for key in ("sar_valid", "optical_valid", "before_valid"):
-        assert not sample[key][:2].any() and sample[key][2:].all()
+    for valid in (sample["sar_valid"], sample["optical_valid"], sample["before"].valid):
+        assert not valid[:2].any() and valid[2:].all()
     assert (sample["water"][:2] == 255).all()
     assert set(sample["water"][2:].unique().tolist()) == {0, 1}
     assert (sample["sar"][:, :2] == 0).all()  # white on disk
@@ -54,7 +54,7 @@ def test_black_at_one_date_only_keeps_radar_and_label(pictures):
     counts[10:20] = 0
     write_picture(path, counts)
     sample = Ombria(pictures, "test")[0]
-    assert not sample["optical_valid"][10:20].any() and sample["before_valid"][10:20].all()
+    assert not sample["optical_valid"][10:20].any() and sample["before"].valid[10:20].all()
     assert sample["sar_valid"][10:20].all() and (sample["water"][10:20] != 255).all()
 
 
@@ -67,7 +67,7 @@ def test_dates(pictures):
     stacked = torch.cat([before[0]["sar"], after[0]["sar"]])
     assert torch.equal(both[0]["sar"], stacked)
     assert both.sar_scaling.bands == ("VV", "VV") and after.sar_scaling.bands == ("VV",)
-    assert not torch.equal(after[0]["before"], after[0]["optical"])
+    assert not torch.equal(after[0]["before"].image, after[0]["optical"])
     for wrong in ((), ("after", "before"), ("during",)):
         with pytest.raises(FloraError, match="sar_dates"):
             Ombria(pictures, "test", sar_dates=wrong)

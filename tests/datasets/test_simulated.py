@@ -28,14 +28,15 @@ def test_a_sample_keeps_the_contract():
             "optical_valid": (torch.bool, plane),
             "index": (torch.float32, (1, *plane)),
             "water": (torch.int64, plane),
-            "before": (torch.float32, (3, *plane)),
-            "before_valid": (torch.bool, plane),
-            "before_index": (torch.float32, (1, *plane)),
         }
-        tensors = {key: value for key, value in sample.items() if key != "meta"}
+        tensors = {key: value for key, value in sample.items() if key not in ("meta", "before")}
         assert {key: (v.dtype, tuple(v.shape)) for key, v in tensors.items()} == expected
-        for key in ("optical", "before"):
-            assert sample[key].min() >= 0.0 and sample[key].max() <= 1.0
+        stack = sample["before"]
+        earlier = {"optical": stack.image, "index": stack.index, "optical_valid": stack.valid}
+        for key, layer in earlier.items():
+            assert (layer.dtype, tuple(layer.shape)) == expected[key]
+        for image in (sample["optical"], stack.image):
+            assert image.min() >= 0.0 and image.max() <= 1.0
         assert sample["index"].abs().max() <= 1.0
         assert torch.isfinite(sample["sar"]).all()
         assert set(sample["water"].unique().tolist()) <= {0, 1, 255}
@@ -52,11 +53,11 @@ def test_layers_are_those_of_the_scene():
     restored = SENTINEL1.restore(sample["sar"].numpy())
     np.testing.assert_allclose(restored[:, seen], scene.sar_after[:, seen], atol=1e-3)
     np.testing.assert_array_equal(sample["water"].numpy()[seen], scene.water_after[seen])
-    clear = sample["before_valid"].numpy()
+    clear = sample["before"].valid.numpy()
     for channel, name in enumerate(("B4", "B3", "B2")):
         stored = scene.optical_before[SENTINEL2_BANDS.index(name)] / 0.3
         np.testing.assert_allclose(
-            sample["before"].numpy()[channel][clear], stored[clear].clip(0, 1), atol=1e-4
+            sample["before"].image.numpy()[channel][clear], stored[clear].clip(0, 1), atol=1e-4
         )
 
 
@@ -107,9 +108,9 @@ def test_windows_crops_and_batches_work_as_on_every_dataset():
     window = Window(5, 9, 20, 30)
     whole, part = dataset[0], Simulated("train", count=2, size=SIZE).read(0, window)
     assert torch.equal(part["sar"], whole["sar"][:, 5:25, 9:39])
-    assert torch.equal(part["before_valid"], whole["before_valid"][5:25, 9:39])
+    assert torch.equal(part["before"].valid, whole["before"].valid[5:25, 9:39])
     batch = collate([RandomCrops(dataset, 32, 4, seed=1)[n] for n in range(4)])
-    assert batch["before"].shape == (4, 3, 32, 32)
+    assert batch["before"].image.shape == (4, 3, 32, 32)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from flora.errors import FloraError
 from flora.figures import plots
 from flora.figures.sheets import quicklook, sample_figure
 from flora.figures.training import training_curves
-from flora.sensors import OMBRIA_S1, OMBRIA_S2, SENTINEL1
+from flora.sensors import OMBRIA_S1, OMBRIA_S2, SENTINEL1, OpticalStack
 
 
 def pixels(figure):
@@ -48,7 +48,7 @@ def sample(bands=2, before=False):
         "water": torch.randint(0, 2, (16, 20), generator=torch.Generator().manual_seed(1)),
     }
     if before:
-        made |= {"before": made["optical"], "before_valid": made["optical_valid"]}
+        made["before"] = OpticalStack(made["optical"], made["index"], made["optical_valid"])
     return made
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from flora.datasets.base import Batch, collate
+from flora.datasets.base import Batch, collate, map_layers
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.models.layers import NORMS
@@ -63,8 +63,8 @@ def test_mode_sar_ignores_the_optical_images_and_the_others_do_not(
     trained: Flora, batch: Batch
 ) -> None:
     other = Batch(**batch)
-    for key in ("optical", "before"):
-        other[key] = 1 - batch[key]  # type: ignore[literal-required]
+    other["optical"] = 1 - batch["optical"]
+    other["before"] = dataclasses.replace(batch["before"], image=1 - batch["before"].image)
     other["optical_valid"] = torch.ones_like(batch["optical_valid"])
 
     def water(data: Batch, mode: str) -> torch.Tensor:
@@ -154,10 +154,10 @@ def test_the_teacher_stays_frozen_in_student_training(batch: Batch) -> None:
 def test_guidance_mix_follows_its_shares(batch: Batch) -> None:
     torch.manual_seed(0)
     model = Flora(SMALLEST)
-    many = {k: v.repeat(200, *[1] * (v.ndim - 1)) for k, v in batch.items() if k != "meta"}
-    many = {k: v[..., :8, :8] for k, v in many.items()}
+    many = map_layers(batch, lambda x: x.repeat(200, *[1] * (x.ndim - 1))[..., :8, :8])
     many["optical_valid"] = torch.ones_like(many["optical_valid"])
-    many["before_valid"] = torch.ones_like(many["before_valid"])
+    seen_before = torch.ones_like(many["before"].valid)
+    many["before"] = dataclasses.replace(many["before"], valid=seen_before)
     task = StudentTask(model, mix=GuidanceMix(sar=0.5, before=0.5, oracle=0.0))
     seen = model.guide(many["optical"], many["index"], many["optical_valid"])
     guided = task._mixed(seen, many).valid[0].flatten(1).all(dim=1)  # type: ignore[arg-type]
@@ -227,7 +227,7 @@ def test_wrong_input_is_refused(batch: Batch) -> None:
     model = Flora(SMALLEST)
     with pytest.raises(FloraError, match=r"expected \(batch, 2"):
         model(batch["sar"][:, :1])
-    without = Batch(**{k: v for k, v in batch.items() if not k.startswith("before")})  # type: ignore[typeddict-item]
+    without = Batch(**{k: v for k, v in batch.items() if k != "before"})  # type: ignore[typeddict-item]
     with pytest.raises(FloraError, match="no optical image from before"):
         model.guide_from(without, "before")
     with pytest.raises(FloraError, match="expected one of sar, before, oracle"):

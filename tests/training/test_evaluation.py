@@ -70,11 +70,11 @@ def test_a_predictor_is_shown_the_image_of_the_mode(chips: InMemory, mode: Mode)
         return Prediction(torch.zeros_like(sar[:, :1]))
 
     evaluate(predict, chips, mode)
-    key = {"before": "before", "oracle": "optical"}.get(mode)
     for guide, chip in zip(shown, (chips[i] for i in range(len(chips))), strict=True):
-        assert (guide is None) == (key is None)
-        if guide is not None and key is not None:
-            assert torch.equal(guide.image[0], chip[key])  # type: ignore[literal-required]
+        assert (guide is None) == (mode == "sar")
+        if guide is not None:
+            image = chip["before"].image if mode == "before" else chip["optical"]
+            assert torch.equal(guide.image[0], image)
 
 
 def test_places_add_up(chips: InMemory) -> None:

@@ -18,7 +18,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from flora.datasets.base import Batch
+from flora.datasets.base import Batch, map_layers
 from flora.errors import FloraError
 from flora.training.metrics import Scores, SplitScores, load_lpips
 from flora.training.operators import ssim_map
@@ -174,9 +174,9 @@ def test_a_gpu_scores_the_same() -> None:
     rgb, probability, batch = random_batch(2, 0.4, seed=7)
     here, there = SplitScores("test"), SplitScores("test")
     here.update(rgb, probability, batch)
-    moved = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in batch.items()}
+    moved = map_layers(batch, lambda layer: layer.cuda())
     with torch.autocast("cuda", dtype=torch.bfloat16):
-        there.update(rgb.cuda(), probability.cuda(), cast(Batch, moved))
+        there.update(rgb.cuda(), probability.cuda(), moved)
     assert same(there.compute(), here.compute(), rel=1e-5)
 
 

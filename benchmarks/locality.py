@@ -1,6 +1,7 @@
 r"""What an answer owes to what else is in view, by normalisation.
 
-    FLORA_DATA=my-data python benchmarks/locality.py --runs runs --record results/locality.json
+    FLORA_DATA=my-data python benchmarks/locality.py --runs runs --record results/locality.json \
+        --figure book/images/locality.png
 
 The weights are those of the experiment `normalisations` (`flora experiment normalisations`).
 Three questions to each: how much of a lake at -17/-24 dB (VV/VH) is found alone and beside a calm
@@ -22,6 +23,7 @@ import torch
 
 from flora import load_model, predictor
 from flora.experiments.provenance import write_record
+from flora.figures.plots import figure, scale_bar, show_backscatter, show_probability
 from flora.models.layers import NORMS
 from flora.sensors import SENTINEL1, WATER, BoolArray, FloatArray
 from flora.simulate.radar import speckle
@@ -86,11 +88,33 @@ def row(weights: Path, chip: tuple[FloatArray, np.ndarray]) -> dict[str, float]:
     }
 
 
+def draw(runs: Path, target: Path) -> None:
+    """The lake beside the sea, and what two of the networks make of it."""
+    distance = np.hypot(*(np.mgrid[:SIDE, :SIDE] - SIDE // 2))
+    image = np.where(distance < RADIUS, surface(LAKE, 1), surface(LAND, 2))
+    shore = SIDE // 2 + RADIUS + 40
+    image[:, :, shore:] = surface(SEA, 3)[:, :, shore:]
+    everywhere = np.ones((SIDE, SIDE), dtype=np.bool_)
+    made, axes = figure(1, 3, panel=(2.6, 2.9))
+    show_backscatter(axes[0, 0], image[1], band="VH: a lake, and calm sea", limits=(-32.0, -8.0))
+    for ax, norm in zip(axes[0, 1:], ("group", "layer"), strict=True):
+        predict = predictor(load_model(weights_of(runs, norm)))
+        show_probability(ax, probability(predict, image, everywhere), title=f"{norm} normalisation")
+    scale_bar(axes[0, 0], 10)
+    made.savefig(target, dpi=150, bbox_inches="tight")
+
+
+def weights_of(runs: Path, norm: str) -> Path:
+    """The weights of one network of the experiment."""
+    return runs / "normalisations" / f"flora_{norm}-0" / "student" / "last.safetensors"
+
+
 def main() -> None:
     """Ask all networks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--record", type=Path)
+    parser.add_argument("--figure", type=Path)
     asked = parser.parse_args()
     data = Path(os.environ["FLORA_DATA"]) / HAND
     with rasterio.open(data / "S1Hand" / "Spain_7370579_S1Hand.tif") as file:
@@ -99,9 +123,10 @@ def main() -> None:
         label = file.read(1)
     rows = {}
     for norm in NORMS:
-        folder = asked.runs / "normalisations" / f"flora_{norm}-0" / "student"
-        rows[norm] = row(folder / "last.safetensors", (sigma0, label))
+        rows[norm] = row(weights_of(asked.runs, norm), (sigma0, label))
         print(norm, rows[norm])
+    if asked.figure:
+        draw(asked.runs, asked.figure)
     if asked.record:
         record = {
             "question": "What does an answer owe to what else is in view?",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
@@ -11,8 +14,15 @@ from flora.models.unet import LateFusion, UNet, stack_inputs
 from flora.predictors import Prediction, Predictor
 from flora.sensors import OpticalStack
 
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-def predictor(model: Flora | UNet | LateFusion, device: torch.device | None = None) -> Predictor:
+
+def predictor(
+    model: Flora | UNet | LateFusion,
+    device: torch.device | None = None,
+    precision: Precision = "float32",
+) -> Predictor:
     """A predictor that runs a network, put into evaluation mode, on a device of its own.
 
     FLoRA looks at the guide where there is one. A baseline needs what it was trained to see: a
@@ -21,9 +31,13 @@ def predictor(model: Flora | UNet | LateFusion, device: torch.device | None = No
     Args:
         model: The network; it is moved to the device.
         device: Where it computes; None leaves it where it is.
+        precision: "bfloat16" computes in half the digits, channels last: in about two thirds of
+            the time on a processor that knows it (AVX-512 BF16, AMX), and moves probabilities by
+            less than a hundredth. The model itself stays as it is.
 
     Raises:
-        FloraError: When asked, if a baseline gets no guide and needs one, or the reverse.
+        FloraError: If the precision is unknown. When asked, if a baseline gets no guide and needs
+            one, or the reverse.
 
     Example:
         >>> import torch
@@ -34,13 +48,23 @@ def predictor(model: Flora | UNet | LateFusion, device: torch.device | None = No
         >>> water.shape, rgb.shape
         (torch.Size([1, 1, 64, 64]), torch.Size([1, 3, 64, 64]))
     """
+    if precision not in PRECISIONS:
+        raise FloraError(
+            f"expected one of {', '.join(PRECISIONS)}", argument="precision", value=repr(precision)
+        )
+    kind = getattr(torch, precision)
     model = (model if device is None else model.to(device)).eval()
+    if precision != "float32":
+        model = copy.deepcopy(model).to(dtype=kind).to(memory_format=torch.channels_last)
     here = next(model.parameters()).device
+
+    def as_kind(layer: Tensor) -> Tensor:
+        return layer if layer.dtype == torch.bool else layer.to(kind)
 
     @torch.inference_mode()
     def predict(sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
-        asked, sar = sar.device, sar.to(here)
-        stack = None if guide is None else guide.to(here)
+        asked, sar = sar.device, sar.to(here, kind)
+        stack = None if guide is None else guide.to(here).map(as_kind)
         if isinstance(model, Flora):
             seen = None if stack is None else model.guide(stack.image, stack.index, stack.valid)
             output = model(sar, seen)

@@ -16,7 +16,7 @@ from flora.cli.search import BlocksBar, parse_bbox
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
-    from flora.stac.item import StacScene
+    from flora.stac.fetch import FetchedScene
 
 
 class Units(StrEnum):
@@ -71,6 +71,14 @@ def map_(
             metavar="FILE",
         ),
     ] = None,
+    before_gap: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Days that the image of `--before auto` is older than the radar at least: more "
+            "than the flood had lasted by then.",
+        ),
+    ] = 10,
     units: Annotated[
         Units | None,
         typer.Option(help="Units of the backscatter; default: db, and of --stac linear."),
@@ -220,8 +228,10 @@ def map_(
     image = None if before in (None, "auto") else Path(before).absolute()
     year = None
     if stac is not None:
-        fetched = _fetch(stac, out, box, before == "auto", units, overwrite, reuse, quiet)
-        scenes, year, box, units = [fetched.sar], fetched.year, None, Units.db
+        fetched = _fetch(
+            stac, out, box, before_gap if before == "auto" else None, units, overwrite, reuse, quiet
+        )
+        scenes, year, box, units = [fetched.sar], fetched.taken.year, None, Units.db
         image = fetched.before or image
     check_names(scenes)
     products = Products(
@@ -286,22 +296,25 @@ def _fetch(
     item: str,
     out: Path,
     bbox: tuple[float, float, float, float] | None,
-    before: bool,
+    before_gap: int | None,
     units: Units | None,
     overwrite: bool,
     reuse: bool,
     quiet: bool,
-) -> StacScene:
-    from flora.stac.item import fetch_item
+) -> FetchedScene:
+    from flora.stac.fetch import fetch_item
 
     with BlocksBar() as bar:
-        return fetch_item(
+        fetched = fetch_item(
             item,
             out,
             bbox=bbox,
-            before=before,
+            before_gap=before_gap,
             units=(units or Units.linear).value,
             overwrite=overwrite,
             reuse=reuse,
             progress=None if quiet else bar.show,
         )
+    if fetched.before is not None:
+        typer.echo(f"Image from before the flood: {fetched.image}")
+    return fetched

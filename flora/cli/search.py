@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from enum import StrEnum
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
 from rich.console import Console
@@ -18,7 +17,7 @@ from typer.core import TyperCommand
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
-    from flora.stac.search import StacItem
+    from pystac import Item
 
 
 BOX = "WEST,SOUTH,EAST,NORTH"
@@ -49,13 +48,6 @@ class BoxCommand(TyperCommand):
 _SIDE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+),?")
 
 
-class SensorName(StrEnum):
-    """Sensors that are searched for."""
-
-    sar = "sar"
-    optical = "optical"
-
-
 def search(
     bbox: Annotated[
         str,
@@ -68,8 +60,9 @@ def search(
         str, typer.Option("--date", help="A day, or the first and last: 2019-09-10/2019-09-20.")
     ],
     sensor: Annotated[
-        SensorName, typer.Option(help="Sentinel-1 radar with VV and VH, or Sentinel-2.")
-    ] = SensorName.sar,
+        Literal["sar", "optical"],
+        typer.Option(help="Sentinel-1 radar with VV and VH, or Sentinel-2."),
+    ] = "sar",
     endpoint: Annotated[
         str, typer.Option(help="planetary-computer, earth-search, or the address of a STAC API.")
     ] = "planetary-computer",
@@ -95,6 +88,12 @@ def search(
     before_days: Annotated[
         int, typer.Option(min=1, help="How many days before the radar that image may be.")
     ] = 60,
+    before_gap: Annotated[
+        int,
+        typer.Option(
+            min=0, help="How many days before it must be: more than the flood had lasted by then."
+        ),
+    ] = 10,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write the items found to this file.")
     ] = None,
@@ -103,7 +102,7 @@ def search(
     """Find Sentinel-1 or Sentinel-2 acquisitions by place and date in a STAC catalogue."""
     from flora.stac.search import search as search_catalogue
 
-    if fetch is not None and sensor is not SensorName.sar:
+    if fetch is not None and sensor != "sar":
         raise FloraError("--fetch: fetches radar; search with --sensor sar, and add --before")
     if before and fetch is None:
         raise FloraError("--before: goes with --fetch FOLDER")
@@ -111,20 +110,26 @@ def search(
     items = search_catalogue(
         box,
         dates,
-        sensor=sensor.value,
+        sensor=sensor,
         endpoint=endpoint,
         collection=collection,
-        max_cloud=max_cloud if sensor is SensorName.optical else None,
+        max_cloud=max_cloud if sensor == "optical" else None,
     )
     _print_items(items)
     if json_path is not None:
         from flora.files import write_text
 
-        features = [dict(item.record) for item in items]
+        features = [item.to_dict(transform_hrefs=False) for item in items]
         text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1) + "\n"
         write_text(json_path, text)
     if fetch is not None:
-        _fetch(items, box, fetch, before_days if before else None, overwrite)
+        from flora.stac.search import find_before
+
+        optical = []
+        if before:
+            days, gap = before_days, before_gap
+            optical = find_before(items[-1], box, days=days, gap=gap, endpoint=endpoint)
+        _fetch(items, optical, box, fetch, overwrite)
 
 
 def parse_bbox(text: str) -> tuple[float, float, float, float]:
@@ -149,45 +154,42 @@ def parse_bbox(text: str) -> tuple[float, float, float, float]:
 
 
 def _fetch(
-    items: list[StacItem],
-    box: tuple[float, ...],
+    items: list[Item],
+    before: list[Item],
+    box: tuple[float, float, float, float],
     folder: Path,
-    before_days: int | None,
     overwrite: bool,
 ) -> None:
     from flora.stac.fetch import fetch_scene
-    from flora.stac.search import find_before
+    from flora.stac.search import same_pass, time_of
 
-    latest = items[-1]
-    radar = [item for item in items if same_pass(item, latest)]
-    optical = find_before(latest, box, days=before_days) if before_days is not None else []
+    radar = [item for item in items if same_pass(item, items[-1])]
     console = Console(soft_wrap=True, highlight=False)
-    for item in (*radar, *optical):
-        console.print(f"Fetching {item.id}", markup=False)
+    for item in (*radar, *before):
+        console.print(f"Fetching {item.id} of {time_of(item):%Y-%m-%d}", markup=False)
     with BlocksBar() as bar:
         fetched = fetch_scene(
-            radar, folder, bbox=box, before=optical, overwrite=overwrite, progress=bar.show
+            radar, folder, bbox=box, before=before, overwrite=overwrite, progress=bar.show
         )
     guide = "" if fetched.before is None else f" --before {fetched.before}"
     console.print("The radar is gamma0, which is about 1 dB brighter than the sigma0 of training.")
-    console.print(f"Map it with: flora map {fetched.sar} --out {folder / 'maps'}{guide}")
+    console.print(
+        f"Map it with: flora map {fetched.sar} --out {folder / 'maps'}{guide}", markup=False
+    )
 
 
-def same_pass(first: StacItem, second: StacItem) -> bool:
-    """Whether two items are slices of one overflight: the same orbit, within ten minutes."""
-    seconds = abs((first.time - second.time).total_seconds())
-    return seconds < 600 and (first.collection, first.orbit) == (second.collection, second.orbit)
+def _print_items(items: list[Item]) -> None:
+    from flora.stac.search import cloud_of, orbit_of, time_of
 
-
-def _print_items(items: list[StacItem]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     table = Table("time, UTC", "orbit", "cloud, %", "item")
     for item in items:
-        cloud = "-" if item.cloud_cover is None else f"{item.cloud_cover:.0f}"
-        table.add_row(f"{item.time:%Y-%m-%d %H:%M}", item.orbit or "-", cloud, item.id)
+        cover = cloud_of(item)
+        cloud = "-" if cover is None else f"{cover:.0f}"
+        table.add_row(f"{time_of(item):%Y-%m-%d %H:%M}", orbit_of(item) or "-", cloud, item.id)
     console.print(table)
-    latest = items[-1]
-    console.print(f"{len(items)} found. Address of the latest: {latest.href}", markup=False)
+    latest = items[-1].get_self_href()
+    console.print(f"{len(items)} found. Address of the latest: {latest}", markup=False)
 
 
 class BlocksBar:

@@ -1,49 +1,42 @@
-"""The pixels of one catalogue item, read through links that are renewed when they have expired."""
+"""What an item's assets are: which one a band is, what its values mean, and its pixels."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import multiprocessing
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.parse import urljoin
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import rasterio
-import rasterio.windows
-import requests
-from rasterio.transform import Affine
-from rasterio.windows import Window
 
-from flora.errors import FloraError
-from flora.scenes.inputs import GDAL_ERRORS
-from flora.sensors import FloatArray
-from flora.stac.api import BUSY, RETRIES, asking, needs_stac, read_json
-from flora.stac.search import StacItem
+from flora.errors import FloraError, FloraWarning
+from flora.grid import GDAL_ERRORS, Grid
+from flora.sensors import BoolArray, FloatArray
+from flora.stac.search import RETRIES, asking, read_item, remedy_for, time_of
 
-EXPIRED = (401, 403, 410)  # what stores answer to a link whose signature is too old
+if TYPE_CHECKING:
+    from pystac import Asset, Item
 
 # What catalogues call the bands, in lower case.
-SAR_KEYS = {"VV": ("vv",), "VH": ("vh",)}
-OPTICAL_KEYS = {
+SAR_BANDS = {"VV": ("vv",), "VH": ("vh",)}
+OPTICAL_BANDS = {
     "B4": ("b04", "b4", "red"),
     "B3": ("b03", "b3", "green"),
     "B2": ("b02", "b2", "blue"),
     "B8": ("b08", "b8", "nir"),
 }
+QUANTIFICATION = 10_000  # Sentinel-2 stores reflectance times this
+OFFSET_SINCE = 4.0  # processing baseline since which 1000 is added to what is stored
+PROJECTION = "https://stac-extensions.github.io/projection/v1.1.0/schema.json"
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where pixels lie: `transform` leads from (column, row) to coordinates in `crs`."""
-
-    crs: Any
-    transform: Affine
-    shape: tuple[int, int]
 
 
 def gdal_options(timeout: float) -> dict[str, Any]:
@@ -56,37 +49,64 @@ def gdal_options(timeout: float) -> dict[str, Any]:
         # Below this many bytes a second for this long, a transfer counts as stuck.
         "GDAL_HTTP_LOW_SPEED_LIMIT": 512,
         "GDAL_HTTP_LOW_SPEED_TIME": max(1, round(timeout)),
+        "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http",  # it would remember a failure, too
     }
 
 
-class Source:
-    """Some bands of one item. To be used inside `rasterio.Env(**gdal_options(...))`.
+class ItemBands:
+    """Some bands of one item; used inside `rasterio.Env(**gdal_options(...))`.
 
     Args:
         item: The item.
-        keys: What the assets of each band may be called, in the order of the bands.
+        names: What the assets of each band may be called, in the order of the bands.
         timeout: Seconds without an answer before a server is given up.
 
+    Attributes:
+        grid: The pixels of the first band's file.
+        scale: (C, 1, 1), with `offset` what turns stored values into measured ones.
+        offset: (C, 1, 1).
+
     Raises:
-        FloraError: If a band has no asset, or no token for the links is given out.
+        FloraError: If a band has no asset, or its file cannot be read or has no map grid.
     """
 
-    def __init__(self, item: StacItem, keys: Mapping[str, Sequence[str]], timeout: float) -> None:
-        self.item = item
-        self._bands = keys
-        self._timeout = timeout
-        self._sign()
+    def __init__(self, item: Item, names: Mapping[str, Sequence[str]], timeout: float) -> None:
+        self.item, self.names, self._timeout = item, names, timeout
+        with asking(f"item {item.id}"):
+            files = self._renewing(self._describe)
+        self.grid: Grid = files[0][0]
+        scales = np.array([meaning for _, meaning in files]).T
+        self.scale, self.offset = scales[:, :, None, None]
 
-    @property
-    def assets(self) -> list[Mapping[str, Any]]:
-        """The assets of the bands, in their order."""
-        return [self._assets[key] for key in self.keys]
+    def read(self, grid: Grid) -> tuple[FloatArray, BoolArray]:
+        """Stored values (C, h, w) on a grid, and where there are any (h, w)."""
+        import odc.stac
+        from odc.geo.geobox import GeoBox
 
-    def grid(self) -> Grid:
-        """The grid of the first band's file."""
+        def load() -> FloatArray:
+            loaded = odc.stac.load(
+                [self._plain_item()],
+                bands=list(self.names),
+                geobox=GeoBox(grid.shape, grid.transform, str(grid.crs)),
+                dtype="float32",
+                resampling="bilinear",
+                pool=len(self.names),
+                patch_url=partial(sign, timeout=self._timeout),
+                # 0 is the border wherever a file has no nodata value of its own.
+                stac_cfg={"*": {"assets": {"*": {"nodata": 0, "data_type": "float32"}}}},
+            )
+            return np.stack([np.asarray(loaded[band])[0] for band in self.names])
 
-        def read() -> Grid:
-            with rasterio.open(self._links()[0]) as file:
+        stored = self._renewing(load)
+        return stored, np.isfinite(stored).all(axis=0) & (stored != 0).any(axis=0)
+
+    def _assets(self) -> list[Asset]:
+        return [find_asset(self.item, band, names) for band, names in self.names.items()]
+
+    def _describe(self) -> list[tuple[Grid, tuple[float, float]]]:
+        files = []
+        for band, asset in zip(self.names, self._assets(), strict=True):
+            with rasterio.open(sign(str(asset.get_absolute_href()), self._timeout)) as file:
                 if file.crs is None:
                     raise FloraError(
                         f"item {self.item.id}: its image has no map grid, as ground range (GRD) "
@@ -94,144 +114,128 @@ class Source:
                         "collection (sentinel-1-rtc of planetary-computer), or correct the product "
                         "with ESA's SNAP"
                     )
-                return Grid(file.crs, file.transform, file.shape)
+                filed, optical = (file.scales[0], file.offsets[0]), band in OPTICAL_BANDS
+                files.append((Grid.of(file), scale_and_offset(self.item, asset, filed, optical)))
+        return files
 
-        return self._renewing(read)
+    def _plain_item(self) -> Item:
+        """What odc-stac has to know: names that nobody else gave, and where the pixels lie."""
+        from pystac import Asset, Item
 
-    def read(self, grid: Grid, window: Window) -> FloatArray:
-        """The bands (C, h, w) on a window of a grid, NaN in nodata."""
-        with needs_stac():
-            import odc.stac
-            import pystac
-            from odc.geo.geobox import GeoBox
-        place = Affine(*rasterio.windows.transform(window, grid.transform)[:6])
-        box = GeoBox((window.height, window.width), place, str(grid.crs))
-
-        def read() -> FloatArray:
-            with _silent("odc.loader._rio"):
-                loaded = odc.stac.load(
-                    [pystac.Item.from_dict(self._record())],
-                    bands=self.keys,
-                    geobox=box,
-                    dtype="float32",
-                    resampling="bilinear",
-                    pool=len(self.keys),
-                    # 0 is the border wherever a file has no nodata value of its own.
-                    stac_cfg={"*": {"assets": {"*": {"nodata": 0, "data_type": "float32"}}}},
-                )
-            return np.stack([np.asarray(loaded[key])[0] for key in self.keys])
-
-        return self._renewing(read)
-
-    def _renewing(self, read: Callable[[], Result]) -> Result:
-        """Read, and where a link has expired read again with new ones."""
-        try:
-            return read()
-        except GDAL_ERRORS as error:
-            status = self._status()
-            if status not in EXPIRED:
-                raise FloraError(self._trouble(status, error)) from error
-        self._renew()
-        try:
-            return read()
-        except GDAL_ERRORS as error:
-            raise FloraError(self._trouble(self._status(), error)) from error
-
-    def _trouble(self, status: int | None, error: Exception) -> str:
-        # A signature is a secret while it lasts.
-        link, reason = (re.sub(r"\?[^\s']*", "", text) for text in (self._links()[0], str(error)))
-        what = f"item {self.item.id}: {link} cannot be read"
-        if status in EXPIRED:
-            return (
-                f"{what} (HTTP {status}), not even with new links: it wants an account, or the "
-                "archive has withdrawn it; search again, or choose another endpoint"
-            )
-        if status is None:
-            return f"{what} ({reason}); check the network and the proxy, then start again"
-        if status in BUSY:
-            return f"{what} (HTTP {status}): the archive is busy or broken; try again later"
-        if status >= 400:
-            return f"{what} (HTTP {status}); search again, the archive may have moved it"
-        return f"{what}: it is damaged, or no raster ({reason}); choose another item"
-
-    def _status(self) -> int | None:
-        """The first answer to the links that is not success; None without any answer."""
-        status = None
-        for link in self._links():
-            if not link.startswith(("http://", "https://")):
-                continue
-            try:
-                with requests.get(
-                    link, headers={"Range": "bytes=0-0"}, stream=True, timeout=self._timeout
-                ) as answer:
-                    status = answer.status_code
-            except requests.RequestException:
-                return None
-            if status >= 400:
-                return status
-        return status
-
-    def _renew(self) -> None:
-        """Read the item anew, for fresh links, and sign them."""
-        if self.item.href is not None:
-            with asking(f"item {self.item.id}, read again because its links have expired"):
-                record = read_json(self.item.href, self._timeout)
-            self.item = StacItem(record, self.item.endpoint)
-        self._sign()
-
-    def _sign(self) -> None:
-        self._assets: Mapping[str, Any] = self.item.record["assets"]
-        self.keys = [_find_asset(self.item, band, self._bands[band]) for band in self._bands]
-        self._token = ""
-        if self.item.endpoint.token_url is not None:
-            url = self.item.endpoint.token_url.format(collection=self.item.collection)
-            with asking(f"token for {self.item.collection}"):
-                self._token = str(read_json(url, self._timeout)["token"])
-
-    def _links(self) -> list[str]:
-        return [self._signed(str(self._assets[key]["href"])) for key in self.keys]
-
-    def _signed(self, link: str) -> str:
-        if self.item.href is not None:
-            link = urljoin(self.item.href, link)
-        if not self._token:
-            return link
-        return f"{link}{'&' if '?' in link else '?'}{self._token}"
-
-    def _record(self) -> dict[str, Any]:
-        """The item with the bands' assets only, their links signed."""
-        assets = {
-            key: {"href": link, "roles": ["data"]}
-            for key, link in zip(self.keys, self._links(), strict=True)
+        where = {
+            "proj:wkt2": str(self.grid.crs),
+            "proj:shape": list(self.grid.shape),
+            "proj:transform": list(self.grid.transform[:6]),
         }
-        kept = ("type", "stac_version", "id", "geometry", "bbox")
-        record = {key: self.item.record.get(key) for key in kept}
-        time = self.item.time.isoformat()
-        return record | {"properties": {"datetime": time}, "assets": assets, "links": []}
+        time, extensions = time_of(self.item), [PROJECTION]
+        item = Item(self.item.id, None, None, time, where, stac_extensions=extensions)
+        for band, asset in zip(self.names, self._assets(), strict=True):
+            item.add_asset(band, Asset(str(asset.get_absolute_href()), roles=["data"]))
+        return item
+
+    def _renewing(self, read: Callable[[], Result], renew: bool = True) -> Result:
+        """Read; where that fails once more, with the links of the item read anew."""
+        log = logging.getLogger("odc.loader._rio")
+        log.disabled = True  # it prints links, and a signature is a secret while it lasts
+        try:
+            return read()
+        except GDAL_ERRORS as error:
+            if renew and self._renew():
+                return self._renewing(read, renew=False)
+            raise FloraError(self._trouble(error)) from error
+        finally:
+            log.disabled = False
+
+    def _renew(self) -> bool:
+        with contextlib.suppress(FloraError):
+            self.item = read_item(self.item.get_self_href() or "", self._timeout)
+            return True
+        return False
+
+    def _trouble(self, error: Exception) -> str:
+        said = re.sub(r"\?[^\s']*", "", str(error)).replace("HTTP response code:", "HTTP")
+        what, code = f"item {self.item.id}: cannot be read ({said})", re.search(r"HTTP (\d+)", said)
+        if code and int(code[1]) in (401, 403, 410):  # what stores answer to an old signature
+            return (
+                f"{what}, not even with new links: it wants an account, or the archive has "
+                "withdrawn it; search again, or choose another endpoint"
+            )
+        if code or "CURL" in said:
+            return f"{what}; {remedy_for(int(code[1]) if code else None)}"
+        return f"{what}: damaged, or no raster; try again, or choose another item"
 
 
-def _find_asset(item: StacItem, band: str, names: Sequence[str]) -> str:
-    """The key of a band's asset, by its own name or by the name of its only band."""
-    assets: Mapping[str, Any] = item.record["assets"]
+def sign(link: str, timeout: float) -> str:
+    """A link that its archive answers: one to Planetary Computer gets a token, others stay.
+
+    Raises:
+        FloraError: If no token is given out.
+    """
+    with asking("token of planetary-computer"), ThreadPool(1) as pool:
+        from planetary_computer import sign_url
+
+        try:  # the package itself would wait for a silent server for ever
+            return str(pool.apply_async(sign_url, [link]).get(timeout))
+        except multiprocessing.TimeoutError as error:
+            raise TimeoutError(f"no answer within {timeout:g} s") from error
+
+
+def find_asset(item: Item, band: str, names: Sequence[str]) -> Asset:
+    """A band's asset, by its own name or by the name of its only band.
+
+    Raises:
+        FloraError: If there is none.
+    """
     for name in names:
-        for key, asset in assets.items():
-            said = asset.get("eo:bands") or asset.get("bands") or []
+        for key, asset in item.assets.items():
+            said = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands") or []
             inside = [said[0].get("name"), said[0].get("common_name")] if len(said) == 1 else []
             if name in [str(label).lower() for label in (key, *inside)]:
-                return key
+                return asset
     raise FloraError(
-        f"item {item.id}: no asset for band {band} among {', '.join(sorted(assets))[:300]}; "
+        f"item {item.id}: no asset for band {band} among {', '.join(sorted(item.assets))[:300]}; "
         "choose another collection"
     )
 
 
-@contextmanager
-def _silent(logger: str) -> Iterator[None]:
-    """Keep a library from printing links with their signatures; the error itself is raised."""
-    library = logging.getLogger(logger)
-    before = library.disabled
-    library.disabled = True
-    try:
-        yield
-    finally:
-        library.disabled = before
+def scale_and_offset(
+    item: Item, asset: Asset, filed: tuple[float, float] = (1.0, 0.0), optical: bool = True
+) -> tuple[float, float]:
+    """What turns stored values into measured ones: scale x stored + offset, each applied once.
+
+    What the asset says itself (`raster:bands`, or `bands` since STAC 1.1) comes before what its
+    file declares. Earth Search says of some items that the offset was taken off the pixels
+    already; that is believed before anything else. Where nobody says anything, radar is taken as
+    it is stored, and Sentinel-2's processing baseline decides.
+
+    Args:
+        item: The item.
+        asset: One of its assets.
+        filed: Scale and offset that the file declares; (1, 0) is none.
+        optical: Whether it is reflectance of Sentinel-2.
+
+    Raises:
+        FloraError: If nothing says whether an offset is there.
+    """
+    band = (asset.extra_fields.get("raster:bands") or asset.extra_fields.get("bands") or [{}])[0]
+    scale, offset = (band.get(name, band.get(f"raster:{name}")) for name in ("scale", "offset"))
+    if scale is not None and filed[0] != 1 and not math.isclose(scale, filed[0], rel_tol=1e-6):
+        text = f"item {item.id}: says scale {scale:g}, its file {filed[0]:g}; the item is believed"
+        warnings.warn(text, FloraWarning, stacklevel=2)
+    if scale is None:
+        scale = filed[0] if filed[0] != 1 or not optical else 1 / QUANTIFICATION
+    if item.properties.get("earthsearch:boa_offset_applied") is True:
+        return float(scale), 0.0
+    if offset is None and (filed[1] != 0 or not optical):
+        offset = filed[1]
+    if offset is None:
+        version = item.properties.get("processing:version")
+        baseline = item.properties.get("s2:processing_baseline", version)
+        if baseline is None:
+            raise FloraError(
+                f"item {item.id}: says neither its offset (raster:bands) nor its processing "
+                "baseline (s2:processing_baseline), so reflectance cannot be known; choose "
+                "another collection"
+            )
+        offset = -1000 / QUANTIFICATION if float(baseline) >= OFFSET_SINCE else 0.0
+    return float(scale), float(offset)

@@ -1,4 +1,4 @@
-"""Acquisitions of a STAC API as local files that `flora.scenes.mapping.map_scene` reads.
+"""Acquisitions of a STAC API as local files that `flora.map_scene` reads.
 
 Pixels are read block by block, so that memory is bounded by the block and not by the scene. Needs
 the extra `stac`.
@@ -7,58 +7,73 @@ the extra `stac`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from functools import partial
+from itertools import count, product
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.transform import Affine
-from rasterio.warp import transform as transform_points
-from rasterio.windows import Window
 
-from flora.errors import FloraError
-from flora.files import make_folder
-from flora.scenes.inputs import GDAL_ERRORS, Units, check_units
+from flora.errors import FloraError, FloraWarning
+from flora.files import folder_beside, publish
+from flora.grid import GDAL_ERRORS, Grid, LonLatBox, Part, apply, choose_part
+from flora.scenes.inputs import Units, check_units
 from flora.sensors import BoolArray, FloatArray
-from flora.stac.api import TIMEOUT
-from flora.stac.assets import OPTICAL_KEYS, SAR_KEYS, Grid, Source, gdal_options
-from flora.stac.search import Bbox, StacItem, check_bbox
+from flora.stac.assets import OPTICAL_BANDS, QUANTIFICATION, SAR_BANDS, ItemBands, gdal_options
+from flora.stac.search import (
+    TIMEOUT,
+    check_bbox,
+    find_before,
+    orbit_of,
+    read_item,
+    same_pass,
+    time_of,
+)
+
+if TYPE_CHECKING:
+    from pystac import Item
 
 BLOCK = 2048  # px: a block of four float32 bands takes 67 MB, some copies of it included 0.3 GB
-QUANTIFICATION = 10_000  # Sentinel-2 stores reflectance times this
-OFFSET_SINCE = 4.0  # processing baseline since which 1000 is added to what is stored
+BRIGHT = 2000  # reflectance x 10000 in red, green and blue: land is darker, cloud and snow are not
+CLOUDY = 0.9  # of an image
 
-Progress = Callable[[int, int], None]
+Blocks = Callable[[int, int], None]
+"""Called with the number of blocks done and of all blocks."""
+Converted = tuple[NDArray[Any], BoolArray]
 
 
 class FetchedScene(NamedTuple):
-    """Local files of a scene, on one grid.
+    """Local files of a scene, on one grid; their tags hold the items they were made of.
 
     Attributes:
         sar: GeoTIFF, float32, VV and VH in dB, NaN in nodata.
         before: GeoTIFF, uint16, B4, B3, B2, B8 as reflectance x 10000, 0 in nodata; or None.
+        taken: When the radar passed.
+        image: Dates and items of the image from before; empty without.
     """
 
     sar: Path
     before: Path | None
+    taken: date
+    image: str
 
 
 def fetch_scene(
-    sar: StacItem | Sequence[StacItem],
+    sar: Item | Sequence[Item],
     folder: str | Path,
     *,
-    bbox: Sequence[float] | None = None,
-    before: Sequence[StacItem] = (),
+    bbox: LonLatBox | None = None,
+    before: Sequence[Item] = (),
     units: Units = "linear",
     block: int = BLOCK,
     overwrite: bool = False,
     timeout: float = TIMEOUT,
-    progress: Progress | None = None,
+    progress: Blocks | None = None,
 ) -> FetchedScene:
     """Fetch a radar scene, and an optical image on its grid, into GeoTIFFs.
 
@@ -72,8 +87,7 @@ def fetch_scene(
 
     The optical image is resampled bilinearly. Since processing baseline 04.00, Sentinel-2
     products hold 1000 more than reflectance x 10000 (Sentinel-2 Products Specification
-    Document, 14.9); it is taken off again where an item says, by `raster:bands` or by its
-    baseline, that it is there.
+    Document, 14.9); it is taken off again where an item says that it is there.
 
     Args:
         sar: The radar item, or several of one pass; where they overlap, the first is taken.
@@ -84,12 +98,12 @@ def fetch_scene(
         block: Side of the blocks that are read at once, a multiple of 512 px.
         overwrite: Replace existing files.
         timeout: Seconds without an answer before a server is given up.
-        progress: Called with the number of blocks done and of all blocks.
+        progress: See `Blocks`.
 
     Raises:
-        FloraError: If an argument is refused, a link does not work even when renewed, the radar
-            is not calibrated or has no grid (GRD products), nothing was measured in the area, or
-            the disk refuses.
+        FloraError: If an argument is refused, radar items are of several passes, a link does not
+            work even when renewed, the radar is not calibrated or has no grid (GRD products),
+            nothing was measured in the area, or the disk refuses.
 
     Example:
         >>> from flora.stac.search import find_before, search
@@ -99,163 +113,140 @@ def fetch_scene(
         >>> clear = find_before(scenes[0], plain)  # doctest: +SKIP
         >>> fetched = fetch_scene(scenes[0], "scenes", bbox=plain, before=clear)  # doctest: +SKIP
     """
-    sar_items = [sar] if isinstance(sar, StacItem) else list(sar)
-    _check_arguments(sar_items, block, units)
-    box = None if bbox is None else check_bbox(bbox)
-    folder, stem = Path(folder), re.sub(r"[^\w.-]+", "_", sar_items[0].id)
+    items = list(sar) if isinstance(sar, Sequence) else [sar]
+    _check_arguments(items, before, block, units)
+    folder, stem = Path(folder), re.sub(r"[^\w.-]+", "_", items[0].id)
     targets = {"sar": folder / f"{stem}_sar.tif", "before": folder / f"{stem}_before.tif"}
     present = [path.name for path in targets.values() if path.exists()]
     if present and not overwrite:
-        raise FloraError(
-            f"folder {folder} already holds {', '.join(present)}: choose another folder, or pass "
-            "overwrite=True (--overwrite)"
-        )
+        text = f"folder {folder} already holds {', '.join(present)}"
+        remedy = "choose another folder, or pass {overwrite}"
+        raise FloraError(text, remedy=remedy, overwrite=True)
     with rasterio.Env(**gdal_options(timeout)):
-        radar = [Source(item, SAR_KEYS, timeout) for item in sar_items]
-        optical = [Source(item, OPTICAL_KEYS, timeout) for item in before]
-        grid = _grid(radar, box)
-        blocks = list(_blocks(grid.shape, block))
-        total = len(blocks) * (1 + bool(optical))
+        radar = [ItemBands(item, SAR_BANDS, timeout) for item in items]
+        optical = [ItemBands(item, OPTICAL_BANDS, timeout) for item in before]
+        grid = _common_grid(radar, bbox and check_bbox(bbox))
+        parts, done = list(_parts(grid.shape, block)), count(1)
 
-        def show(done: int, offset: int) -> None:
+        def step() -> None:
             if progress is not None:
-                progress(offset + done, total)
+                progress(next(done), len(parts) * (1 + bool(optical)))
 
-        with _beside(folder) as temporary:
+        with folder_beside(targets["sar"], GDAL_ERRORS) as temporary:
             finished = {"sar": temporary / "sar.tif"}
-            tags = {
-                "FLORA_ITEMS": " ".join(item.id for item in sar_items),
-                "FLORA_BACKSCATTER": "gamma0, dB" if units == "linear" else "as archived, dB",
-            }
-            with _create(finished["sar"], grid, tuple(SAR_KEYS), np.float32, tags) as file:
-                convert, done = partial(_decibels, units=units), partial(show, offset=0)
-                if not _write(file, radar, grid, blocks, convert, done):
-                    raise FloraError(
-                        f"item {sar_items[0].id}: nothing was measured in the area (all nodata); "
-                        "choose an item that covers it"
-                    )
+            convert = partial(_decibels, units=units)
+            with _create(finished["sar"], grid, radar) as file:
+                said = "gamma0, dB" if units == "linear" else "as archived, dB"
+                file.update_tags(FLORA_BACKSCATTER=said)
+                _fill(file, grid, parts, radar, convert, step)
             if optical:
                 finished["before"] = temporary / "before.tif"
-                tags = {"FLORA_ITEMS": " ".join(item.id for item in before)}
-                with _create(
-                    finished["before"], grid, tuple(OPTICAL_KEYS), np.uint16, tags
-                ) as file:
-                    done = partial(show, offset=len(blocks))
-                    if not _write(file, optical, grid, blocks, _reflectance, done):
-                        raise FloraError(
-                            f"item {before[0].id}: shows nothing of the radar's area (all "
-                            "nodata); choose another image from before"
-                        )
-            for name, target in targets.items():
-                if name in finished:
-                    finished[name].replace(target)
-                else:
-                    target.unlink(missing_ok=True)  # of an earlier run
-    return FetchedScene(targets["sar"], targets["before"] if optical else None)
+                with _create(finished["before"], grid, optical) as file:
+                    _fill(file, grid, parts, optical, _reflectance, step)
+                _warn_of_cloud(finished["before"])
+            publish(finished, targets, temporary / "earlier")
+    return _described(targets["sar"], items[0])
 
 
-def reflectance_scale(item: StacItem, asset: Mapping[str, Any]) -> tuple[float, float]:
-    """(scale, offset) with which stored values become reflectance: scale x stored + offset.
+def fetch_item(
+    href: str,
+    folder: str | Path,
+    *,
+    bbox: LonLatBox | None = None,
+    before_gap: int | None = None,
+    units: Units = "linear",
+    overwrite: bool = False,
+    reuse: bool = False,
+    progress: Blocks | None = None,
+) -> FetchedScene:
+    """Fetch the radar item of a STAC catalogue into a folder of its own below `folder`.
 
-    What the asset says itself (`raster:bands`, or `bands` since STAC 1.1) comes first. Earth
-    Search says of some items that the offset was taken off the pixels already; that is believed
-    before anything else. Else the processing baseline decides.
+    The folder is named after the bbox, so that parts of one scene do not mix.
 
     Args:
-        item: A Sentinel-2 item.
-        asset: One of its assets.
-    """
-    properties = item.properties
-    band: Mapping[str, Any] = (asset.get("raster:bands") or asset.get("bands") or [{}])[0]
-    scale = float(band.get("scale", band.get("raster:scale", 1 / QUANTIFICATION)))
-    if properties.get("earthsearch:boa_offset_applied") is True:
-        return scale, 0.0
-    offset = band.get("offset", band.get("raster:offset"))
-    if offset is None:
-        baseline = properties.get("s2:processing_baseline", properties.get("processing:version"))
-        if baseline is None:
-            raise FloraError(
-                f"item {item.id}: says neither its offset (raster:bands) nor its processing "
-                "baseline (s2:processing_baseline), so reflectance cannot be known; choose "
-                "another collection"
-            )
-        offset = -1000 / QUANTIFICATION if float(baseline) >= OFFSET_SINCE else 0.0
-    return scale, float(offset)
-
-
-# --- grids and files ----------------------------------------------------------------------------
-
-
-def _grid(sources: Sequence[Source], box: Bbox | None) -> Grid:
-    """The first item's grid, cut to the box and to where there are items."""
-    first = sources[0].grid()
-    corners = [_pixel_bounds(first, other.grid()) for other in sources[1:]]
-    rows, columns = first.shape
-    extent = np.array([(0, 0, columns, rows), *corners])
-    left, top = extent[:, :2].min(axis=0)
-    right, bottom = extent[:, 2:].max(axis=0)
-    if box is not None:
-        wanted = _outline((box[0], box[3], box[2], box[1]), Affine.identity(), "EPSG:4326", first)
-        left, top = max(left, wanted[0]), max(top, wanted[1])
-        right, bottom = min(right, wanted[2]), min(bottom, wanted[3])
-    left, top, right, bottom = (
-        *(int(np.floor(side + 1e-6)) for side in (left, top)),
-        *(int(np.ceil(side - 1e-6)) for side in (right, bottom)),
-    )
-    if right <= left or bottom <= top:
-        raise FloraError(
-            f"bbox {box}: item {sources[0].item.id} does not reach there, it covers "
-            f"{','.join(f'{side:.4f}' for side in sources[0].item.bbox)}; search with this bbox"
-        )
-    transform = first.transform * Affine.translation(left, top)
-    return Grid(first.crs, transform, (bottom - top, right - left))
-
-
-def _pixel_bounds(grid: Grid, other: Grid) -> tuple[float, float, float, float]:
-    rows, columns = other.shape
-    return _outline((0, 0, columns, rows), other.transform, other.crs, grid)
-
-
-def _outline(
-    box: tuple[float, float, float, float], transform: Affine, crs: Any, grid: Grid
-) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of a box's outline in pixels of a grid."""
-    side = np.linspace(0, 1, 21)
-    x = np.concatenate([side, side, 0 * side, 0 * side + 1]) * (box[2] - box[0]) + box[0]
-    y = np.concatenate([0 * side, 0 * side + 1, side, side]) * (box[3] - box[1]) + box[1]
-    x, y = transform * (x, y)
-    there = np.array(transform_points(crs, grid.crs, x, y))
-    column, row = ~grid.transform * there
-    return column.min(), row.min(), column.max(), row.max()
-
-
-def _blocks(shape: tuple[int, int], side: int) -> Iterator[Window]:
-    for row in range(0, shape[0], side):
-        for column in range(0, shape[1], side):
-            yield Window(column, row, min(side, shape[1] - column), min(side, shape[0] - row))
-
-
-@contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder`; reading errors are told elsewhere, these are of writing.
+        href: Address of the item, or a JSON file that holds it.
+        folder: Where the maps will go.
+        bbox: West, south, east, north in degrees; default is the whole item.
+        before_gap: Fetch the clearest optical pass of the two months before, too, and this many
+            days before at least, see `find_before`; None fetches none.
+        units: What the archive holds.
+        overwrite: Replace what was fetched before.
+        reuse: Take what was fetched before.
+        progress: See `Blocks`.
 
     Raises:
-        FloraError: If the disk refuses.
+        FloraError: See `read_item`, `find_before` and `fetch_scene`.
     """
-    make_folder(folder)
-    try:
-        with TemporaryDirectory(prefix=".flora-", dir=folder) as temporary:
-            yield Path(temporary)
-    except GDAL_ERRORS as error:
+    item = read_item(href)
+    part = "" if bbox is None else "_" + "_".join(f"{side:g}" for side in bbox)
+    target = Path(folder) / f"scene{part}"
+    present = next((path for path in target.glob("*_sar.tif") if _says(path)[0] == item.id), None)
+    if present is not None and reuse:
+        fetched = _described(present, item)
+        if before_gap is not None and fetched.before is None:
+            raise FloraError(
+                f"--before auto: {present} was fetched without an image from before the flood; "
+                "pass --overwrite without --reuse, or no --before"
+            )
+        return fetched if before_gap is not None else fetched._replace(before=None, image="")
+    if present is not None and not overwrite:
         raise FloraError(
-            f"folder {folder}: cannot be written ({error}); choose a folder that is writable and "
-            "has free space"
-        ) from error
+            f"--stac: {present} was fetched by an earlier run; pass --reuse to go on with it, or "
+            "--overwrite to fetch it again"
+        )
+    return fetch_scene(
+        item,
+        target,
+        bbox=bbox,
+        before=() if before_gap is None else find_before(item, bbox, gap=before_gap),
+        units=units,
+        overwrite=overwrite,
+        progress=progress,
+    )
 
 
-def _create(
-    path: Path, grid: Grid, bands: Sequence[str], dtype: type[np.generic], tags: Mapping[str, str]
-) -> Any:
+def _check_arguments(items: Sequence[Item], before: Sequence[Item], block: int, units: str) -> None:
+    if not items:
+        raise FloraError("sar: no item, expected one or more; take them from `flora.stac.search`")
+    if block < 512 or block % 512:
+        raise FloraError(f"block {block}: expected a multiple of 512 px, the tiles of the files")
+    if units not in ("db", "linear"):
+        raise FloraError(f'units {units!r}: expected "db" or "linear"')
+    if not all(same_pass(items[0], item) for item in items):
+        passes = "; ".join(f"{i.id}, {time_of(i):%Y-%m-%d %H:%M}, {orbit_of(i)}" for i in items)
+        raise FloraError(
+            f"sar: items of several passes, expected slices of one: {passes}; fetch each pass into "
+            "a folder of its own"
+        )
+    if len({time_of(item).date() for item in before}) > 1:
+        taken = ", ".join(f"{item.id} of {time_of(item):%Y-%m-%d}" for item in before)
+        text = f"before: images of several days are put together: {taken}"
+        warnings.warn(text, FloraWarning, stacklevel=3)
+
+
+def _common_grid(sources: Sequence[ItemBands], bbox: LonLatBox | None) -> Grid:
+    """The first item's grid, enlarged to all items and cut to the box."""
+    first = sources[0].grid
+    low, high = np.zeros(2), np.array(first.shape[::-1], float)
+    for source in sources[1:]:
+        pixels = np.array(apply(~first.transform, *source.grid.outline(first.crs)))
+        low, high = np.minimum(low, pixels.min(axis=1)), np.maximum(high, pixels.max(axis=1))
+    # A corner on a pixel's edge is not to draw in the next pixel through rounding.
+    left, top = np.floor(low + 1e-6).astype(int).tolist()
+    right, bottom = np.ceil(high - 1e-6).astype(int).tolist()
+    whole = first.part(Part(top, left, bottom - top, right - left))
+    return whole.part(choose_part(whole, None, bbox, f"item {sources[0].item.id}"))
+
+
+def _parts(shape: tuple[int, int], side: int) -> Iterator[Part]:
+    for row, column in product(*(range(0, length, side) for length in shape)):
+        yield Part(row, column, min(side, shape[0] - row), min(side, shape[1] - column))
+
+
+def _create(path: Path, grid: Grid, sources: Sequence[ItemBands]) -> Any:
+    """A new GeoTIFF for the bands of some items, tagged with them."""
+    bands, items = list(sources[0].names), [source.item for source in sources]
+    radar = bands == list(SAR_BANDS)
     file = rasterio.open(
         path,
         "w",
@@ -263,71 +254,93 @@ def _create(
         count=len(bands),
         height=grid.shape[0],
         width=grid.shape[1],
-        dtype=np.dtype(dtype),
+        dtype="float32" if radar else "uint16",
         crs=grid.crs,
         transform=grid.transform,
-        nodata=np.nan if dtype is np.float32 else 0,
+        nodata=np.nan if radar else 0,
         tiled=True,
         blockxsize=512,
         blockysize=512,
         compress="deflate",
-        predictor=3 if dtype is np.float32 else 2,
+        predictor=3 if radar else 2,
         bigtiff="if_safer",
     )
     file.descriptions = bands
-    file.update_tags(**tags)
+    days = sorted({f"{time_of(item):%Y-%m-%d}" for item in items})
+    file.update_tags(FLORA_ITEMS=" ".join(item.id for item in items), FLORA_DATES=" ".join(days))
     return file
 
 
-def _write(
+def _fill(
     file: Any,
-    sources: Sequence[Source],
     grid: Grid,
-    blocks: Sequence[Window],
-    convert: Callable[[Source, FloatArray], tuple[NDArray[Any], BoolArray]],
-    done: Callable[[int], None],
-) -> int:
-    """Fill a file block by block, each pixel from the first source that has it; count them."""
+    parts: Sequence[Part],
+    sources: Sequence[ItemBands],
+    convert: Callable[[ItemBands, FloatArray, BoolArray], Converted],
+    step: Callable[[], None],
+) -> None:
+    """Fill a file block by block, each pixel from the first source that has it."""
     seen = 0
-    for number, window in enumerate(blocks, 1):
-        shape = (file.count, window.height, window.width)
+    for part in parts:
+        shape = (file.count, part.height, part.width)
         merged = np.full(shape, file.nodata, dtype=file.dtypes[0])
         missing = np.ones(shape[1:], dtype=bool)
         for source in sources:
-            values, valid = convert(source, source.read(grid, window))
+            values, valid = convert(source, *source.read(grid.part(part)))
             np.copyto(merged, values, where=valid & missing)
             missing &= ~valid
             if not missing.any():
                 break
-        file.write(merged, window=window)
+        file.write(merged, window=part.rows(0, part.height))
         seen += missing.size - int(np.count_nonzero(missing))
-        done(number)
-    return seen
+        step()
+    if not seen:
+        raise FloraError(
+            f"item {sources[0].item.id}: shows nothing of the area (all nodata); choose one that "
+            "covers it"
+        )
 
 
-def _decibels(source: Source, stored: FloatArray, units: Units) -> tuple[FloatArray, BoolArray]:
-    valid = np.asarray(np.isfinite(stored).all(axis=0) & (stored != 0).any(axis=0))
+def _decibels(source: ItemBands, stored: FloatArray, valid: BoolArray, units: Units) -> Converted:
+    values = stored * source.scale.astype(np.float32) + source.offset.astype(np.float32)
     if valid.any():
-        check_units(stored[:, valid], units, source.item.id)
+        check_units(values[:, valid], units, source.item.id)
     if units == "db":
-        return stored, valid
-    positive = np.asarray(valid & (stored > 0).all(axis=0))
-    return 10 * np.log10(np.where(positive, stored, np.float32(1))), positive
+        return values, valid
+    positive = np.asarray(valid & (values > 0).all(axis=0))
+    return 10 * np.log10(np.where(positive, values, np.float32(1))), positive
 
 
-def _reflectance(source: Source, stored: FloatArray) -> tuple[NDArray[np.uint16], BoolArray]:
+def _reflectance(source: ItemBands, stored: FloatArray, valid: BoolArray) -> Converted:
     """Reflectance x 10000; at least 1, because 0 is nodata."""
-    valid = np.asarray(np.isfinite(stored).all(axis=0) & (stored > 0).any(axis=0))
-    scales = np.array([reflectance_scale(source.item, asset) for asset in source.assets])
-    scale, offset = scales.T[:, :, None, None] * QUANTIFICATION
+    scale, offset = source.scale * QUANTIFICATION, source.offset * QUANTIFICATION
     values = np.where(valid, scale * stored + offset, 0)
     return np.clip(np.rint(values), 1, np.iinfo(np.uint16).max).astype(np.uint16), valid
 
 
-def _check_arguments(items: Sequence[StacItem], block: int, units: str) -> None:
-    if not items:
-        raise FloraError("sar: no item, expected one or more; take them from `flora.stac.search`")
-    if block < 512 or block % 512:
-        raise FloraError(f"block {block}: expected a multiple of 512 px, the tiles of the files")
-    if units not in ("db", "linear"):
-        raise FloraError(f'units {units!r}: expected "db" or "linear"')
+def _warn_of_cloud(path: Path) -> None:
+    with rasterio.open(path) as file:
+        shape = [min(side, 1024) for side in file.shape]
+        visible = file.read((1, 2, 3), out_shape=(3, *shape))
+    share = float((visible >= BRIGHT).all(axis=0)[visible.any(axis=0)].mean())
+    if share > CLOUDY:
+        warnings.warn(
+            f"the image from before, {' of '.join(_says(path))}, is probably cloud (or snow): "
+            f"{share:.0%} of it is brighter than land; choose another, or do without",
+            FloraWarning,
+            stacklevel=3,
+        )
+
+
+def _says(path: Path) -> tuple[str, str]:
+    """The items of a fetched file, and their dates."""
+    with rasterio.open(path) as file:
+        return file.tags().get("FLORA_ITEMS", ""), file.tags().get("FLORA_DATES", "")
+
+
+def _described(sar: Path, item: Item) -> FetchedScene:
+    before = sar.with_name(f"{sar.name.removesuffix('_sar.tif')}_before.tif")
+    taken = time_of(item).date()
+    if not before.is_file():
+        return FetchedScene(sar, None, taken, "")
+    return FetchedScene(sar, before, taken, " of ".join(_says(before)))

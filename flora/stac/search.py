@@ -1,162 +1,56 @@
-"""Sentinel-1 and Sentinel-2 acquisitions found by place and date at any STAC API.
+"""Sentinel-1 and Sentinel-2 acquisitions found by place and date at any STAC API (stacspec.org).
 
-STAC (stacspec.org) is the catalogue interface that archives of satellite images share. Pixels are
-fetched by `flora.stac.fetch`. Needs the extra `stac`.
+Pixels are fetched by `flora.stac.fetch`. Needs the extra `stac`.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import shapely
+from shapely.errors import ShapelyError
+from shapely.geometry import shape
+from urllib3 import Retry
 
 from flora.errors import FloraError, FloraWarning
-from flora.stac.api import TIMEOUT, asking, needs_stac, open_client, read_json
 
-Bbox = tuple[float, float, float, float]
-Sensor = Literal["sar", "optical"]
+if TYPE_CHECKING:
+    from pystac import Item
 
-PAGE = 100  # items asked for at once
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A STAC API, and what it calls the things that are searched for.
-
-    Attributes:
-        name: What `--endpoint` calls it.
-        url: Its landing page.
-        sar_collection: Collection of Sentinel-1 that is searched by default.
-        optical_collection: Collection of Sentinel-2 that is searched by default.
-        token_url: Where a public, short-lived token for links is given out, with the place of the
-            collection as `{collection}`; None where links work as they are.
-    """
-
-    name: str
-    url: str
-    sar_collection: str = "sentinel-1-rtc"
-    optical_collection: str = "sentinel-2-l2a"
-    token_url: str | None = None
-
-    def collection(self, sensor: Sensor) -> str:
-        """The collection that is searched by default for a sensor."""
-        return self.sar_collection if sensor == "sar" else self.optical_collection
-
-
+ENDPOINTS = {
+    "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
+    "earth-search": "https://earth-search.aws.element84.com/v1",
+}
 # Terrain-corrected gamma0 and surface reflectance, both on UTM grids.
-PLANETARY_COMPUTER = Endpoint(
-    name="planetary-computer",
-    url="https://planetarycomputer.microsoft.com/api/stac/v1",
-    token_url="https://planetarycomputer.microsoft.com/api/sas/v1/token/{collection}",
-)
-# Its Sentinel-1 is uncalibrated: it can be searched, not mapped. Of its two collections of
-# Sentinel-2 this is the one whose metadata can be relied on for the offset of baseline 04.00.
-EARTH_SEARCH = Endpoint(
-    name="earth-search",
-    url="https://earth-search.aws.element84.com/v1",
-    sar_collection="sentinel-1-grd",
-    optical_collection="sentinel-2-c1-l2a",
-)
-ENDPOINTS = {endpoint.name: endpoint for endpoint in (PLANETARY_COMPUTER, EARTH_SEARCH)}
-
-
-@dataclass(frozen=True, repr=False)
-class StacItem:
-    """One acquisition in a catalogue.
-
-    Attributes:
-        record: The item as the API gave it (JSON); links are unsigned.
-        endpoint: Where it was found.
-    """
-
-    record: Mapping[str, Any]
-    endpoint: Endpoint
-
-    def __repr__(self) -> str:
-        return f"StacItem({self.id!r}, {self.time:%Y-%m-%d %H:%M})"
-
-    @property
-    def id(self) -> str:
-        """Its name in the catalogue."""
-        return str(self.record["id"])
-
-    @property
-    def collection(self) -> str:
-        """The collection that it belongs to."""
-        return str(self.record.get("collection") or "")
-
-    @property
-    def properties(self) -> Mapping[str, Any]:
-        """Its metadata."""
-        properties: Mapping[str, Any] = self.record["properties"]
-        return properties
-
-    @property
-    def time(self) -> datetime:
-        """When it was taken, in UTC."""
-        text = self.properties.get("datetime") or self.properties["start_datetime"]
-        time = datetime.fromisoformat(text)
-        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
-
-    @property
-    def cloud_cover(self) -> float | None:
-        """Share of the whole image under cloud, in per cent; None for radar."""
-        cover = self.properties.get("eo:cloud_cover")
-        return None if cover is None else float(cover)
-
-    @property
-    def orbit(self) -> str:
-        """Direction and number of the orbit, e.g. "descending 110"; empty where not given."""
-        words = (self.properties.get(f"sat:{name}") for name in ("orbit_state", "relative_orbit"))
-        return " ".join(str(word) for word in words if word is not None)
-
-    @property
-    def bbox(self) -> Bbox:
-        """West, south, east, north in degrees."""
-        box = self.record["bbox"]
-        middle = len(box) // 2  # some give heights too
-        return (box[0], box[1], box[middle], box[middle + 1])
-
-    @property
-    def href(self) -> str | None:
-        """The address at which the item can be read anew."""
-        links = self.record.get("links", ())
-        return next((link["href"] for link in links if link.get("rel") == "self"), None)
-
-
-def endpoint_at(name: str) -> Endpoint:
-    """The endpoint of a preset's name, or of the address of any STAC API.
-
-    Raises:
-        FloraError: If it is neither.
-    """
-    if name in ENDPOINTS:
-        return ENDPOINTS[name]
-    if not name.startswith(("http://", "https://")):
-        raise FloraError(
-            f"endpoint {name!r}: expected {', '.join(ENDPOINTS)}, or the address of a STAC API "
-            "(http:// or https://)"
-        )
-    known = (endpoint for endpoint in ENDPOINTS.values() if name.startswith(endpoint.url))
-    return next(known, Endpoint(name=name, url=name))
+COLLECTIONS = {"sar": "sentinel-1-rtc", "optical": "sentinel-2-l2a"}
+# Earth Search's Sentinel-1 is uncalibrated: it can be searched, not mapped. Of its two collections
+# of Sentinel-2, this one's metadata can be relied on for the offset of baseline 04.00.
+EARTH_SEARCH_COLLECTIONS = {"sar": "sentinel-1-grd", "optical": "sentinel-2-c1-l2a"}
+TIMEOUT = 30.0  # s without an answer before a server counts as silent
+RETRIES = 3  # after the first attempt; also for a server that is busy
+BUSY = (429, 500, 502, 503, 504)
+GAP = 10  # days from an optical image to the radar: the flood may have begun before the radar came
 
 
 def search(
     bbox: Sequence[float],
     dates: str | date | tuple[date, date],
     *,
-    sensor: Sensor = "sar",
-    endpoint: str | Endpoint = PLANETARY_COMPUTER,
+    sensor: Literal["sar", "optical"] = "sar",
+    endpoint: str = "planetary-computer",
     collection: str | None = None,
     max_cloud: float | None = None,
     limit: int = 500,
     timeout: float = TIMEOUT,
-) -> list[StacItem]:
-    """Find the acquisitions that touch an area, the earliest first.
+) -> list[Item]:
+    """Find the acquisitions that touch an area, the earliest first, as `pystac.Item`s.
 
     Radar without both VV and VH is left out.
 
@@ -164,7 +58,7 @@ def search(
         bbox: West, south, east, north in degrees.
         dates: A day, or the first and last day: "2019-09-13", "2019-09-10/2019-09-20", or dates.
         sensor: "sar" (Sentinel-1) or "optical" (Sentinel-2).
-        endpoint: A preset, its name, or the address of a STAC API.
+        endpoint: "planetary-computer", "earth-search", or the address of a STAC API.
         collection: Collection to search; default is the endpoint's own for the sensor.
         max_cloud: Leave out images with a larger share of cloud, in per cent.
         limit: Items read at most; a warning says so if there are more.
@@ -173,55 +67,61 @@ def search(
     Raises:
         FloraError: If an argument is refused, the endpoint cannot be reached, answers with an
             error or is not a STAC API, it has no such collection, or nothing was found.
-
-    Example:
-        >>> from flora.stac.search import search
-        >>> plain = (-1.0, 38.0, -0.6, 38.2)
-        >>> scenes = search(plain, "2019-09-10/2019-09-20")  # doctest: +SKIP
     """
-    box, (first, last) = check_bbox(bbox), check_dates(dates)
-    place = endpoint_at(endpoint) if isinstance(endpoint, str) else endpoint
-    name = collection or place.collection(sensor)
-    if limit < 1:
-        raise FloraError(f"limit {limit}: expected 1 or more")
-    client = open_client(place.url, timeout)
-    with asking(f"endpoint {place.url}"):
+    box, (first, last), url = check_bbox(bbox), check_dates(dates), address_of(endpoint)
+    own = EARTH_SEARCH_COLLECTIONS if url == ENDPOINTS["earth-search"] else COLLECTIONS
+    name = collection or own[sensor]
+    where = f"{url}, {name}, {first} to {last}, bbox {','.join(f'{side:.6g}' for side in box)}"
+    with asking(f"endpoint {url}"):
+        from pystac_client import Client
+
+        client = Client.open(url, stac_io=_io(timeout), timeout=timeout)
         asked = client.search(
             method="GET",  # the one that every API has
             collections=[name],
             bbox=box,
             datetime=f"{first}/{last}",
-            limit=min(PAGE, limit),
+            limit=min(100, limit),  # a page
             max_items=limit + 1,
         )
-        records = list(asked.items_as_dicts())
-    if not records:
-        _check_collection(client, place, name)
-    if len(records) > limit:
-        warnings.warn(
-            f"limit {limit}: {place.name} has more items than that; ask for fewer days or a "
-            "smaller bbox, or raise the limit",
-            FloraWarning,
-            stacklevel=2,
-        )
-    found = [_item(record, place, f"endpoint {place.url}") for record in records[:limit]]
-    usable = [item for item in found if _usable(item, sensor, max_cloud)]
-    if not usable:
-        _report_nothing(place, name, (first, last), box, found, max_cloud)
-    return sorted(usable, key=lambda item: (item.time, item.id))
+        found = [_checked(record) for record in asked.items_as_dicts()]
+        names = [] if found else sorted(known.id for known in client.get_collections())
+    if names and name not in names:
+        remedy = f"choose one of {', '.join(names)[:500]}"
+        expected = f"{url} has none of this name"
+        raise FloraError(expected, argument="collection", value=repr(name), remedy=remedy)
+    if not found:
+        remedy = "ask for more days (a place is passed over every 6 to 12 days), and check the bbox"
+        raise FloraError(f"nothing found: {where}", remedy=remedy)
+    if len(found) > limit:
+        text = f"limit {limit}: there are more: {where}; ask for fewer days, or raise the limit"
+        warnings.warn(text, FloraWarning, stacklevel=2)
+    items = sorted(found[:limit], key=lambda item: (time_of(item), item.id))
+    if sensor == "sar":
+        items = [item for item in items if {"vv", "vh"} <= {name.lower() for name in item.assets}]
+        if not items:
+            raise FloraError(f"nothing found with both VV and VH: {where}; ask for other days")
+    elif max_cloud is not None:
+        clearest = min(cloud_of(item) or 0.0 for item in items)
+        items = [item for item in items if (cloud_of(item) or 0.0) <= max_cloud]
+        if not items:
+            raise FloraError(
+                f"nothing found with at most {max_cloud:g} % cloud: {where}; the clearest of "
+                f"{len(found)} images has {clearest:.0f} %: allow more cloud or more days"
+            )
+    return items
 
 
 def find_before(
-    sar: StacItem,
+    sar: Item,
     bbox: Sequence[float] | None = None,
     *,
     days: int = 60,
-    gap: int = 1,
+    gap: int = GAP,
     max_cloud: float = 20.0,
-    endpoint: str | Endpoint | None = None,
-    collection: str | None = None,
-    timeout: float = TIMEOUT,
-) -> list[StacItem]:
+    endpoint: str | None = None,
+    **options: Any,
+) -> list[Item]:
     """Find the clearest Sentinel-2 pass from before a radar acquisition.
 
     Of the passes (images of one day) it is the one that probably shows most of the area:
@@ -234,173 +134,190 @@ def find_before(
         gap: How long before it must have been; more than the flood had lasted by then.
         max_cloud: Images with a larger share of cloud, in per cent, are left out.
         endpoint: Where to search; default is where the radar was found.
-        collection: See `search`.
-        timeout: See `search`.
+        options: Passed to `search`.
 
     Returns:
         The images of that pass, to be given to `flora.stac.fetch.fetch_scene`.
 
     Raises:
         FloraError: See `search`.
-
-    Example:
-        >>> from flora.stac.search import find_before, search
-        >>> plain = (-1.0, 38.0, -0.6, 38.2)
-        >>> scenes = search(plain, "2019-09-10/2019-09-20")  # doctest: +SKIP
-        >>> clear = find_before(scenes[0], plain)  # doctest: +SKIP
     """
     if not 0 <= gap <= days:
         raise FloraError(f"gap {gap}, days {days}: expected 0 <= gap <= days")
-    box = check_bbox(bbox if bbox is not None else sar.bbox)
-    day = sar.time.date()
-    found = search(
+    box, day = check_bbox(bbox if bbox is not None else _box(sar)), time_of(sar).date()
+    passes: dict[date, list[Item]] = defaultdict(list)
+    for item in search(
         box,
         (day - timedelta(days=days), day - timedelta(days=gap)),
         sensor="optical",
-        endpoint=endpoint or sar.endpoint,
-        collection=collection,
+        endpoint=endpoint or (sar.get_self_href() or "").partition("/collections/")[0],
         max_cloud=max_cloud,
-        timeout=timeout,
-    )
-    passes: dict[date, list[StacItem]] = defaultdict(list)
-    for item in found:
-        passes[item.time.date()].append(item)
-    best = max(passes, key=lambda taken: (_visible(passes[taken], box), taken))
-    return passes[best]
+        **options,
+    ):
+        passes[time_of(item).date()].append(item)
+
+    def visible(taken: date) -> tuple[float, date]:
+        covered = shapely.union_all([_outline(item) for item in passes[taken]])
+        share = covered.intersection(shapely.box(*box)).area / shapely.box(*box).area
+        cloud = sum(cloud_of(item) or 0.0 for item in passes[taken]) / len(passes[taken])
+        return round(share * (1 - cloud / 100), 6), taken
+
+    return passes[max(passes, key=visible)]
 
 
-def read_item(href: str, endpoint: str | Endpoint | None = None) -> StacItem:
-    """Read one item by its address, or from a JSON file.
-
-    Args:
-        href: Its own address (the link "self"), or a path.
-        endpoint: Where it belongs; default is the preset whose address `href` starts with.
+def read_item(href: str, timeout: float = TIMEOUT) -> Item:
+    """Read one item by its address (its link "self"), or from a JSON file.
 
     Raises:
         FloraError: If it cannot be read, or is no STAC item.
     """
-    if endpoint is None:
-        known = (place for place in ENDPOINTS.values() if href.startswith(place.url))
-        endpoint = next(known, Endpoint(name=href, url=href))
-    place = endpoint_at(endpoint) if isinstance(endpoint, str) else endpoint
     with asking(f"item {href}"):
-        record = read_json(href)
-    return _item(record, place, f"item {href}")
+        web = href.startswith(("http://", "https://"))
+        text = _io(timeout).read_text(href) if web else Path(href).read_text(encoding="utf-8")
+        item = _checked(json.loads(text))
+        if item.get_self_href() is None:
+            item.set_self_href(href)
+    return item
 
 
-def check_bbox(bbox: Sequence[float]) -> Bbox:
-    """Refuse anything but west, south, east, north in degrees.
-
-    Raises:
-        FloraError: If it is something else.
-    """
-    given = f"bbox {','.join(f'{value:g}' for value in bbox)}: "
-    if len(bbox) != 4 or not all(math.isfinite(value) for value in bbox):
-        raise FloraError(f"{given}expected four numbers: west, south, east, north in degrees")
-    west, south, east, north = (float(value) for value in bbox)
-    if max(abs(west), abs(east)) > 180 or max(abs(south), abs(north)) > 90:
-        raise FloraError(
-            f"{given}expected longitudes within 180 and latitudes within 90 degrees; convert "
-            "projected coordinates to WGS 84 first"
-        )
-    if not (west < east and south < north):
-        raise FloraError(
-            f"{given}expected west < east and south < north; an area across the antimeridian is "
-            "searched in two halves"
-        )
-    return west, south, east, north
+def time_of(item: Item) -> datetime:
+    """When an item was taken, in UTC; the beginning where it is a span."""
+    time: datetime = item.datetime or item.common_metadata.start_datetime  # type: ignore[assignment]
+    return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
 
 
-def check_dates(dates: str | date | tuple[date, date]) -> tuple[date, date]:
-    """The first and last day that were asked for.
-
-    Raises:
-        FloraError: If they cannot be read or are in the wrong order.
-    """
-    if isinstance(dates, str):
-        try:
-            days = [date.fromisoformat(part.strip()) for part in dates.split("/")]
-        except ValueError as error:
-            raise FloraError(
-                f"dates {dates!r}: {error}; expected 2019-09-13 or 2019-09-10/2019-09-20"
-            ) from error
-    else:
-        days = [dates] if isinstance(dates, date) else list(dates)
-    if len(days) > 2 or days[0] > days[-1]:
-        raise FloraError(
-            f"dates {dates!r}: expected one day, or the first and the last, in this order"
-        )
-    return days[0], days[-1]
+def cloud_of(item: Item) -> float | None:
+    """Share of a whole image under cloud, in per cent; None for radar."""
+    cover = item.properties.get("eo:cloud_cover")
+    return None if cover is None else float(cover)
 
 
-def _item(record: Mapping[str, Any], place: Endpoint, subject: str) -> StacItem:
-    properties = record.get("properties") or {}
-    dated = isinstance(properties.get("datetime") or properties.get("start_datetime"), str)
-    if not (record.get("type") == "Feature" and {"id", "assets"} <= record.keys() and dated):
-        raise FloraError(
-            f"{subject}: what it gives is no STAC item (a Feature with id, date and assets); give "
-            "the address of one item, as `flora search` prints it"
-        )
-    return StacItem(record, place)
+def orbit_of(item: Item) -> str:
+    """Direction and number of the orbit, e.g. "descending 110"; empty where not given."""
+    words = (item.properties.get(f"sat:{name}") for name in ("orbit_state", "relative_orbit"))
+    return " ".join(str(word) for word in words if word is not None)
 
 
-def _usable(item: StacItem, sensor: Sensor, max_cloud: float | None) -> bool:
-    if sensor == "sar":
-        return {"vv", "vh"} <= {name.lower() for name in item.record["assets"]}
-    return max_cloud is None or item.cloud_cover is None or item.cloud_cover <= max_cloud
+def same_pass(first: Item, second: Item) -> bool:
+    """Whether two items are slices of one overflight: the same orbit, within ten minutes."""
+    apart = abs(time_of(first) - time_of(second))
+    return apart < timedelta(minutes=10) and orbit_of(first) == orbit_of(second)
 
 
-def _visible(items: list[StacItem], box: Bbox) -> float:
-    """The share of an area that is covered by images and probably not by cloud."""
-    with needs_stac():
-        from odc.geo import geom
-    area = geom.box(*box, "EPSG:4326")
-    shapes = [
-        geom.Geometry(item.record["geometry"], "EPSG:4326")
-        if item.record.get("geometry")
-        else geom.box(*item.bbox, "EPSG:4326")
-        for item in items
-    ]
-    union = geom.unary_union(shapes)
-    covered = 0.0 if union is None else (union & area).area / area.area
-    clouds = [item.cloud_cover or 0.0 for item in items]
-    return float(round(covered * (1 - sum(clouds) / len(clouds) / 100), 6))
+def address_of(endpoint: str) -> str:
+    """The landing page of an endpoint, given its name or address; anything else is refused."""
+    address = ENDPOINTS.get(endpoint, endpoint)
+    if not address.startswith(("http://", "https://")):
+        expected = f"expected {', '.join(ENDPOINTS)}, or the address of a STAC API (http, https)"
+        raise FloraError(expected, argument="endpoint", value=repr(endpoint))
+    return address.rstrip("/")
 
 
-def _report_nothing(
-    place: Endpoint,
-    collection: str,
-    days: tuple[date, date],
-    box: Bbox,
-    found: list[StacItem],
-    max_cloud: float | None,
-) -> None:
-    sides = ",".join(f"{side:.6g}" for side in box)
-    where = f"{place.name} {collection}, {days[0]} to {days[1]}, bbox {sides}"
-    if not found:
-        raise FloraError(
-            f"nothing found: {where}; ask for more days (a place is passed over every 6 to 12 "
-            "days), and check that the bbox is west, south, east, north"
-        )
-    if max_cloud is not None:
-        clearest = min(item.cloud_cover or 0.0 for item in found)
-        raise FloraError(
-            f"nothing found with at most {max_cloud:g} % cloud: {where}; the clearest of "
-            f"{len(found)} images has {clearest:.0f} %: allow more cloud or more days"
-        )
+def check_bbox(bbox: Sequence[float]) -> tuple[float, float, float, float]:
+    """Refuse anything but west, south, east, north in degrees."""
+    if len(bbox) == 4:
+        west, south, east, north = (float(side) for side in bbox)
+        if -180 <= west < east <= 180 and -90 <= south < north <= 90:
+            return west, south, east, north
     raise FloraError(
-        f"nothing found with both VV and VH: {where}; {len(found)} items have other "
-        "polarisations, ask for other days"
+        "expected four numbers in degrees, west < east and south < north",
+        argument="bbox",
+        value=",".join(f"{side:g}" for side in bbox),
+        remedy="convert projected coordinates to WGS 84, halve an area at the antimeridian",
     )
 
 
-def _check_collection(client: Any, place: Endpoint, name: str) -> None:
-    """Say so where nothing was found because there is no such collection."""
-    with asking(f"endpoint {place.url}"):
-        names = [collection.id for collection in client.get_collections()]
-    if names and name not in names:
-        alike = [other for other in names if "sentinel" in other.lower()] or names
+def check_dates(dates: str | date | tuple[date, date]) -> tuple[date, date]:
+    """The first and last day that were asked for; what cannot be read is refused."""
+    given = (dates,) if isinstance(dates, date) else dates
+    text = given if isinstance(given, str) else "/".join(f"{day:%Y-%m-%d}" for day in given)
+    try:
+        days = [date.fromisoformat(part.strip()) for part in text.split("/")]
+    except ValueError:
+        days = []
+    if len(days) not in (1, 2) or days[0] > days[-1]:
+        expected = "expected 2019-09-13 or 2019-09-10/2019-09-20, the first and last in this order"
+        raise FloraError(expected, argument="dates", value=repr(text))
+    return days[0], days[-1]
+
+
+@contextmanager
+def asking(subject: str) -> Iterator[None]:
+    """Turn what can go wrong with a server or a document into one line that begins with `subject`.
+
+    Raises:
+        FloraError: If the extra is not installed, or the server cannot be reached, refuses, or
+            speaks another language.
+    """
+    try:
+        from pystac import STACError, STACTypeError
+        from pystac_client.errors import ClientTypeError
+        from pystac_client.exceptions import APIError
+        from pystac_client.warnings import DoesNotConformTo, NoConformsTo
+
+        strange = (STACError, STACTypeError, ClientTypeError, DoesNotConformTo, ShapelyError)
+        malformed = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+        with warnings.catch_warnings():
+            # An API that says nothing of what it can do is refused in words that help.
+            warnings.simplefilter("ignore", NoConformsTo)
+            yield
+    except FloraError:
+        raise
+    except ModuleNotFoundError as error:
+        text = f'STAC needs {error.name}, which is not installed: pip install "flora[stac]"'
+        raise FloraError(text) from error
+    except (APIError, OSError) as error:
+        answer = getattr(error, "response", error)  # of requests, or the error of pystac-client
+        status, said = getattr(answer, "status_code", None), first_line(error)
+        reason = f"cannot be reached ({said})" if status is None else f"HTTP {status} ({said})"
+        raise FloraError(f"{subject}: {reason}; {remedy_for(status)}") from error
+    except (*strange, *malformed) as error:
         raise FloraError(
-            f"collection {name!r}: {place.name} has none of this name; choose one of "
-            f"{', '.join(sorted(alike)[:12])}"
-        )
+            f"{subject}: not a STAC API that can be searched, or no STAC item "
+            f"({type(error).__name__}: {first_line(error)}); give the address of a landing page, "
+            "or of one item as `flora search` prints it"
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message; servers answer with pages of it."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:200]
+
+
+def remedy_for(status: int | None) -> str:
+    """What to do about an answer with this status; None where there was no answer."""
+    if status is None:
+        return "check the address or path, the network and the proxy, or choose another endpoint"
+    if status in BUSY or status > 500:
+        return "the server is busy or broken: try again later"
+    if status in (401, 403):
+        return "it wants an account: sign in at its provider, or choose another endpoint"
+    return "check the address" if status == 404 else "check what was asked for"
+
+
+def _io(timeout: float) -> Any:
+    from pystac_client.stac_api_io import StacApiIO
+
+    # Without raise_on_status: the last answer says more than "too many retries".
+    retry = Retry(RETRIES, backoff_factor=0.3, status_forcelist=BUSY, raise_on_status=False)
+    return StacApiIO(timeout=timeout, max_retries=retry)
+
+
+def _checked(record: Any) -> Item:
+    """A record as an item whose id, time, cloud and place can be relied on."""
+    from pystac import Item
+
+    item = Item.from_dict(record)
+    if not isinstance(item.id, str):
+        raise TypeError(f"id {item.id!r}")
+    time_of(item), cloud_of(item), _outline(item)
+    return item
+
+
+def _box(item: Item) -> list[float]:
+    box = [float(side) for side in item.bbox or ()]
+    return box if len(box) != 6 else [*box[:2], *box[3:5]]  # some give heights too
+
+
+def _outline(item: Item) -> Any:
+    return shapely.make_valid(shape(item.geometry)) if item.geometry else shapely.box(*_box(item))

@@ -338,7 +338,7 @@ def test_no_scheduler_is_said_in_one_line(scene, tmp_path, monkeypatch):
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StacSite]:
-    """A catalogue with a radar scene as power, and a clear optical image of the week before."""
+    """A catalogue with a radar scene as power, and a clear optical image of twelve days before."""
     pytest.importorskip("pystac_client")
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -358,7 +358,7 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StacSite]:
     with serve_stac() as served:
         served.add("s1", "sentinel-1-rtc", "2019-09-17T06:00:00Z", radar)
         said = {"s2:processing_baseline": "02.14", "eo:cloud_cover": 4}
-        served.add("s2", "sentinel-2-l2a", "2019-09-10T11:00:00Z", optical, said)
+        served.add("s2", "sentinel-2-l2a", "2019-09-05T11:00:00Z", optical, said)
         yield served
 
 
@@ -391,7 +391,7 @@ def test_item_in_a_file_with_the_image_from_before(site, tmp_path):
         item.write_bytes(answer.read())
     out, page = tmp_path / "out", tmp_path / "map.html"
     arguments = ["--stac", item, "--out", out, "--before", "auto", "--html", page]
-    run(*arguments)
+    assert "Image from before the flood: s2 of 2019-09-05" in run(*arguments)
     assert "optical, before" in layer_names(page)
     run("--stac", item, "--out", tmp_path / "alone")
     name = "s1_sar_rgb.tif"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class StacSite:
         files: Contents by name.
         signature: What a link to a file must carry; changing it makes older links expire.
         in_links: Whether links carry the signature; else a token has to be asked for.
+        lasts: Seconds for which a token is said to hold.
+        silent: Whether paths with a status get no answer in its place.
         page: Items on a page.
         status: Answer with this status to paths that begin so.
         bodies: Answer with this to a path.
@@ -40,6 +43,8 @@ class StacSite:
     files: dict[str, bytes] = field(default_factory=dict)
     signature: str = "first"
     in_links: bool = True
+    lasts: float = 3600.0
+    silent: bool = False
     page: int = 2
     status: dict[str, int] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
@@ -52,7 +57,7 @@ class StacSite:
         self,
         identity: str,
         collection: str,
-        time: str,
+        taken: str,
         files: dict[str, Path],
         properties: dict[str, Any] | None = None,
         assets: dict[str, dict[str, Any]] | None = None,
@@ -74,7 +79,7 @@ class StacSite:
             "collection": collection,
             "bbox": bbox,
             "geometry": json.loads(json.dumps(geometry)),
-            "properties": {"datetime": time, **(properties or {})},
+            "properties": {"datetime": taken, **(properties or {})},
             "assets": {
                 key: {"href": f"{identity}/{key}.tif", **(assets or {}).get(key, {})}
                 for key in files
@@ -87,6 +92,7 @@ class StacSite:
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, bytes]:
         for start, status in self.status.items():
             if path.startswith(start):
+                time.sleep(6.0 if self.silent else 0.0)
                 return status, b"trouble\nwith details"
         if path in self.bodies:
             return 200, self.bodies[path]
@@ -96,7 +102,9 @@ class StacSite:
                 return 403, b"the signature has expired"
             return (200, self.files[rest]) if rest in self.files else (404, b"no such file")
         if head == "token":
-            return 200, json.dumps({"token": f"sig={self.signature}"}).encode()
+            until = datetime.now(UTC) + timedelta(seconds=self.lasts)
+            token = {"token": f"sig={self.signature}", "msft:expiry": until.isoformat()}
+            return 200, json.dumps(token).encode()
         document = self._document(head, rest, query)
         return (404, b"nothing here") if document is None else (200, json.dumps(document).encode())
 

@@ -57,6 +57,30 @@ class OpticalStack:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a measurement can be; values beyond are not of the sensor or not in the unit.
+
+    Attributes:
+        low: Least value.
+        high: Greatest value.
+        unit: Its unit.
+        scale: Stored value of one unit.
+        tolerated: Share of values that may lie beyond, e.g. sun glint.
+    """
+
+    low: float
+    high: float
+    unit: str
+    scale: float = 1.0
+    tolerated: float = 0.0
+
+
+# Sen1Floods11 reaches from -79 to +30 dB. Cloud and glint pass a reflectance of 1, not of 3.
+DECIBEL = Limits(-100.0, 60.0, "dB")
+REFLECTANCE = Limits(0.0, 3.0, "reflectance", scale=10_000.0, tolerated=0.001)
+
+
+@dataclass(frozen=True)
 class SarScaling:
     """How one SAR product's values become the model's input.
 

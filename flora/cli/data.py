@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from flora.datasets import DatasetName
+
 if TYPE_CHECKING:
     from flora.datasets.fetch.download import Plan, Source
     from flora.datasets.fetch.sources import Item
@@ -29,16 +31,6 @@ download_app = typer.Typer(
     help="Fetch a dataset from its publisher; run again to go on after an interruption.",
     no_args_is_help=True,
 )
-
-
-class RealDataset(StrEnum):
-    """Datasets that lie on a disk."""
-
-    sen1floods11 = "sen1floods11"
-    sen1floods11_weak = "sen1floods11-weak"
-    sen12ms = "sen12ms"
-    deepflood = "deepflood"
-    ombria = "ombria"
 
 
 class Part(StrEnum):
@@ -131,13 +123,13 @@ def ombria(root: Root, yes: Yes = False, verify: Verify = False, quiet: Quiet = 
 
 
 def check(
-    dataset: Annotated[RealDataset, typer.Argument(help="Dataset, in its publisher's layout.")],
+    dataset: Annotated[DatasetName, typer.Argument(help="Dataset, in its publisher's layout.")],
     root: Annotated[Path, typer.Argument(help="Its folder.")],
 ) -> None:
     """Check a dataset on the disk: what is there, readable, aligned and physically possible."""
     from flora.datasets.check import check_dataset
 
-    report = check_dataset(dataset.value, root)
+    report = check_dataset(dataset, root)
     console = Console()
     console.print(report.table())
     for note in report.notes:

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
 
-DATASETS = (
-    "deepflood",
-    "ombria",
-    "sen12ms",
-    "sen1floods11",
-    "sen1floods11-weak",
-    "sih1733",
-    "simulated",
-)
+# Where the class of each name is: imported when asked for, so that one dataset does not need the
+# packages of another.
+DATASETS = {
+    "deepflood": ("flora.datasets.deepflood", "DeepFlood"),
+    "ombria": ("flora.datasets.ombria", "Ombria"),
+    "sen12ms": ("flora.datasets.sen12ms", "Sen12MS"),
+    "sen1floods11": ("flora.datasets.sen1floods11", "Sen1Floods11"),
+    "sen1floods11-weak": ("flora.datasets.sen1floods11_weak", "Sen1Floods11Weak"),
+    "sih1733": ("flora.datasets.sih1733", "Sih1733"),
+    "simulated": ("flora.datasets.simulated", "Simulated"),
+}
+
+if TYPE_CHECKING:
+    from flora.datasets.base import FloodDataset
+
+    DatasetName = str
+else:
+    DatasetName = Literal[tuple(DATASETS)]  # the choices of the command line
 
 
 def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> FloodDataset:
     """Open a dataset by its name.
 
     Args:
-        name: "simulated", "sen1floods11", "sen1floods11-weak", "sen12ms", "ombria", "deepflood" or
-            "sih1733".
-        root: The folder it was downloaded to; None for "simulated", which needs no files.
+        name: One of `DATASETS`.
+        root: The folder that holds it; None for "simulated", which needs no files.
         split: One of the splits that its class lists, e.g. "train", "valid" or "test".
         options: Further arguments of its constructor, e.g. `sar_dates` of `Ombria`.
 
@@ -40,57 +48,31 @@ def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> Fl
         (2, torch.Size([2, 64, 64]))
     """
     dataset = dataset_class(name)
-    if name == "simulated":
-        if root is not None:
-            raise FloraError(f"simulated scenes are made, not read: leave out root {root}")
-        positional: tuple[Any, ...] = (split,)
-    else:
+    taken = list(inspect.signature(dataset).parameters)
+    positional: tuple[Any, ...] = (split,)
+    if "root" in taken:
         if root is None:
             raise FloraError(f"{name} is read from files: pass the folder that holds it as root")
         positional = (Path(root), split)
-    signature = inspect.signature(dataset)
-    unknown = sorted(set(options) - set(signature.parameters))
+    elif root is not None:
+        raise FloraError(f"{name} scenes are made, not read: leave out root {root}")
+    unknown = sorted(set(options) - set(taken))
     if unknown:
         raise FloraError(
             f"{name} has no option {', '.join(unknown)}; it takes "
-            f"{', '.join(list(signature.parameters)[len(positional) :]) or 'none'}"
+            f"{', '.join(taken[len(positional) :]) or 'none'}"
         )
     opened: FloodDataset = dataset(*positional, **options)
     return opened
 
 
 def dataset_class(name: str) -> Any:
-    """The class of a name, imported when asked for: one dataset needs not another's packages.
+    """The class of a name.
 
     Raises:
         FloraError: If the name is unknown.
     """
-    if name == "deepflood":
-        from flora.datasets.deepflood import DeepFlood
-
-        return DeepFlood
-    if name == "ombria":
-        from flora.datasets.ombria import Ombria
-
-        return Ombria
-    if name == "sen12ms":
-        from flora.datasets.sen12ms import Sen12MS
-
-        return Sen12MS
-    if name == "sen1floods11-weak":
-        from flora.datasets.sen1floods11_weak import Sen1Floods11Weak
-
-        return Sen1Floods11Weak
-    if name == "sen1floods11":
-        from flora.datasets.sen1floods11 import Sen1Floods11
-
-        return Sen1Floods11
-    if name == "sih1733":
-        from flora.datasets.sih1733 import Sih1733
-
-        return Sih1733
-    if name == "simulated":
-        from flora.datasets.simulated import Simulated
-
-        return Simulated
-    raise FloraError(f"no dataset {name!r}; known: {', '.join(DATASETS)}")
+    if name not in DATASETS:
+        raise FloraError(f"no dataset {name!r}; known: {', '.join(DATASETS)}")
+    module, kind = DATASETS[name]
+    return getattr(import_module(module), kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NotRequired, TypedDict, TypeVar, cast, overload
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from flora.errors import FloraError
 from flora.predictors import MODES, Mode
-from flora.sensors import OpticalScaling, OpticalStack, SarScaling
+from flora.sensors import Limits, OpticalScaling, OpticalStack, SarScaling
 
 
 class Meta(TypedDict):
@@ -79,6 +79,9 @@ class Batch(TypedDict):
     meta: list[Meta]
 
 
+# Layers that are files of physical values: their bands, and what these can be.
+Stored = Mapping[str, tuple[tuple[str, ...], Limits]]
+
 Layered = TypeVar("Layered", Sample, Batch)
 
 
@@ -110,6 +113,10 @@ class FloodDataset(Dataset[Sample], ABC):
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
     citation: ClassVar[str]
+    urls: ClassVar[tuple[str, ...]] = ()
+    truth: ClassVar[str] = ""  # what should be known of the labels, if anything
+    classes: ClassVar[Mapping[int, str] | None] = None  # where there are more than water and dry
+    stored: ClassVar[Stored] = {}
     sar_scaling: SarScaling
     optical_scaling: OpticalScaling
 
@@ -128,6 +135,11 @@ class FloodDataset(Dataset[Sample], ABC):
     @abstractmethod
     def manifest(self) -> list[str]:
         """One identifier a chip, in reading order; recorded with every result."""
+
+    @classmethod
+    def parts(cls, root: Path) -> list[tuple[str, dict[str, str]]]:
+        """Splits that together hold every chip in `root` once, each with options to open it."""
+        return [(split, {}) for split in cls.splits]
 
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):

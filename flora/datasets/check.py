@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,40 +18,7 @@ from flora.datasets.pairing import EmptySplitError, MissingFilesError
 from flora.datasets.rasters import read_raster
 from flora.datasets.sentinel import unsigned
 from flora.errors import FloraError, FloraWarning
-from flora.sensors import DRY, SENTINEL1, SENTINEL2_BANDS, WATER
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a measurement can be; values beyond are not of the sensor or not in the unit.
-
-    Attributes:
-        low: Least value.
-        high: Greatest value.
-        unit: Its unit.
-        scale: Stored value of one unit.
-        tolerated: Share of values that may lie beyond, e.g. sun glint.
-    """
-
-    low: float
-    high: float
-    unit: str
-    scale: float = 1.0
-    tolerated: float = 0.0
-
-
-# Sen1Floods11 reaches from -79 to +30 dB. Cloud and glint pass a reflectance of 1, not of 3.
-DECIBEL = Limits(-100.0, 60.0, "dB")
-REFLECTANCE = Limits(0.0, 3.0, "reflectance", scale=10_000.0, tolerated=0.001)
-
-_S1 = (SENTINEL1.bands, DECIBEL)
-_S2 = (SENTINEL2_BANDS, REFLECTANCE)
-_LAYERS: dict[str, dict[str, tuple[tuple[str, ...], Limits]]] = {
-    "deepflood": {"SAR VV": (("VV",), DECIBEL), "SAR VH": (("VH",), DECIBEL)},
-    "sen12ms": {"s1": _S1, "s2": _S2},
-    "sen1floods11": {"S1Hand": _S1, "S2Hand": _S2},
-    "sen1floods11-weak": {"S1Weak": _S1},
-}
+from flora.sensors import DRY, REFLECTANCE, WATER
 
 
 @dataclass
@@ -118,24 +86,24 @@ def check_dataset(
     downloaded at all is a note.
 
     Args:
-        name: One of `flora.datasets.DATASETS`, except "simulated".
+        name: One of `flora.datasets.DATASETS` that is read from files.
         root: The folder it was downloaded to.
         progress: Called with the chips done and the chips of the split, for a progress bar.
         options: Further arguments of the dataset's constructor, e.g. `units` of `DeepFlood`.
 
     Raises:
-        FloraError: If the name is unknown or is "simulated".
+        FloraError: If the name is unknown, or its chips are not read from files.
     """
-    if name == "simulated":
-        raise FloraError("simulated scenes are made, not read: there is nothing to check")
     kind = dataset_class(name)
+    if "root" not in inspect.signature(kind).parameters:
+        raise FloraError(f"{name} scenes are made, not read: there is nothing to check")
     report = CheckReport(name, Path(root))
-    if hasattr(kind, "truth"):
+    if kind.truth:
         report.notes.append(kind.truth)
-    darkness = _Darkness(getattr(kind, "classes", None))
+    darkness = _Darkness(kind.classes)
     split_of: dict[str, str] = {}
     absent: dict[str, Path] = {}
-    for split, layer in _parts(name, Path(root)):
+    for split, layer in kind.parts(Path(root)):
         dataset = _open(report, split, layer | options, absent)
         if dataset is None:
             continue
@@ -152,24 +120,6 @@ def check_dataset(
     if not report.places and not report.problems:
         report.problems.append(f"{name}: no chip in {root}: check the folder")
     return report
-
-
-def _parts(name: str, root: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Splits that together hold every chip once, for each label layer where there are two."""
-    kind = dataset_class(name)
-    if name == "ombria":
-        official = (root / "OmbriaS1").is_dir() or not (root / "2021").is_dir()
-        splits: tuple[str, ...] = ("train", "valid", "test") if official else ()
-        splits += ("2021",) if (root / "2021").is_dir() else ()
-        yield from ((split, {}) for split in splits)
-    elif name == "sen1floods11-weak":
-        base = root / "v1.1" if (root / "v1.1").is_dir() else root
-        weak = base / "data" / "flood_events" / "WeaklyLabeled"
-        layers = [layer for layer in kind.label_layers if (weak / layer).is_dir()]
-        for layer in layers or kind.label_layers[:1]:
-            yield from ((split, {"label": layer}) for split in ("train", "only-Bolivia"))
-    else:
-        yield from ((split, {}) for split in kind.splits)
 
 
 def _open(
@@ -245,7 +195,7 @@ def _check_chip(
 
 def _beyond(dataset: Any, index: int) -> Iterator[str]:
     """A line for each layer of a chip that holds nothing, or values that no sensor gives."""
-    for layer, (bands, limits) in _LAYERS.get(dataset.name, {}).items():
+    for layer, (bands, limits) in dataset.stored.items():
         path = dataset.path(index, layer)
         raster = read_raster(path, bands)
         stored = unsigned(raster.values) if limits is REFLECTANCE else raster.values

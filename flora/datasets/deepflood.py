@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 
-from flora.datasets.base import FloodDataset, Meta, Sample, Window, require_folder
+from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.pairing import (
     EmptySplitError,
     complete_chips,
@@ -22,6 +22,7 @@ from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_gr
 from flora.datasets.sentinel import decode_labels, require_whole_decibel
 from flora.errors import FloraError
 from flora.sensors import (
+    DECIBEL,
     DRY,
     IGNORE,
     SENTINEL1,
@@ -115,6 +116,7 @@ class DeepFlood(FloodDataset):
         2: "open water",
         3: "other",
     }
+    stored: ClassVar[Stored] = {"SAR VV": (("VV",), DECIBEL), "SAR VH": (("VH",), DECIBEL)}
     label_codes: ClassVar[dict[int, int]] = {0: WATER, 1: DRY, 2: WATER, 3: DRY}
     truth: ClassVar[str] = "never opened on real files: its layout is from notes; check the classes"
     sites: ClassVar[tuple[str, ...]] = (

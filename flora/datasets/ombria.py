@@ -141,6 +141,14 @@ class Ombria(FloodDataset):
             raise FloraError(f"{self.name}: no chip of split {split!r} in {root}: check --root")
         self._chips = chips
 
+    @classmethod
+    def parts(cls, root: Path) -> list[tuple[str, dict[str, str]]]:
+        """See `FloodDataset.parts`."""
+        later = (root / "2021").is_dir()
+        official = (root / "OmbriaS1").is_dir() or not later
+        splits = ("train", "valid", "test") if official else ()
+        return [(split, {}) for split in (*splits, *(("2021",) if later else ()))]
+
     def __len__(self) -> int:
         return len(self._chips)
 

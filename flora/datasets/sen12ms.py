@@ -13,12 +13,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flora.datasets.base import FloodDataset, Meta, Sample, Window, require_folder
+from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.pairing import EmptySplitError, complete_chips, excluded
 from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid, require_size
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
 from flora.errors import FloraError, FloraWarning
-from flora.sensors import DRY, IGNORE, SENTINEL1, SENTINEL2_RGB, WATER, BoolArray
+from flora.sensors import (
+    DECIBEL,
+    DRY,
+    IGNORE,
+    REFLECTANCE,
+    SENTINEL1,
+    SENTINEL2_BANDS,
+    SENTINEL2_RGB,
+    WATER,
+    BoolArray,
+)
 
 LandCover = Literal["IGBP", "LCCS1", "LCCS2", "LCCS3"]
 
@@ -116,6 +126,10 @@ class Sen12MS(FloodDataset):
         "no flood truth: water is permanent water of a land cover map at about 500 m, 255 where a "
         "patch has no land cover"
     )
+    stored: ClassVar[Stored] = {
+        "s1": (SENTINEL1.bands, DECIBEL),
+        "s2": (SENTINEL2_BANDS, REFLECTANCE),
+    }
     damaged: ClassVar[dict[str, str]] = {
         "ROIs1868_summer_146_p202": "the publisher calls its radar patch damaged"
     }

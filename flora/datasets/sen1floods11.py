@@ -11,12 +11,22 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from flora.datasets.base import FloodDataset, Meta, Sample, Window, require_folder
+from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.pairing import complete_chips, excluded, held_out, require_split
 from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
 from flora.errors import FloraError
-from flora.sensors import DRY, IGNORE, SENTINEL1, SENTINEL2_RGB, WATER, BoolArray
+from flora.sensors import (
+    DECIBEL,
+    DRY,
+    IGNORE,
+    REFLECTANCE,
+    SENTINEL1,
+    SENTINEL2_BANDS,
+    SENTINEL2_RGB,
+    WATER,
+    BoolArray,
+)
 
 # Each layer's folder in the publisher's layout and in the mirror that TerraMind uses.
 _FOLDERS = {
@@ -69,6 +79,10 @@ class Sen1Floods11(FloodDataset):
         "CVPR Workshops. Contains modified Copernicus Sentinel data."
     )
     label_codes: ClassVar[dict[int, int]] = {-1: IGNORE, 0: DRY, 1: WATER}
+    stored: ClassVar[Stored] = {
+        "S1Hand": (SENTINEL1.bands, DECIBEL),
+        "S2Hand": (SENTINEL2_BANDS, REFLECTANCE),
+    }
     dates: ClassVar[dict[str, str]] = {  # of the radar image, from the dataset's metadata
         "Bolivia": "2018-02-15",
         "Ghana": "2018-09-18",

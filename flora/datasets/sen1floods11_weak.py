@@ -10,13 +10,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from flora.datasets.base import FloodDataset, Meta, Sample, Window, require_folder
+from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.pairing import complete_chips, excluded, held_out
 from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid
 from flora.datasets.sen1floods11 import LABEL_MEANING, Sen1Floods11
 from flora.datasets.sentinel import decode_labels, read_sentinel1
 from flora.errors import FloraError
-from flora.sensors import IGNORE, SENTINEL1, SENTINEL2_RGB, BoolArray
+from flora.sensors import DECIBEL, IGNORE, SENTINEL1, SENTINEL2_RGB, BoolArray
 
 LabelLayer = Literal["S2IndexLabelWeak", "S1OtsuLabelWeak"]
 
@@ -55,6 +55,7 @@ class Sen1Floods11Weak(FloodDataset):
     citation: ClassVar[str] = Sen1Floods11.citation
     label_codes: ClassVar[dict[int, int]] = Sen1Floods11.label_codes
     label_layers: ClassVar[tuple[LabelLayer, ...]] = ("S2IndexLabelWeak", "S1OtsuLabelWeak")
+    stored: ClassVar[Stored] = {"S1Weak": (SENTINEL1.bands, DECIBEL)}
     held_out_place: ClassVar[str] = "Bolivia"
 
     def __init__(
@@ -97,6 +98,18 @@ class Sen1Floods11Weak(FloodDataset):
         }
         self._chips = complete_chips(missing, len(found), f"{self.name}, split {split!r}")
         self._grids: dict[int, Grid] = {}
+
+    @classmethod
+    def parts(cls, root: Path) -> list[tuple[str, dict[str, str]]]:
+        """See `FloodDataset.parts`; every label layer that is there."""
+        base = root / "v1.1" if (root / "v1.1").is_dir() else root
+        weak = base / "data" / "flood_events" / "WeaklyLabeled"
+        found = [layer for layer in cls.label_layers if (weak / layer).is_dir()]
+        return [
+            (split, {"label": layer})
+            for layer in found or cls.label_layers[:1]
+            for split in ("train", f"only-{cls.held_out_place}")
+        ]
 
     def __len__(self) -> int:
         return len(self._chips)

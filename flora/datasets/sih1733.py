@@ -57,6 +57,7 @@ class Sih1733(FloodDataset):
     citation: ClassVar[str] = (
         "SAR image colorization pairs, github.com/TharunMurugesh/sar-image-colorization."
     )
+    truth: ClassVar[str] = "no water label: only the optical image can be scored"
 
     def __init__(self, root: Path, split: str) -> None:
         if split not in self.splits:
@@ -83,6 +84,12 @@ class Sih1733(FloodDataset):
             for row in range(rows)
             for column in range(columns)
         ]
+
+    @classmethod
+    def parts(cls, root: Path) -> list[tuple[str, dict[str, str]]]:
+        """See `FloodDataset.parts`; the pairs that are there."""
+        present = [split for split in cls.splits if (root / split.capitalize()).is_dir()]
+        return [(split, {}) for split in present or cls.splits]
 
     def __len__(self) -> int:
         return len(self._windows)

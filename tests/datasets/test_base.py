@@ -17,11 +17,11 @@ from flora.datasets.base import (
     Window,
     collate,
     crop_sample,
-    layers,
     orient_sample,
 )
 from flora.errors import FloraError
 from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalStack
+from tests.support.fake_data import same
 
 LAYERS = ("sar", "sar_valid", "optical", "optical_valid", "index", "water")
 EARLIER = ("image", "index", "valid")
@@ -81,12 +81,6 @@ def is_aligned(sample: Sample) -> bool:
             (sample["before"].valid, field > 0.3),
             (sample["before"].index[0], field),
         )
-    )
-
-
-def same(first: Sample, second: Sample) -> bool:
-    return first["meta"] == second["meta"] and all(
-        torch.equal(one, other) for one, other in zip(layers(first), layers(second), strict=True)
     )
 
 

@@ -15,11 +15,13 @@ from tests.support.fake_data import (
     fake_deepflood,
     fake_ombria,
     fake_ombria_2021,
+    fake_scene,
     fake_sen1floods11,
     fake_sen12ms,
     fake_weak,
     north_up,
     rewrite,
+    write_picture,
     write_raster,
 )
 
@@ -59,6 +61,18 @@ def test_a_good_dataset_has_no_problems(name, tmp_path):
     assert report.problems == []
     assert sum(chips(report).values()) > 3
     assert any(note.startswith("mean of the first radar band") for note in report.notes)
+
+
+def test_scenes_without_labels_are_checked_too(tmp_path):
+    scene = fake_scene(0, 300)
+    grey = (scene["sar"][0] * 5 + 150).clip(0, 255).astype(np.uint8)
+    write_picture(tmp_path / "Pair-2" / "SAR-Image-2.jpg", grey)
+    colour = np.stack([grey, grey // 2, grey // 3], axis=-1)
+    write_picture(tmp_path / "Pair-2" / "Optical-Image-2.jpg", colour)
+    report = check_dataset("sih1733", tmp_path)
+    assert report.problems == [] and chips(report) == {("pair-2", "pair-2"): 1}
+    (tmp_path / "Pair-2" / "SAR-Image-2.jpg").unlink()
+    assert "SAR-Image-2.jpg" in check_dataset("sih1733", tmp_path).problems[0]
 
 
 def test_counts_by_split_and_place(floods):

@@ -52,6 +52,7 @@ def test_open_dataset_simulated_needs_no_root(tmp_path):
 def test_every_dataset_declares_itself():
     # Those without a training split of floods have tests of their own.
     assert set(DATASETS) == {*FAKES, "simulated", "sih1733"}
+    assert [dataset_class(name).name for name in DATASETS] == list(DATASETS)
     for name in FAKES:
         dataset = dataset_class(name)
         assert dataset.name == name and "train" in dataset.splits

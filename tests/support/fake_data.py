@@ -14,7 +14,7 @@ from PIL import Image
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 
-from flora.datasets.base import Sample
+from flora.datasets.base import Sample, layers
 
 PIXEL = 8.983152841195215e-05  # degrees, as in Sen1Floods11
 CHIPS = {
@@ -66,9 +66,10 @@ def rewrite(path: Path, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
 
 def same(first: Sample, second: Sample) -> bool:
     """Whether two samples are equal, bit for bit."""
-    tensors = [key for key, value in first.items() if isinstance(value, torch.Tensor)]
-    return first["meta"] == second["meta"] and all(
-        torch.equal(first[key], second[key]) for key in tensors
+    return (
+        first.keys() == second.keys()
+        and first["meta"] == second["meta"]
+        and all(torch.equal(*pair) for pair in zip(layers(first), layers(second), strict=True))
     )
 
 

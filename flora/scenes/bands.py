@@ -37,7 +37,10 @@ Units = Literal["db", "linear"]
 FILL_SIDE = 512  # px: fill values are looked for in a reading at most this large
 # What programs write where nothing was measured, whether they declare it or not.
 FILLS = np.array([-9999, -32768, -99999, np.finfo(np.float32).min], dtype=np.float32)
-SMALL_FILL = -999.0  # as integer it may be -9.99 dB, as backscatter it is nothing
+# The same; as stored integers they may be measurements, as backscatter they are none.
+SMALL_FILLS = np.array([-999, -99, 255, 9999, 32767, 65535, 99999], dtype=np.float32)
+HUGE = 1e9  # no backscatter is this large, in either unit; 1e20 and the like are fills
+PLAUSIBLE = (-50.0, 50.0)  # dB: between a radar's noise and its largest corner reflectors
 
 
 class Layer(NamedTuple):
@@ -247,9 +250,14 @@ def _fill(dataset: Any, bands: tuple[int, ...], units: Units) -> float:
     shape = (1, *(math.ceil(side / step) for side in dataset.shape))
     values = read_bands(dataset, indexes=bands[:1], out_shape=shape, out_dtype="float32")
     kind = np.dtype(dataset.dtypes[bands[0] - 1]).kind
-    candidates = [*map(float, FILLS)] + [SMALL_FILL] * (kind == "f") + [0.0] * (units == "linear")
-    held = [fill for fill in candidates if (values == np.float32(fill)).any()]
-    return held[0] if held else {"f": math.nan, "i": candidates[0], "u": 0.0}[kind]
+    fills = [*map(float, FILLS)] + [0.0] * (units == "linear")
+    if kind == "f":
+        fills += map(float, SMALL_FILLS)
+        low, high = PLAUSIBLE if units == "db" else (-HUGE, HUGE)
+        impossible, count = np.unique(values[(values < low) | (values > high)], return_counts=True)
+        fills += impossible[np.argsort(-count)[:1]].tolist()
+    held = [fill for fill in fills if (values == np.float32(fill)).any()]
+    return held[0] if held else {"f": math.nan, "i": fills[0], "u": 0.0}[kind]
 
 
 def _check_own_grid(files: tuple[BandFile, ...]) -> None:

@@ -28,7 +28,9 @@ from flora.grid import (
 )
 from flora.scenes.bands import (
     FILLS,
-    SMALL_FILL,
+    HUGE,
+    PLAUSIBLE,
+    SMALL_FILLS,
     Layer,
     SceneFiles,
     Units,
@@ -59,8 +61,9 @@ __all__ = [
 
 SAMPLE_SIDE = 1024  # px: statistics and the quicklook come from a reading at most this large
 
-AMPLITUDE_DB = -11.5  # VH over land is darker than this; read as power, its amplitude is brighter
-ZERO_SHARE = 0.05  # of pixels at exactly 0 dB, from which they are probably border
+BRIGHT_VH = -11.5  # dB: VH over land is darker than this; read as power, its amplitude is brighter
+CONSTANT_SHARE = 0.05  # of pixels that hold one value, from which it is probably no measurement
+CONSTANT_PIXELS = 100  # at least, for it to be said
 
 
 @contextmanager
@@ -174,8 +177,8 @@ class SarScene:
     """A Sentinel-1 scene in dB, whatever unit it is stored in; `open_scene` makes them.
 
     A pixel is valid where every band was measured: finite, not the nodata value nor one of the
-    usual fill values, not masked and, in linear power, above 0 (the border of a ground range
-    product is 0).
+    usual fill values, not masked, in linear power above 0 (the border of a ground range product is
+    0), and between -50 and 50 dB: beyond lie fill values and what resampling made of them.
 
     Args:
         files: Where the values are, and how they are brought to the grid.
@@ -265,7 +268,7 @@ class SarScene:
             values *= layer.scale[:, None, None]
             values += layer.offset[:, None, None]
             parts.append(values)
-            measured.append(good & (values != SMALL_FILL))
+            measured.append(good & ~np.isin(values, SMALL_FILLS) & (np.abs(values) < HUGE))
         backscatter = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return backscatter, np.asarray(np.concatenate(measured).all(axis=0))
 
@@ -280,10 +283,13 @@ class SarScene:
         return self._load(self._layers, reduced.shape, window=window)
 
     def _convert(self, values: FloatArray, measured: BoolArray) -> tuple[FloatArray, BoolArray]:
-        if self.units == "db":
+        if self.units == "linear":
+            measured = measured & (values > 0).all(axis=0)
+            values = 10 * np.log10(np.where(measured, values, np.float32(1)))
+        if self.scaling.unit != "dB":
             return values, measured
-        valid = measured & (values > 0).all(axis=0)
-        return 10 * np.log10(np.where(valid, values, np.float32(1))), valid
+        low, high = PLAUSIBLE
+        return values, measured & ((values >= low) & (values <= high)).all(axis=0)
 
     def _check_values(self, values: FloatArray, measured: BoolArray) -> None:
         """Check the sample or, where it caught nothing, the first rows that hold something."""
@@ -300,37 +306,64 @@ class SarScene:
                 check_units(seen, self.units, self.name)
             backscatter, valid = self._convert(values, measured)
             if valid.any():
-                zero = float((backscatter[:, valid] == 0).all(axis=0).mean())
-                self._warn_unusual(backscatter[:, valid], zero)
+                if self.scaling.unit == "dB":
+                    self._warn_unusual(backscatter[:, valid], values[:, valid])
                 return
         raise FloraError(
-            f"sar_path {self.name}: no pixel was measured (all nodata, NaN or 0); "
-            "choose a scene, or a part of it, that covers the area"
+            f"sar_path {self.name}: no pixel was measured (all nodata, NaN, 0 or beyond -50 to "
+            "50 dB); choose a scene, or a part of it, that covers the area"
         )
 
-    def _warn_unusual(self, seen: FloatArray, zero: float) -> None:
-        """Warn of what is possible but probably not meant; `seen` is (C, n), in dB."""
-        if self.scaling.bands[:2] != ("VV", "VH"):
-            return
-        vv, vh = seen[:2].mean(axis=1)
+    def _warn_unusual(self, seen: FloatArray, stored: FloatArray) -> None:
+        """Warn of what is possible but probably not meant, in dB and as stored (C, n)."""
         found = []
-        if vv < vh:
+        if self.scaling.bands[:2] == ("VV", "VH"):
+            vv, vh = seen[:2].mean(axis=1)
+            if vv < vh:
+                found.append(
+                    f"mean VV {vv:.1f} dB is below mean VH {vh:.1f} dB: the polarisations are "
+                    "probably swapped; expected VV, then VH"
+                )
+            elif (middle := np.median(seen[1])) > BRIGHT_VH:
+                probably = "dB of amplitude, or z-scores, expected sigma0 in dB; calibrate again"
+                if self.units == "linear":
+                    probably = "amplitude, expected power; square them"
+                found.append(
+                    f"median VH {middle:.1f} dB is brighter than land: the values are probably "
+                    f"{probably}"
+                )
+        constants = (constant_of(band) for band in stored)
+        for value, share in dict(constant for constant in constants if constant).items():
+            unit = "dB" if self.units == "db" else "in power"
             found.append(
-                f"mean VV {vv:.1f} dB is below mean VH {vh:.1f} dB: the polarisations are probably "
-                "swapped; expected VV, then VH"
-            )
-        if self.units == "linear" and np.median(seen[1]) > AMPLITUDE_DB:
-            found.append(
-                f"median VH {np.median(seen[1]):.1f} dB is brighter than land: the values are "
-                "probably amplitude, expected power; square them"
-            )
-        if self.units == "db" and zero > ZERO_SHARE:
-            found.append(
-                f"{zero:.0%} of its pixels are exactly 0 dB in all bands: probably border that is "
-                "not declared; declare it (gdal_edit -a_nodata 0)"
+                f"{share:.0%} of its pixels hold exactly {value:.7g} {unit}: probably border that "
+                f"is not declared; declare it (gdal_edit -a_nodata {value:.7g})"
             )
         for text in found:
             warnings.warn(f"sar_path {self.name}: {text}", FloraWarning, stacklevel=6)
+
+
+def constant_of(values: FloatArray) -> tuple[float, float] | None:
+    """A value that many of `values` (n,) hold exactly, and their share; None if there is none.
+
+    In a file of whole numbers, many values are held by many pixels: one stands out only if it is
+    held by four times as many as the third.
+
+    Example:
+        >>> import numpy as np
+        >>> from flora.scenes.inputs import constant_of
+        >>> constant_of(np.append(np.linspace(-20, -10, 900), np.full(100, -35.0)))
+        (-35.0, 0.1)
+        >>> constant_of(np.rint(np.linspace(-20, -10, 1000)))  # whole dB
+    """
+    held, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts)
+    most = int(counts[order[0]])
+    third = int(counts[order[2]]) if len(order) > 2 else 0
+    share = most / values.size
+    if most < CONSTANT_PIXELS or share <= CONSTANT_SHARE or most < 4 * third:
+        return None
+    return float(held[order[0]]), share
 
 
 def check_units(seen: FloatArray, units: Units, name: str) -> None:

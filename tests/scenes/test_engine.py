@@ -400,6 +400,7 @@ def test_a_dark_border_changes_nothing_inside(landscape, untiled, out, model, tm
     assert difference[:, 128 + 171 :].max() == 0  # 171: FloraConfig.reach of `tiny`
 
 
+@pytest.mark.filterwarnings("ignore:.*hold exactly:flora.errors.FloraWarning")
 def test_a_constant_scene_is_answered_alike_in_every_attention_window(tmp_path, out, model):
     shape = (600, 640)
     values = np.stack([np.full(shape, -12.0), np.full(shape, -21.0)])

@@ -145,16 +145,20 @@ def test_a_declared_scale_is_applied(tmp_path):
     np.testing.assert_allclose(values[:, 5:], decibel()[:, 5:], atol=0.0051)
 
 
-@pytest.mark.parametrize("fill", [np.nan, -9999, -32768, -999, -np.inf, np.finfo(np.float32).min])
+@pytest.mark.parametrize(
+    "fill",
+    [np.nan, -9999, -32768, -999, -99, -np.inf, np.finfo(np.float32).min, 1e20, 32767, 9999, 255],
+)
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize("grid", [None, "utm"])
-def test_fill_values_are_not_backscatter(tmp_path, fill, declared, grid):
-    values = decibel()
+@pytest.mark.parametrize("units", ["db", "linear"])
+def test_fill_values_are_not_backscatter(tmp_path, fill, declared, grid, units):
+    values = decibel() if units == "db" else power(decibel())
     values[:, :40, 20:60] = fill
     path = write_scene(tmp_path / "filled.tif", values, nodata=fill if declared else None)
-    with open_scene(path, grid=grid) as scene:
+    with open_scene(path, grid=grid, units=units) as scene:
         read, valid = whole(scene)
-        assert np.nanmin(scene.sample) > -20
+        assert np.nanmin(scene.sample) > -35 and np.nanmax(scene.sample) < 10
     assert scene.transform == GRID and scene.shape == SHAPE
     np.testing.assert_array_equal(~valid[:40, 20:60], True)
     ring = 0 if grid is None or np.isfinite(fill) or np.isnan(fill) else 1
@@ -162,21 +166,64 @@ def test_fill_values_are_not_backscatter(tmp_path, fill, declared, grid):
     np.testing.assert_allclose(read[:, valid], decibel()[:, valid], atol=1e-3)
 
 
-def test_a_large_border_of_zero_db_is_a_warning(tmp_path):
+@pytest.mark.parametrize("value", [-50.1, 50.1, -3000, 1234.5])
+@pytest.mark.parametrize("grid", [None, "utm"])
+def test_values_beyond_plausible_ones_are_nodata(tmp_path, value, grid):
     values = decibel()
-    values[:, :30] = 0
-    path = write_scene(tmp_path / "zero.tif", values)
-    with pytest.warns(FloraWarning, match="25% of its pixels are exactly 0 dB"):
-        assert opened(path)[1].all()
+    values[1, 10:30, 10:30] = value
+    values[:, 50, 50] = -49, 49
+    _, valid = opened(write_scene(tmp_path / "beyond.tif", values), grid=grid)
+    assert not valid[10:30, 10:30].any()
+    assert valid[50, 50] and valid.sum() == valid.size - 400
+
+
+def test_a_fill_that_resampling_blended_into_the_edges_is_nodata(tmp_path):
+    """As somebody else's warp, without nodata declared, leaves it."""
+    share = np.clip((np.arange(90) - 29.5) / 4, 0, 1)  # a ramp of a few pixels beside a border
+    values = (decibel() * share + -9999 * (1 - share)).astype(np.float32)
+    read, valid = opened(write_scene(tmp_path / "blended.tif", values))
+    np.testing.assert_array_equal(valid, np.broadcast_to(share == 1, SHAPE))
+    np.testing.assert_allclose(read[:, valid], decibel()[:, valid], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("units", "constant", "said"),
+    [
+        ("db", 0, "25% of its pixels hold exactly 0 dB.*-a_nodata 0"),
+        ("db", -35, "25% of its pixels hold exactly -35 dB.*-a_nodata -35"),
+        ("db", -21.5, "25% of its pixels hold exactly -21.5 dB.*-a_nodata -21.5"),
+        ("linear", 1e-4, "25% of its pixels hold exactly 0.0001 in power.*-a_nodata 0.0001"),
+    ],
+)
+def test_a_constant_that_many_pixels_hold_is_a_warning(tmp_path, units, constant, said):
+    values = decibel() if units == "db" else power(decibel())
+    values[:, :30] = constant
+    path = write_scene(tmp_path / "constant.tif", values)
+    with pytest.warns(FloraWarning, match=said) as caught:
+        assert opened(path, units=units)[1].all()
+    assert sum("hold exactly" in str(warning.message) for warning in caught) == 1
     with rasterio.open(path, "r+") as file:
-        file.nodata = 0
-    assert not opened(path)[1][:30].any()
+        file.nodata = constant
+    assert not opened(path, units=units)[1][:30].any()
 
 
-def test_amplitude_is_suspected(tmp_path):
-    path = write_scene(tmp_path / "amplitude.tif", np.sqrt(power(decibel())))
-    with pytest.warns(FloraWarning, match="probably amplitude"):
-        opened(path, units="linear")
+def test_whole_decibels_are_no_constant(tmp_path):
+    assert opened(write_scene(tmp_path / "whole.tif", np.rint(decibel())))[1].all()
+
+
+@pytest.mark.parametrize(
+    ("made", "units", "said"),
+    [
+        (lambda db: np.sqrt(power(db)), "linear", "amplitude, expected power; square them"),
+        (lambda db: db / 2, "db", "dB of amplitude, or z-scores, expected sigma0 in dB"),
+        (lambda db: (db - db.mean()) / db.std(), "db", "dB of amplitude, or z-scores"),
+    ],
+)
+def test_values_brighter_than_land_are_suspected(tmp_path, made, units, said):
+    path = write_scene(tmp_path / "bright.tif", made(decibel()).astype(np.float32))
+    with pytest.warns(FloraWarning, match=f"median VH .* is brighter than land: .*{said}") as told:
+        opened(path, units=units)
+    assert len(told) == 1
 
 
 def test_gamma0_is_said_with_what_it_means(tmp_path):

@@ -93,6 +93,7 @@ def out(tmp_path):
     return tmp_path / "out"
 
 
+@pytest.mark.filterwarnings("ignore:.*hold exactly:flora.errors.FloraWarning")
 @pytest.mark.parametrize("size", [(1, 1), (7, 1001), (513, 300), (32, 33)])
 def test_a_constant_scene_gives_a_constant_answer_at_any_size(tmp_path, out, size):
     values = np.stack([np.full(size, -12.0), np.full(size, -21.0)]).astype(np.float32)
@@ -119,6 +120,7 @@ def test_tiles_do_not_show_for_a_pointwise_model(scene, out):
     assert tiled.water_km2 == pytest.approx(whole.water_km2)
 
 
+@pytest.mark.filterwarnings("ignore:.*hold exactly:flora.errors.FloraWarning")
 def test_blending_leaves_no_step_where_tiles_disagree(tmp_path, out):
     """Each tile answers with its own constant: the worst model there is for seams."""
     path = write_tif(tmp_path / "flat.tif", np.full((2, 40, 416), -12, np.float32))
@@ -343,6 +345,7 @@ def test_pixel_sizes_agree_with_known_lengths():
     assert pixel_metres(None, GRID, (3, 3)) is None
 
 
+@pytest.mark.filterwarnings("ignore:.*hold exactly:flora.errors.FloraWarning")
 def test_area_is_that_of_the_water(tmp_path, out):
     values = np.full((2, 50, 80), LAND, np.float32)
     values[0] += 7

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from flora.training.recipes import train_flora
     from flora.training.tasks import GuidanceMix
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "FloodDataset": "flora.datasets.base",

@@ -131,6 +131,7 @@ SIMULATED = Experiment(
     },
     training=TrainingConfig(steps=500, crop=64),
     teacher_steps=150,
+    norm="group",
     cite="Simulated by flora.simulate.scene.",
 )
 
@@ -191,6 +192,7 @@ OMBRIA = Experiment(
     },
     training=TrainingConfig(steps=1500, crop=96),
     teacher_steps=300,
+    norm="group",
     cite="OMBRIA, Drakonakis et al. 2022. Contains modified Copernicus Sentinel data.",
 )
 
@@ -238,6 +240,7 @@ TRUE_COLOUR = Experiment(
     },
     training=TrainingConfig(steps=600, crop=96),
     teacher_steps=150,
+    norm="group",
     cite="SAR image colorization pairs, github.com/TharunMurugesh/sar-image-colorization.",
 )
 
@@ -259,6 +262,7 @@ SIM_TO_REAL = Experiment(
     },
     training=TrainingConfig(steps=1500, crop=96),
     teacher_steps=300,
+    norm="group",
     cite="Sen1Floods11, Bonafilia et al. 2020. Contains modified Copernicus Sentinel data 2019.",
 )
 
@@ -358,6 +362,7 @@ ON_A_GPU: dict[str, Experiment] = {
     f"{name}_gpu": replace(
         experiment,
         size="small",
+        norm="layer",
         seeds=(0, 1, 2, 3, 4),
         teacher_steps=teacher_steps,
         training=replace(FULL_LENGTH, steps=steps, crop=crop),

@@ -48,6 +48,9 @@ class Setting(Protocol):
     @property
     def teacher_steps(self) -> int: ...  # noqa: D102
 
+    @property
+    def norm(self) -> Norm: ...  # noqa: D102
+
 
 @dataclass(frozen=True)
 class Competitor:
@@ -149,7 +152,8 @@ def train_competitor(
     """
     loss = replace(LossWeights(), **competitor.loss)
     if competitor.kind == "flora":
-        config = replace(config_for(setting.size, chips), **competitor.config)
+        shape = replace(config_for(setting.size, chips), norm=setting.norm)
+        config = replace(shape, **competitor.config)
         teaching = replace(training, steps=setting.teacher_steps) if competitor.teacher else None
         return train_flora(
             config,

@@ -25,6 +25,7 @@ from flora.errors import FloraError
 from flora.experiments.competitors import Competitor, prepared, train_competitor
 from flora.experiments.provenance import provenance, write_record
 from flora.files import make_folder
+from flora.models.layers import Norm
 from flora.models.network import Flora, parameter_count
 from flora.models.predict import predictor
 from flora.models.unet import LateFusion, UNet
@@ -56,6 +57,8 @@ class Experiment:
         training: Length and schedule, the same for all; its seed is replaced by `seeds`.
         teacher_steps: Steps of FLoRA's teacher before that.
         size: Named size of FLoRA.
+        norm: Normalisation of FLoRA where a competitor names none. Group normalisation in what
+            was recorded before version 0.2 made layer normalisation the default.
         seeds: Seeds of initial weights and crops.
         cite: Attribution of the data.
 
@@ -86,6 +89,7 @@ class Experiment:
     training: TrainingConfig
     teacher_steps: int = 300
     size: str = "tiny"
+    norm: Norm = "layer"
     seeds: tuple[int, ...] = (0, 1, 2)
     cite: str = ""
 

@@ -33,8 +33,8 @@ RELEASED_LOSS = LossWeights(
 
 
 def released_config(config: FloraConfig) -> FloraConfig:
-    """A configuration with the release's detached water branch."""
-    return replace(config, detach_water=True)
+    """A configuration with the release's detached water branch and group normalisation."""
+    return replace(config, detach_water=True, norm="group")
 
 
 class ReleasedTask(StudentTask):

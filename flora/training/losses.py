@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from flora.datasets.base import Batch
 from flora.errors import FloraError
 from flora.sensors import DRY, IGNORE, WATER
-from flora.training.operators import dilate, erode, sar_edge, sobel, ssim_map
+from flora.training.operators import dilate, erode, masked, sar_edge, sobel, ssim_map
 
 # The 3 x 3 neighbourhood that Sobel's operator reads, as a distance in pixels.
 NEIGHBOURHOOD = 1.5
@@ -68,7 +68,7 @@ def charbonnier(prediction: Tensor, target: Tensor, valid: Tensor, epsilon: floa
         0.001
     """
     prediction, target = _filled(prediction, target, valid)
-    return _masked_mean(torch.sqrt((prediction - target) ** 2 + epsilon**2), valid)
+    return _masked_mean(torch.sqrt((prediction - target).square() + epsilon**2), valid)
 
 
 def structural_dissimilarity(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -139,11 +139,12 @@ def spectrum_l1(prediction: Tensor, target: Tensor, valid: Tensor, floor: float 
     """
     prediction, target = _filled(prediction, target, valid)
 
-    def log_magnitude(image: Tensor) -> Tensor:
+    def power(image: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(image, norm="ortho")  # (B, C, H, W // 2 + 1)
-        return 0.5 * torch.log(spectrum.real**2 + spectrum.imag**2 + floor**2)
+        squared: Tensor = spectrum.real.square() + spectrum.imag.square()
+        return squared + floor**2
 
-    difference = (log_magnitude(prediction) - log_magnitude(target)).abs()
+    difference = 0.5 * torch.log(power(prediction) / power(target)).abs()
     seen = valid.flatten(1).any(dim=1)[:, None, None].expand_as(difference[:, 0])
     return _masked_mean(difference, seen)
 
@@ -169,7 +170,7 @@ def dice(logits: Tensor, water: Tensor, smooth: float = 1.0) -> Tensor:
         0.0
     """
     logits, labelled, scored = _labelled(logits, water)
-    probability = torch.where(scored[:, None], logits.sigmoid(), 0.0)
+    probability = logits.sigmoid() * scored[:, None]
     overlap = (probability * labelled).sum()
     return 1 - (2 * overlap + smooth) / (probability.sum() + labelled.sum() + smooth)
 
@@ -283,7 +284,9 @@ def distillation(student: Sequence[Tensor], teacher: Sequence[Tensor], valid: Te
         hidden = F.adaptive_max_pool2d((~valid)[:, None].float(), ours.shape[-2:])  # (B, 1, ., .)
         kept = hidden[:, 0] < 0.5
         ours, theirs = _filled(ours, theirs.detach(), kept)
-        cosine = (_unit(ours) * _unit(theirs)).sum(dim=1, keepdim=True)  # (B, 1, H_l, W_l)
+        cosine = _inner(ours, theirs) * torch.rsqrt(
+            (_inner(ours, ours) + 1e-6) * (_inner(theirs, theirs) + 1e-6)
+        )  # (B, 1, H_l, W_l); 0 for a zero vector, with a bounded gradient
         losses.append(_masked_mean(1 - cosine, kept))
     return torch.stack(losses).mean()
 
@@ -434,31 +437,25 @@ def _perceptual(distance: nn.Module, prediction: Tensor, target: Tensor, valid: 
     return distances.mean()
 
 
-def _unit(features: Tensor) -> Tensor:
-    """Feature vectors of length 1; the zero vector stays 0, with a bounded gradient."""
-    return features / torch.sqrt((features**2).sum(dim=1, keepdim=True) + 1e-6)
+def _inner(first: Tensor, second: Tensor) -> Tensor:
+    """Scalar product of the feature vectors of (B, C, H, W) at each pixel, (B, 1, H, W)."""
+    return (first * second).sum(dim=1, keepdim=True)
 
 
 def _masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of (B, C, H, W) over the pixels that (B, H, W) keeps, 0 if there is none."""
-    kept = torch.where(valid[:, None], values, 0.0)
-    return kept.sum() / (valid.sum() * values.shape[1]).clamp_min(1)
+    """Mean of finite (B, C, H, W) over the pixels that (B, H, W) keeps, 0 if there is none."""
+    return (values * valid[:, None]).sum() / (valid.sum() * values.shape[1]).clamp_min(1)
 
 
 def _filled(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Two float32 images that are 0 where not valid.
-
-    Filled before anything is computed: masking the loss alone lets a NaN under the mask through
-    to the gradient, as 0 * NaN.
-    """
+    """Two float32 images that are 0 where not valid."""
     if prediction.shape != target.shape or prediction.ndim != 4:
         raise FloraError(
             f"prediction of shape {tuple(prediction.shape)} and target of shape "
             f"{tuple(target.shape)}: expected the same (batch, channels, rows, columns)"
         )
     _check_map("valid", valid, prediction[:, 0])
-    mask = valid[:, None]
-    return torch.where(mask, prediction.float(), 0.0), torch.where(mask, target.float(), 0.0)
+    return masked(prediction, valid), masked(target, valid)
 
 
 def _labelled(logits: Tensor, water: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -469,8 +466,7 @@ def _labelled(logits: Tensor, water: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "expected (batch, 1, rows, columns) and (batch, rows, columns)"
         )
     scored = (water == DRY) | (water == WATER)
-    kept = torch.where(scored[:, None], logits.float(), 0.0)
-    return kept, (water == WATER).float()[:, None], scored
+    return masked(logits, scored), (water == WATER).float()[:, None], scored
 
 
 def _check_map(name: str, valid: Tensor, like: Tensor) -> None:

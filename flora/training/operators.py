@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,37 @@ def sobel(image: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+def masked(image: Tensor, mask: Tensor) -> Tensor:
+    """An image that is 0 where the mask is false, whatever stood there.
+
+    What is under a mask is filled before anything is computed: masking the result lets a NaN
+    through to the gradient, as 0 * NaN.
+
+    Args:
+        image: (B, C, H, W).
+        mask: (B, H, W) bool.
+
+    Returns:
+        (B, C, H, W) float32.
+    """
+    bits = -mask[:, None].int()  # (B, 1, H, W): all ones, or all zeros
+    return _Masked.apply(image.float(), bits)  # type: ignore[no-any-return]
+
+
+class _Masked(torch.autograd.Function):
+    """`torch.where(mask, image, 0)` on the bits of the numbers: six times faster on a processor."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, bits: Tensor) -> Tensor:
+        ctx.save_for_backward(bits)
+        return (image.view(torch.int32) & bits).view(torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (bits,) = ctx.saved_tensors
+        return (gradient.view(torch.int32) & bits).view(torch.float32), None
+
+
 def gaussian_blur(image: Tensor, valid: Tensor) -> Tensor:
     """Mean of the valid pixels under a Gaussian window, 11 x 11, standard deviation 1.5 pixels.
 
@@ -55,16 +87,7 @@ def gaussian_blur(image: Tensor, valid: Tensor) -> Tensor:
     Returns:
         (B, C, H, W) float32, meaningful where `valid`.
     """
-    mask = valid[:, None]  # (B, 1, H, W)
-    filled = torch.where(mask, image.float(), 0.0)
-    planes = torch.cat([filled, mask.float()], dim=1)  # (B, C + 1, H, W)
-    down, across = (_window_matrix(side, image.device) for side in planes.shape[-2:])
-    # As products of matrices: several times faster than depthwise convolutions on a processor,
-    # and in float32 on a GPU too (in bfloat16 the variance in SSIM, a small difference of two
-    # large numbers, would be noise).
-    with torch.autocast(image.device.type, enabled=False):
-        total = down @ planes @ across.T
-    return total[:, :-1] / total[:, -1:].clamp_min(1e-6)  # a valid pixel's own weight is 0.07
+    return _window_sum(masked(image, valid)) / _window_weight(valid)
 
 
 def ssim_map(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -89,15 +112,15 @@ def ssim_map(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         True
     """
     c1, c2 = 0.01**2, 0.03**2
-    # Filled before they are multiplied: a NaN under the mask would reach the gradient as 0 * NaN.
-    x = torch.where(valid[:, None], prediction.float(), 0.0)
-    y = torch.where(valid[:, None], target.float(), 0.0)
-    mean_x, mean_xx, mean_xy = _blurred(valid, x, x * x, x * y)
-    mean_y, mean_yy = _blurred(valid, y, y * y)  # apart: no gradient is needed of a target
-    variances = (mean_xx - mean_x**2).clamp_min(0) + (mean_yy - mean_y**2).clamp_min(0)
-    covariance = mean_xy - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * covariance + c2) / (variances + c2)
+    x, y = masked(prediction, valid), masked(target, valid)
+    share = 1 / _window_weight(valid)
+    planes = torch.cat([x, x * x + y * y, x * y], dim=1)
+    mean_x, mean_squares, mean_xy = (_window_sum(planes) * share).chunk(3, dim=1)
+    mean_y = _window_sum(y) * share  # apart: no gradient is needed of a target
+    product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    variances = (mean_squares - squares).clamp_min(0)  # the sum of both
+    similar = (2 * product + c1) * (2 * (mean_xy - product) + c2)
+    return similar / ((squares + c1) * (variances + c2))
 
 
 def sar_edge(sar: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,7 +143,7 @@ def sar_edge(sar: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         neighbourhood is valid.
     """
     with torch.no_grad():
-        image = torch.where(valid[:, None], sar.float(), 0.0).mean(dim=1, keepdim=True)
+        image = masked(sar, valid).mean(dim=1, keepdim=True)
         smoothed = gaussian_blur(image, valid)
         x, y = sobel(smoothed)
         speckle = _speckle_gain() * gaussian_blur((image - smoothed) ** 2, valid)
@@ -140,10 +163,16 @@ def dilate(mask: Tensor, radius: float) -> Tensor:
         radius: Euclidean distance between pixel centres, in pixels.
     """
     reach = math.floor(radius)
-    offset = torch.arange(-reach, reach + 1, device=mask.device)
-    disc = (offset[:, None] ** 2 + offset[None, :] ** 2 <= radius**2).float()
-    near = F.conv2d(mask[:, None].float(), disc[None, None], padding=reach)  # (B, 1, H, W)
-    return near[:, 0] > 0.5
+    rows, columns = mask.shape[-2:]
+    around = F.pad(mask, (reach, reach, reach, reach))
+    near = mask.clone()
+    # Shifted and joined: on a processor several times faster than a convolution.
+    for down in range(-reach, reach + 1):
+        half = math.isqrt(math.floor(radius**2) - down**2)
+        for right in range(-half, half + 1):
+            top, left = reach + down, reach + right
+            near |= around[:, top : top + rows, left : left + columns]
+    return near
 
 
 def erode(mask: Tensor, radius: float) -> Tensor:
@@ -151,8 +180,65 @@ def erode(mask: Tensor, radius: float) -> Tensor:
     return ~dilate(~mask, radius)
 
 
-def _blurred(valid: Tensor, *images: Tensor) -> tuple[Tensor, ...]:
-    return gaussian_blur(torch.cat(images, dim=1), valid).chunk(len(images), dim=1)
+def _window_weight(valid: Tensor) -> Tensor:
+    """Weight of the valid pixels under the window, (B, 1, H, W); a pixel's own is 0.07."""
+    return _window_sum(valid[:, None].float()).clamp_min(1e-6)
+
+
+def _window_sum(planes: Tensor) -> Tensor:
+    """Sum under the Gaussian window of each plane of (B, C, H, W), mirrored at the borders."""
+    return _Window.apply(planes)  # type: ignore[no-any-return]
+
+
+class _Window(torch.autograd.Function):
+    """Multiply (B, C, H, W) by the window's matrices, along rows and columns."""
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor) -> Tensor:
+        down, across = (_window_matrix(side, planes.device) for side in planes.shape[-2:])
+        return _banded_product(down, planes, across.T)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        down, across = (_window_matrix(side, gradient.device) for side in gradient.shape[-2:])
+        return _banded_product(down.T, gradient, across)
+
+
+def _banded_product(left: Tensor, planes: Tensor, right: Tensor) -> Tensor:
+    """The product left @ planes @ right of (B, C, H, W) and matrices that are 0 off a band.
+
+    In float32 on a GPU too: in bfloat16 the variance in SSIM, a small difference of two large
+    numbers, would be noise.
+    """
+    rows, columns = planes.shape[-2:]
+    stacked = planes.reshape(-1, rows, columns)
+    between, product = torch.empty_like(stacked), torch.empty_like(stacked)
+    with torch.autocast(planes.device.type, enabled=False):
+        for out, near in _bands(columns, planes.device):
+            torch.mm(
+                stacked.view(-1, columns)[:, near],
+                right[near, out],
+                out=between.view(-1, columns)[:, out],
+            )
+        for out, near in _bands(rows, planes.device):
+            block = left[out, near].expand(len(stacked), -1, -1)
+            torch.bmm(block, between[:, near], out=product[:, out])
+    return product.view(planes.shape)
+
+
+def _bands(size: int, device: torch.device) -> list[tuple[slice, slice]]:
+    """Slices of an axis, each with the part of it that the window reaches from there.
+
+    On a processor slices of 32 save most of the product; a GPU is faster in one.
+    """
+    step = 32 if device.type == "cpu" else size
+    return [
+        (
+            slice(start, start + step),
+            slice(max(0, start - WINDOW_RADIUS), start + step + WINDOW_RADIUS),
+        )
+        for start in range(0, size, step)
+    ]
 
 
 @functools.lru_cache(maxsize=32)

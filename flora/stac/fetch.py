@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import partial
-from itertools import count, product
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,7 +44,15 @@ CLOUDY = 0.9  # of an image
 
 Blocks = Callable[[int, int], None]
 """Called with the number of blocks done and of all blocks."""
-Converted = tuple[NDArray[Any], BoolArray]
+Convert = Callable[[ItemBands, FloatArray, BoolArray], tuple[NDArray[Any], BoolArray]]
+TILED = {
+    "driver": "GTiff",
+    "tiled": True,
+    "blockxsize": 512,
+    "blockysize": 512,
+    "compress": "deflate",
+    "bigtiff": "if_safer",
+}
 
 
 class FetchedScene(NamedTuple):
@@ -126,23 +134,20 @@ def fetch_scene(
         radar = [ItemBands(item, SAR_BANDS, timeout) for item in items]
         optical = [ItemBands(item, OPTICAL_BANDS, timeout) for item in before]
         grid = _common_grid(radar, bbox and check_bbox(bbox))
-        parts, done = list(_parts(grid.shape, block)), count(1)
-
-        def step() -> None:
-            if progress is not None:
-                progress(next(done), len(parts) * (1 + bool(optical)))
-
+        parts = list(_parts(grid.shape, block))
         with folder_beside(targets["sar"], GDAL_ERRORS) as temporary:
             finished = {"sar": temporary / "sar.tif"}
+            said = "gamma0, dB" if units == "linear" else "as archived, dB"
             convert = partial(_decibels, units=units)
-            with _create(finished["sar"], grid, radar) as file:
-                said = "gamma0, dB" if units == "linear" else "as archived, dB"
-                file.update_tags(FLORA_BACKSCATTER=said)
-                _fill(file, grid, parts, radar, convert, step)
+            steps = _write(finished["sar"], grid, parts, radar, convert, FLORA_BACKSCATTER=said)
             if optical:
                 finished["before"] = temporary / "before.tif"
-                with _create(finished["before"], grid, optical) as file:
-                    _fill(file, grid, parts, optical, _reflectance, step)
+                image = _write(finished["before"], grid, parts, optical, _reflectance)
+                steps = chain(steps, image)
+            for done, _ in enumerate(steps, 1):
+                if progress is not None:
+                    progress(done, len(parts) * len(finished))
+            if optical:
                 _warn_of_cloud(finished["before"])
             publish(finished, targets, temporary / "earlier")
     return _described(targets["sar"], items[0])
@@ -243,65 +248,47 @@ def _parts(shape: tuple[int, int], side: int) -> Iterator[Part]:
         yield Part(row, column, min(side, shape[0] - row), min(side, shape[1] - column))
 
 
-def _create(path: Path, grid: Grid, sources: Sequence[ItemBands]) -> Any:
-    """A new GeoTIFF for the bands of some items, tagged with them."""
-    bands, items = list(sources[0].names), [source.item for source in sources]
-    radar = bands == list(SAR_BANDS)
-    file = rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=len(bands),
-        height=grid.shape[0],
-        width=grid.shape[1],
-        dtype="float32" if radar else "uint16",
-        crs=grid.crs,
-        transform=grid.transform,
-        nodata=np.nan if radar else 0,
-        tiled=True,
-        blockxsize=512,
-        blockysize=512,
-        compress="deflate",
-        predictor=3 if radar else 2,
-        bigtiff="if_safer",
-    )
-    file.descriptions = bands
-    days = sorted({f"{time_of(item):%Y-%m-%d}" for item in items})
-    file.update_tags(FLORA_ITEMS=" ".join(item.id for item in items), FLORA_DATES=" ".join(days))
-    return file
-
-
-def _fill(
-    file: Any,
+def _write(
+    path: Path,
     grid: Grid,
     parts: Sequence[Part],
     sources: Sequence[ItemBands],
-    convert: Callable[[ItemBands, FloatArray, BoolArray], Converted],
-    step: Callable[[], None],
-) -> None:
-    """Fill a file block by block, each pixel from the first source that has it."""
-    seen = 0
-    for part in parts:
-        shape = (file.count, part.height, part.width)
-        merged = np.full(shape, file.nodata, dtype=file.dtypes[0])
-        missing = np.ones(shape[1:], dtype=bool)
-        for source in sources:
-            values, valid = convert(source, *source.read(grid.part(part)))
-            np.copyto(merged, values, where=valid & missing)
-            missing &= ~valid
-            if not missing.any():
-                break
-        file.write(merged, window=part.rows(0, part.height))
-        seen += missing.size - int(np.count_nonzero(missing))
-        step()
+    convert: Convert,
+    **tags: str,
+) -> Iterator[None]:
+    """Write a GeoTIFF part by part, each pixel from the first source that has it."""
+    bands, items = list(sources[0].names), [source.item for source in sources]
+    kind: dict[str, Any] = {"dtype": "float32", "nodata": np.nan, "predictor": 3}
+    if bands != list(SAR_BANDS):
+        kind = {"dtype": "uint16", "nodata": 0, "predictor": 2}
+    kind |= {"crs": grid.crs, "transform": grid.transform, "count": len(bands)}
+    seen, (height, width) = False, grid.shape
+    with rasterio.open(path, "w", **TILED, **kind, height=height, width=width) as file:
+        file.descriptions = bands
+        days = sorted({f"{time_of(item):%Y-%m-%d}" for item in items})
+        names = " ".join(item.id for item in items)
+        file.update_tags(FLORA_ITEMS=names, FLORA_DATES=" ".join(days), **tags)
+        for part in parts:
+            merged = np.full((len(bands), part.height, part.width), file.nodata, kind["dtype"])
+            missing = np.ones(merged.shape[1:], dtype=bool)
+            for source in sources:
+                values, valid = convert(source, *source.read(grid.part(part)))
+                np.copyto(merged, values, where=valid & missing)
+                missing &= ~valid
+                if not missing.any():
+                    break
+            file.write(merged, window=part.rows(0, part.height))
+            seen |= not missing.all()
+            yield
     if not seen:
         raise FloraError(
-            f"item {sources[0].item.id}: shows nothing of the area (all nodata); choose one that "
-            "covers it"
+            f"item {items[0].id}: shows nothing of the area (all nodata); choose one that covers it"
         )
 
 
-def _decibels(source: ItemBands, stored: FloatArray, valid: BoolArray, units: Units) -> Converted:
+def _decibels(
+    source: ItemBands, stored: FloatArray, valid: BoolArray, units: Units
+) -> tuple[NDArray[Any], BoolArray]:
     values = stored * source.scale.astype(np.float32) + source.offset.astype(np.float32)
     if valid.any():
         check_units(values[:, valid], units, source.item.id)
@@ -311,7 +298,9 @@ def _decibels(source: ItemBands, stored: FloatArray, valid: BoolArray, units: Un
     return 10 * np.log10(np.where(positive, values, np.float32(1))), positive
 
 
-def _reflectance(source: ItemBands, stored: FloatArray, valid: BoolArray) -> Converted:
+def _reflectance(
+    source: ItemBands, stored: FloatArray, valid: BoolArray
+) -> tuple[NDArray[Any], BoolArray]:
     """Reflectance x 10000; at least 1, because 0 is nodata."""
     scale, offset = source.scale * QUANTIFICATION, source.offset * QUANTIFICATION
     values = np.where(valid, scale * stored + offset, 0)

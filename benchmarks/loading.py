@@ -30,14 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from flora.datasets.base import (
-    FloodDataset,
-    RandomCrops,
-    Sample,
-    Window,
-    collate,
-    crop_sample,
-)
+from flora.datasets.base import FloodDataset, Sample, Window, collate, crop_sample
+from flora.datasets.crops import RandomCrops
 from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.experiments.provenance import write_record
 from flora.simulate.scene import write_sen1floods11

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flora.datasets import open_dataset
     from flora.datasets.base import FloodDataset, Sample, collate
+    from flora.datasets.wrapped import InMemory
     from flora.errors import FloraError, FloraWarning
     from flora.experiments.catalogue import named_experiment
     from flora.experiments.records import load_record
@@ -47,6 +48,7 @@ _HOMES = {
     "FloraOutput": "flora.models.network",
     "FloraWarning": "flora.errors",
     "GuidanceMix": "flora.training.tasks",
+    "InMemory": "flora.datasets.wrapped",
     "LossWeights": "flora.training.losses",
     "Sample": "flora.datasets.base",
     "SplitScores": "flora.training.metrics",
@@ -85,6 +87,7 @@ __all__ = [
     "FloraOutput",
     "FloraWarning",
     "GuidanceMix",
+    "InMemory",
     "LossWeights",
     "Sample",
     "SplitScores",

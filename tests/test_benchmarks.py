@@ -15,8 +15,8 @@ from benchmarks.roofline import bound, count_operations, count_traffic, take_tur
 from benchmarks.speed import medians
 from benchmarks.throughput import figures, prepare, waiting
 from benchmarks.variants import Setup, Variant, build, left_out, native_precision, variants
-from flora.datasets.base import InMemory
 from flora.datasets.simulated import Simulated
+from flora.datasets.wrapped import InMemory
 from flora.models.network import SIZES, Flora
 from flora.training.fit import TrainingConfig, fit
 from flora.training.tasks import StudentTask

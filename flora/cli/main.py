@@ -168,7 +168,7 @@ def train(
     quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
 ) -> None:
     """Train FLoRA (teacher, then student) or a U-Net; writes OUT/weights.safetensors."""
-    from flora.datasets.base import InMemory
+    from flora.datasets.wrapped import InMemory
     from flora.files import write_whole
     from flora.training.fit import TrainingConfig
     from flora.training.recipes import config_for, train_flora, train_unet

@@ -1,4 +1,4 @@
-"""What every dataset serves: the sample, its pairing, and crops that keep its layers aligned."""
+"""What every dataset serves: the sample, and what keeps its layers together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NotRequired, TypedDict, TypeVar, cast, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -146,119 +145,12 @@ class FloodDataset(Dataset[Sample], ABC):
             raise IndexError(f"chip {index} of {len(self)} in {self.name}")
         return self.read(index % len(self))
 
+    def preload(self, workers: int = 0) -> None:
+        """Read what is kept in memory, for those that keep something, see `InMemory`."""
+
     def manifest_hash(self) -> str:
         """SHA-256 of the manifest: two runs with the same hash saw the same chips."""
         return hashlib.sha256("\n".join(self.manifest()).encode()).hexdigest()
-
-
-class InMemory(FloodDataset):
-    """A dataset that keeps each chip after its first reading, while there is room.
-
-    Do not change a sample in place: the next reader gets the same tensors.
-
-    Args:
-        dataset: What to read from.
-        budget: Bytes to keep at most; chips beyond it are read anew each time.
-
-    Example:
-        >>> from flora import open_dataset
-        >>> from flora.datasets.base import InMemory
-        >>> chips = InMemory(open_dataset("simulated", None, "train", count=2, size=64))
-        >>> chips[0]["sar"] is chips[0]["sar"]  # read once
-        True
-    """
-
-    def __init__(self, dataset: FloodDataset, budget: int = 6_000_000_000) -> None:
-        self.dataset = dataset
-        self._room = budget
-        self.name = dataset.name  # type: ignore[misc]
-        self.splits = dataset.splits  # type: ignore[misc]
-        self.citation = dataset.citation  # type: ignore[misc]
-        self.sar_scaling = dataset.sar_scaling
-        self.optical_scaling = dataset.optical_scaling
-        self._kept: dict[int, Sample] = {}
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def shape(self, index: int) -> tuple[int, int]:
-        """See `FloodDataset.shape`."""
-        return self.dataset.shape(index)
-
-    def manifest(self) -> list[str]:
-        """See `FloodDataset.manifest`."""
-        return self.dataset.manifest()
-
-    def read(self, index: int, window: Window | None = None) -> Sample:
-        """See `FloodDataset.read`."""
-        if index not in self._kept:
-            if self._room <= 0:
-                return self.dataset.read(index, window)
-            sample = self.dataset.read(index)
-            self._kept[index] = sample
-            self._room -= sum(layer.nbytes for layer in layers(sample))
-        sample = self._kept[index]
-        return sample if window is None else crop_sample(sample, window)
-
-
-class RandomCrops(Dataset[Sample]):
-    """An endless-looking stream of random, randomly oriented crops, addressed by number.
-
-    Crop `i` depends on `seed` and `i` alone: not on the worker that reads it, nor on what was
-    read before, so a resumed training sees exactly the crops it would have seen. Chips come in
-    a new random order every epoch.
-
-    Args:
-        dataset: Where chips come from.
-        crop: Side of the square crop, in pixels.
-        count: Number of crops served.
-        seed: Seed of order, position and orientation.
-
-    Raises:
-        FloraError: If the dataset is empty or a chip is smaller than the crop.
-
-    Example:
-        >>> from flora import open_dataset
-        >>> from flora.datasets.base import RandomCrops
-        >>> chips = open_dataset("simulated", None, "train", count=2, size=64)
-        >>> crops = RandomCrops(chips, crop=32, count=1000, seed=0)
-        >>> len(crops), crops[999]["sar"].shape
-        (1000, torch.Size([2, 32, 32]))
-    """
-
-    def __init__(self, dataset: FloodDataset, crop: int, count: int, seed: int) -> None:
-        if len(dataset) == 0:
-            raise FloraError(
-                f"{dataset.name}: the split is empty, so there is nothing to train on; check root "
-                "and split"
-            )
-        for index in range(len(dataset)):
-            if min(dataset.shape(index)) < crop:
-                raise FloraError(
-                    f"crop {crop} is larger than chip {dataset.manifest()[index]} of shape "
-                    f"{dataset.shape(index)}: choose a crop of at most {min(dataset.shape(index))}"
-                )
-        self.dataset = dataset
-        self.crop = crop
-        self.count = count
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> Sample:
-        epoch, position = divmod(number, len(self.dataset))
-        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.dataset))
-        index = int(order[position])
-        random = np.random.default_rng([self.seed, 1, number])
-        rows, columns = self.dataset.shape(index)
-        window = Window(
-            int(random.integers(rows - self.crop + 1)),
-            int(random.integers(columns - self.crop + 1)),
-            self.crop,
-            self.crop,
-        )
-        return orient_sample(self.dataset.read(index, window), int(random.integers(8)))
 
 
 def map_layers(sample: Layered, change: Callable[[Tensor], Tensor]) -> Layered:
@@ -294,21 +186,6 @@ def crop_sample(sample: Sample, window: Window) -> Sample:
     if min(window.row, window.column) < 0 or bottom > rows or right > columns:
         raise FloraError(f"{window} leaves the chip of {rows} x {columns} px: crop inside it")
     return map_layers(sample, lambda x: x[..., window.row : bottom, window.column : right])
-
-
-def orient_sample(sample: Sample, orientation: int) -> Sample:
-    """Apply one of the eight symmetries of the square to every layer of a sample.
-
-    Args:
-        sample: The chip.
-        orientation: 0 to 7: quarter turns in the low two bits, then a flip of the columns.
-    """
-
-    def turn(layer: Tensor) -> Tensor:
-        turned = torch.rot90(layer, orientation % 4, dims=(-2, -1))
-        return turned.flip(-1) if orientation >= 4 else turned
-
-    return map_layers(sample, turn)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -12,42 +11,18 @@ from scipy.ndimage import median_filter
 from scipy.stats import rankdata
 
 from flora.datasets.base import FloodDataset, Sample, Window, crop_sample
-from flora.errors import FloraError
+from flora.datasets.wrapped import Wrapped
 from flora.models.otsu import check_dates, flood_thresholds
-from flora.sensors import DRY, IGNORE
 
 
-class Changed(FloodDataset):
-    """A dataset whose samples are changed after they are read.
-
-    Args:
-        dataset: What to read from.
-    """
+class Changed(Wrapped):
+    """A dataset whose samples are changed after they are read."""
 
     change: ClassVar[str]
-
-    def __init__(self, dataset: FloodDataset) -> None:
-        self.dataset = dataset
-        self.name = dataset.name  # type: ignore[misc]
-        self.splits = dataset.splits  # type: ignore[misc]
-        self.citation = dataset.citation  # type: ignore[misc]
-        self.sar_scaling = dataset.sar_scaling
-        self.optical_scaling = dataset.optical_scaling
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def shape(self, index: int) -> tuple[int, int]:
-        """See `FloodDataset.shape`."""
-        return self.dataset.shape(index)
 
     def manifest(self) -> list[str]:
         """See `FloodDataset.manifest`; the ids name the change."""
         return [f"{name} {self.change}" for name in self.dataset.manifest()]
-
-    @abstractmethod
-    def read(self, index: int, window: Window | None = None) -> Sample:
-        """Read chip `index`, or a window of it, changed."""
 
 
 class Stretched(Changed):
@@ -153,66 +128,9 @@ class Misaligned(Changed):
         return sample
 
 
-class UnlabelledAsDry(Changed):
-    """What has no label is called dry land, as the released code of the paper does."""
-
-    change: ClassVar[str] = "unlabelled as dry"
-
-    def read(self, index: int, window: Window | None = None) -> Sample:
-        """See `FloodDataset.read`."""
-        sample = Sample(**self.dataset.read(index, window))
-        sample["water"] = sample["water"].masked_fill(sample["water"] == IGNORE, DRY)
-        return sample
-
-
-class Places(Changed):
-    """Only the chips of some places: whole floods are held out so.
-
-    Args:
-        dataset: What to choose from.
-        places: Names as `meta.place` gives them.
-        other: Take the chips of all other places instead.
-
-    Raises:
-        FloraError: If a place is unknown, or no chip is left.
-    """
-
-    change: ClassVar[str] = ""
-
-    def __init__(self, dataset: FloodDataset, places: Collection[str], other: bool = False) -> None:
-        super().__init__(dataset)
-        found = [dataset.read(index)["meta"]["place"] for index in range(len(dataset))]
-        unknown = sorted(set(places) - set(found))
-        if unknown and not other:
-            raise FloraError(
-                f"places {', '.join(unknown)}: not in {dataset.name}, which has "
-                f"{', '.join(sorted(set(found)))}"
-            )
-        self._indices = [i for i, place in enumerate(found) if (place in places) != other]
-        if not self._indices:
-            raise FloraError(f"places {', '.join(sorted(places))}: no chip of {dataset.name} left")
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def shape(self, index: int) -> tuple[int, int]:
-        """See `FloodDataset.shape`."""
-        return self.dataset.shape(self._indices[index])
-
-    def manifest(self) -> list[str]:
-        """See `FloodDataset.manifest`."""
-        names = self.dataset.manifest()
-        return [names[index] for index in self._indices]
-
-    def read(self, index: int, window: Window | None = None) -> Sample:
-        """See `FloodDataset.read`."""
-        return self.dataset.read(self._indices[index], window)
-
-
 CHANGES: dict[str, Callable[[FloodDataset], FloodDataset]] = {
     "stretched": Stretched,
     "ranked": Ranked,
     "anchored": Anchored,
     "misaligned": Misaligned,
-    "unlabelled as dry": UnlabelledAsDry,
 }

@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from flora.datasets.base import FloodDataset, InMemory
+from flora.datasets.base import FloodDataset
 from flora.datasets.changes import CHANGES, Misaligned
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.models.layers import Norm
 from flora.models.network import Flora
@@ -121,14 +122,12 @@ class Competitor:
 
 
 def prepared(chips: FloodDataset, competitor: Competitor, test: bool) -> FloodDataset:
-    """Chips with a competitor's change; labels and alignment of test chips are never changed."""
+    """Chips with a competitor's change; the alignment of test chips is never changed."""
     if competitor.change is None:
         return chips
     change = CHANGES[competitor.change]
     if change is Misaligned:  # acts on windows, so nothing may be kept after it
         return chips if test else change(chips)
-    if test and competitor.change == "unlabelled as dry":
-        return chips
     return InMemory(change(chips))
 
 

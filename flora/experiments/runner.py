@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from flora.datasets import open_dataset
-from flora.datasets.base import FloodDataset, InMemory
+from flora.datasets.base import FloodDataset
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.competitors import Competitor, prepared, train_competitor
 from flora.experiments.provenance import provenance, write_record

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from flora.datasets.base import Batch, FloodDataset, RandomCrops, collate
+from flora.datasets.base import Batch, FloodDataset, collate
+from flora.datasets.crops import RandomCrops
 from flora.errors import FloraError
 from flora.files import make_folder, write_text
 from flora.models.checkpoints import load_state, save_state, save_weights
@@ -309,6 +310,8 @@ def _loader(
     dataset: FloodDataset, config: TrainingConfig, start: int, accelerator: Accelerator
 ) -> DataLoader[Any]:
     """Batches of the steps from `start` on, shared out among the processes."""
+    if config.workers:
+        dataset.preload(config.workers)  # before there are workers, who then share it
     per_step = config.batch * accelerator.num_processes
     crops = RandomCrops(dataset, config.crop, config.steps * per_step, config.seed)
     loader: DataLoader[Any] = DataLoader(

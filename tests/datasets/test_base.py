@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 from dataclasses import replace
 from typing import ClassVar
 
@@ -7,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from flora.datasets.base import (
     FloodDataset,
-    InMemory,
     Meta,
-    RandomCrops,
     Sample,
     Window,
     collate,
     crop_sample,
-    orient_sample,
+    layers,
 )
+from flora.datasets.changes import Stretched
+from flora.datasets.crops import RandomCrops, orient_sample
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalStack
 from tests.support.fake_data import same
@@ -175,6 +179,64 @@ def test_in_memory_equals_direct_and_reads_once():
     assert counted.reads == 1
     assert kept.manifest_hash() == direct.manifest_hash()
     assert len(kept) == len(direct) and kept.shape(0) == direct.shape(0)
+
+
+class Counted(Pattern):
+    """Chips that count their readings in all processes together."""
+
+    def __init__(self, count: int = 5) -> None:
+        super().__init__(count)
+        self.total = multiprocessing.Value("i", 0)
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        with self.total.get_lock():
+            self.total.value += 1
+        return super().read(index, window)
+
+
+def crops_of(dataset: FloodDataset, workers: int) -> list[Sample]:
+    crops = RandomCrops(dataset, 8, 20, seed=3)
+    loader = DataLoader(crops, batch_size=None, num_workers=workers, collate_fn=lambda crop: crop)
+    return list(loader)
+
+
+def test_workers_share_one_cache():
+    kept = InMemory(counted := Counted())
+    kept.preload(workers=2)
+    assert counted.total.value == 5
+    direct = crops_of(Pattern(), 0)
+    for crops in (crops_of(kept, 2), crops_of(kept, 0)):
+        assert all(same(*pair) for pair in zip(crops, direct, strict=True))
+    assert counted.total.value == 5
+    kept.preload()
+    assert counted.total.value == 5
+    # Without it, no worker builds a cache of its own.
+    kept = InMemory(counted := Counted())
+    crops_of(kept, 2)
+    assert counted.total.value == 20 and not kept._kept
+    # A wrapper passes it on.
+    Stretched(kept).preload()
+    assert len(kept._kept) == 5
+
+
+def test_no_more_is_kept_than_there_is_room_for():
+    one = sum(layer.nbytes for layer in layers(Pattern()[0]))
+    for read in ("preload", "lazily"):
+        kept = InMemory(counted := Pattern(), budget=2 * one)
+        if read == "preload":
+            kept.preload()
+        for _ in range(2):
+            assert all(same(kept[index], Pattern()[index]) for index in range(5))
+        assert len(kept._kept) == 2
+        assert counted.reads == 2 + 3 + 3
+
+
+def test_a_wrapped_dataset_answers_for_what_it_wraps(tmp_path):
+    kept = pickle.loads(pickle.dumps(Stretched(InMemory(Pattern()))))
+    assert (kept.name, kept.splits, kept.sar_scaling) == ("pattern", ("all",), SENTINEL1)
+    assert kept.manifest()[0] == "0 stretched"
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = kept.nonsense
 
 
 def test_indices_wrap_once_like_a_sequence():

@@ -2,12 +2,13 @@ import pytest
 import torch
 from scipy.ndimage import median_filter
 
-from flora.datasets.base import RandomCrops, Window
-from flora.datasets.changes import Anchored, Misaligned, Places, Ranked, Stretched, UnlabelledAsDry
+from flora.datasets.base import Window
+from flora.datasets.changes import Anchored, Misaligned, Ranked, Stretched
+from flora.datasets.crops import RandomCrops
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.models.otsu import otsu_change
-from flora.sensors import DRY, IGNORE, WATER
+from flora.sensors import WATER
 
 
 @pytest.fixture(scope="module")
@@ -116,36 +117,5 @@ def test_misaligned_crops_are_the_same_in_every_run(chips) -> None:
     assert torch.equal(first["water"], second["water"])
 
 
-def test_what_has_no_label_becomes_dry(chips) -> None:
-    class Partly(Simulated):
-        def read(self, index, window=None):
-            sample = super().read(index, window)
-            sample["water"][:5] = IGNORE
-            return sample
-
-    partly = Partly("train", count=1, size=64)
-    changed = UnlabelledAsDry(partly)[0]["water"]
-    assert bool((changed[:5] == DRY).all())
-    assert torch.equal(changed[5:], partly[0]["water"][5:])
-
-
 def test_changed_chips_have_another_manifest(chips) -> None:
     assert Stretched(chips).manifest_hash() != chips.manifest_hash()
-
-
-def test_places_hold_out_whole_floods(chips) -> None:
-    class Two(Simulated):
-        def read(self, index, window=None):
-            sample = super().read(index, window)
-            sample["meta"]["place"] = "upstream" if index == 0 else "downstream"
-            return sample
-
-    two = Two("train", count=2, size=64)
-    assert Places(two, ["upstream"]).manifest() == [two.manifest()[0]]
-    rest = Places(two, ["upstream"], other=True)
-    assert rest.manifest() == [two.manifest()[1]]
-    assert rest[0]["meta"]["place"] == "downstream"
-    with pytest.raises(FloraError, match=r"places nowhere: not in simulated, which has downstream"):
-        Places(two, ["nowhere"])
-    with pytest.raises(FloraError, match="no chip of simulated left"):
-        Places(two, ["upstream", "downstream"], other=True)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from flora.datasets.base import InMemory, RandomCrops, Sample, Window, crop_sample
+from flora.datasets.base import Sample, Window, crop_sample
+from flora.datasets.crops import RandomCrops
 from flora.datasets.ombria import Ombria, cloud_mask
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.sensors import OMBRIA_S1
 from tests.support.fake_data import fake_ombria, fake_ombria_2021, same, write_picture

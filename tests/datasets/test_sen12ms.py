@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from flora.datasets.base import InMemory, RandomCrops, Window, crop_sample
+from flora.datasets.base import Window, crop_sample
+from flora.datasets.crops import RandomCrops
 from flora.datasets.pairing import EmptySplitError
 from flora.datasets.sen12ms import LAND_COVER_BANDS, SEASONS, Patch, Sen12MS, _split_of_scene
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError, FloraWarning
 from flora.sensors import SENTINEL1
 from tests.support.fake_data import fake_sen12ms, north_up, rewrite, same, write_raster

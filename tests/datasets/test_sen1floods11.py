@@ -9,9 +9,11 @@ import rasterio
 import torch
 
 from flora.datasets import sen1floods11, sentinel
-from flora.datasets.base import InMemory, RandomCrops, Window, crop_sample
+from flora.datasets.base import Window, crop_sample
+from flora.datasets.crops import RandomCrops
 from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.datasets.sentinel import cloud_mask
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.sensors import SENTINEL1
 from tests.support.fake_data import (

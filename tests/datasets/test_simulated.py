@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from flora.datasets.base import InMemory, RandomCrops, Window, collate
+from flora.datasets.base import Window, collate
+from flora.datasets.crops import RandomCrops
 from flora.datasets.simulated import Simulated
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.sensors import SENTINEL1, SENTINEL2_BANDS, SENTINEL2_RGB
 from flora.simulate.scene import draw_parameters

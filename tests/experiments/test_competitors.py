@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flora.datasets.base import InMemory, collate, optical_stack
+from flora.datasets.base import collate, optical_stack
 from flora.datasets.simulated import Simulated
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
 from flora.experiments.competitors import train_competitor

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from flora.datasets.base import InMemory
 from flora.datasets.simulated import Simulated
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.provenance import write_record
 from flora.predictors import MODES, Mode, Prediction

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flora.datasets.base import InMemory, Sample
+from flora.datasets.base import Sample
 from flora.datasets.simulated import Simulated
+from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.models.checkpoints import load_state
 from flora.models.network import Flora, FloraConfig
@@ -78,7 +79,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from tests.training.test_fit import SHORT, student
-from flora.datasets.base import InMemory
+from flora.datasets.wrapped import InMemory
 from flora.datasets.simulated import Simulated
 from flora.training.fit import fit
 print("ready", flush=True)

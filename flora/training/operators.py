@@ -211,7 +211,7 @@ def _banded_product(left: Tensor, planes: Tensor, right: Tensor) -> Tensor:
     numbers, would be noise.
     """
     rows, columns = planes.shape[-2:]
-    stacked = planes.reshape(-1, rows, columns)
+    stacked = planes.reshape(-1, rows, columns).contiguous()
     between, product = torch.empty_like(stacked), torch.empty_like(stacked)
     with torch.autocast(planes.device.type, enabled=False):
         for out, near in _bands(columns, planes.device):

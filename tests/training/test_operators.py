@@ -86,3 +86,10 @@ def test_dilation_is_what_a_disc_covers(radius: float) -> None:
     disc = (offset[:, None] ** 2 + offset[None, :] ** 2 <= radius**2).float()
     near = F.conv2d(mask[:, None].float(), disc[None, None], padding=reach)[:, 0] > 0.5
     assert torch.equal(dilate(mask, radius), near)
+
+
+def test_one_image_that_lies_pixel_by_pixel_in_memory_is_blurred_alike() -> None:
+    image = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    expected = gaussian_blur(image, everywhere(1, 20, 24))
+    scattered = image.to(memory_format=torch.channels_last)
+    assert torch.equal(gaussian_blur(scattered, everywhere(1, 20, 24)), expected)

@@ -45,6 +45,14 @@ class Grid:
         pixels = [(0, 0), (self.columns, 0), (0, self.rows), (self.columns, self.rows)]
         return np.array([(a * x + b * y + c, d * x + e * y + f) for x, y in pixels])
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(west, south, east, north) in units of the CRS."""
+        corners = self.corners()
+        west, south = corners.min(axis=0).tolist()
+        east, north = corners.max(axis=0).tolist()
+        return west, south, east, north
+
     def matches(self, other: Grid, tolerance: float = 0.01) -> bool:
         """Whether both have the same pixels: corners within `tolerance` of a pixel.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
+from flora.datasets.blocks import touching, whole_blocks
 from flora.datasets.pairing import complete_chips, excluded, held_out, require_split
 from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
@@ -27,6 +29,8 @@ from flora.sensors import (
     WATER,
     BoolArray,
 )
+
+Scheme = Literal["official", "blocked"]
 
 # Each layer's folder in the publisher's layout and in the mirror that TerraMind uses.
 _FOLDERS = {
@@ -53,6 +57,12 @@ class Sen1Floods11(FloodDataset):
     training splits holds a chip of Bolivia. Places are called as in the files' names: Cambodia is
     "Mekong".
 
+    Many chips lie side by side: 30 of the 90 official test chips share an edge with a training
+    chip, 35 an edge or a corner. The scheme "blocked" keeps chips that touch in one split and moves
+    no other chip. 86 change their split, the sizes stay (252, 89 and 90), and Spain, where all
+    chips touch, is in the test. It is worked out from where the chips on disk lie, so complete the
+    download first; the manifest names the block of each chip, by its first chip.
+
     Water is 255 where the label says "no data" and where the radar measured nothing: nothing can
     be asked of a radar method there.
 
@@ -62,9 +72,11 @@ class Sen1Floods11(FloodDataset):
             a country out, see above.
         require_all: If false, chips of which no file is on disk are left out of the split.
         exclude: Chip ids to leave out, e.g. "Spain_7370579".
+        scheme: "official", or "blocked", see above.
+        include_damaged: Keep the chips of `damaged`.
 
     Raises:
-        FloraError: If the split is unknown or empty, or files are missing.
+        FloraError: If the split or the scheme is unknown, the split is empty, or files are missing.
     """
 
     name: ClassVar[str] = "sen1floods11"
@@ -82,6 +94,9 @@ class Sen1Floods11(FloodDataset):
     stored: ClassVar[Stored] = {
         "S1Hand": (SENTINEL1.bands, DECIBEL),
         "S2Hand": (SENTINEL2_BANDS, REFLECTANCE),
+    }
+    damaged: ClassVar[dict[str, str]] = {
+        "Paraguay_34417": "its radar image holds no data, though its label holds water"
     }
     dates: ClassVar[dict[str, str]] = {  # of the radar image, from the dataset's metadata
         "Bolivia": "2018-02-15",
@@ -103,16 +118,26 @@ class Sen1Floods11(FloodDataset):
         split: str,
         require_all: bool = True,
         exclude: Sequence[str] = (),
+        scheme: Scheme = "official",
+        include_damaged: bool = False,
     ) -> None:
+        if scheme not in ("official", "blocked"):
+            raise FloraError(f"{self.name}: no scheme {scheme!r}; choose official or blocked")
         require_split(self.name, split, self.splits, list(self.dates))
         self.sar_scaling = SENTINEL1
         self.optical_scaling = SENTINEL2_RGB
         self.split = split
         root = require_folder(Path(root), self.name, _LAYOUT)
         root = root / "v1.1" if (root / "v1.1").is_dir() else root
-        left_out = excluded(exclude)
-        listed = [chip for chip in _split_chips(root, split) if chip not in left_out]
+        left_out = excluded(exclude) | set(() if include_damaged else self.damaged)
+        listed = _split_chips(partial(_listed_chips, root), split)
         self._folders = {layer: _layer_folder(root, layer) for layer in _FOLDERS}
+        self._blocks: dict[str, str] = {}
+        if scheme == "blocked":
+            lists = {name: _listed_chips(root, name) for name in self.splits}
+            lists = self._blocked(lists, left_out, require_all)
+            listed = _split_chips(lists.__getitem__, split)
+        listed = [chip for chip in listed if chip not in left_out]
         missing = {
             chip: [path for path in self._files(chip) if not path.is_file()] for chip in listed
         }
@@ -124,8 +149,10 @@ class Sen1Floods11(FloodDataset):
         return len(self._chips)
 
     def manifest(self) -> list[str]:
-        """See `FloodDataset.manifest`; ids are EVENT_CHIPID."""
-        return list(self._chips)
+        """See `FloodDataset.manifest`; ids are EVENT_CHIPID, with the block of a blocked split."""
+        if not self._blocks:
+            return list(self._chips)
+        return [f"{chip} in block {self._blocks[chip]}" for chip in self._chips]
 
     def shape(self, index: int) -> tuple[int, int]:
         """See `FloodDataset.shape`."""
@@ -172,6 +199,26 @@ class Sen1Floods11(FloodDataset):
             ),
         )
 
+    def _blocked(
+        self, lists: dict[str, list[str]], left_out: set[str], require_all: bool
+    ) -> dict[str, list[str]]:
+        """The lists of the splits, changed so that no two hold chips that touch.
+
+        Chips that are left out count where they are on disk, so that no other moves for them.
+        """
+        official = {chip: name for name, chips in lists.items() for chip in chips}
+        missing = {
+            chip: [path for path in self._files(chip)[:1] if not path.is_file()]
+            for chip in official
+        }
+        missing = {c: paths for c, paths in missing.items() if not paths or c not in left_out}
+        present = complete_chips(missing, 1, f"{self.name}, all splits", require_all)
+        grids = {chip: read_grid(self._files(chip)[0]) for chip in present}
+        pixel = max(abs(grid.transform[0]) for grid in grids.values())
+        self._blocks = touching({chip: grid.bounds for chip, grid in grids.items()}, gap=pixel)
+        chosen = whole_blocks({chip: official[chip] for chip in present}, self._blocks)
+        return {name: [chip for chip in chosen if chosen[chip] == name] for name in lists}
+
     def _files(self, chip: str) -> list[Path]:
         return [folder / f"{chip}_{layer}.tif" for layer, folder in self._folders.items()]
 
@@ -184,14 +231,14 @@ def _layer_folder(root: Path, layer: str) -> Path:
     return found or require_folder(candidates[0], "sen1floods11", _LAYOUT)
 
 
-def _split_chips(root: Path, split: str) -> list[str]:
-    """Chip ids (EVENT_CHIPID) of an official split, or of one that holds out a place."""
+def _split_chips(listed: Callable[[str], list[str]], split: str) -> list[str]:
+    """Chip ids (EVENT_CHIPID) of a listed split, or of one that holds out a place."""
     part = held_out(split)
     if part is None:
-        return _listed_chips(root, split)
+        return listed(split)
     kind, place = part
     lists = Sen1Floods11.splits if kind == "only" else (kind,)
-    chips = [chip for name in lists for chip in _listed_chips(root, name)]
+    chips = [chip for name in lists for chip in listed(name)]
     return [chip for chip in chips if (chip.split("_")[0] == place) == (kind == "only")]
 
 

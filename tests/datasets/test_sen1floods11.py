@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from flora.datasets import sen1floods11, sentinel
 from flora.datasets.base import Window, crop_sample
 from flora.datasets.crops import RandomCrops
+from flora.datasets.rasters import read_grid
 from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.datasets.sentinel import cloud_mask
 from flora.datasets.wrapped import InMemory
@@ -375,6 +377,83 @@ def test_a_country_is_called_as_in_the_files(floods):
         Sen1Floods11(floods, "only-Cambodia")
 
 
+# Chips that touch
+
+BLOCKS = {
+    "train": ("Ghana_1", "Ghana_2", "Ghana_3", "USA_9"),
+    "valid": ("Ghana_4", "USA_10"),
+    "test": ("Ghana_5", "Ghana_6", "USA_11", "USA_12"),
+    "bolivia": ("Bolivia_1",),
+}
+# Ghana 1, 5 and 6 are a row that ends at a corner; USA 10 and 11 touch; the others stand alone.
+PLACES = {
+    "Ghana_1": (0, 0), "Ghana_5": (1, 0), "Ghana_6": (2, 1), "Ghana_2": (4, 0), "Ghana_3": (6, 0),
+    "Ghana_4": (8, 0), "USA_9": (20, 20), "USA_10": (24, 20), "USA_11": (24, 21),
+    "USA_12": (30, 20), "Bolivia_1": (50, 50),
+}  # fmt: skip
+
+
+def touch(one: Sen1Floods11, first: int, other: Sen1Floods11, second: int) -> bool:
+    a, b = (
+        read_grid(chips.path(index, "S1Hand")).bounds
+        for chips, index in ((one, first), (other, second))
+    )
+    return max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3]) < PIXEL
+
+
+def touching_pairs(root: Path, **options) -> int:
+    """Pairs of chips that touch and are in two splits."""
+    opened = [Sen1Floods11(root, split, **options) for split in Sen1Floods11.splits]
+    return sum(
+        touch(one, first, other, second)
+        for number, one in enumerate(opened)
+        for other in opened[number + 1 :]
+        for first in range(len(one))
+        for second in range(len(other))
+    )
+
+
+def test_no_chip_of_a_blocked_split_touches_one_of_another(tmp_path):
+    floods = fake_sen1floods11(tmp_path, size=16, chips=BLOCKS, places=PLACES)
+    assert touching_pairs(floods) == 2
+    assert touching_pairs(floods, scheme="blocked") == 0
+    split = {
+        chip.split()[0]: name
+        for name in Sen1Floods11.splits
+        for chip in Sen1Floods11(floods, name, scheme="blocked").manifest()
+    }
+    official = {chip: name for name, chips in BLOCKS.items() for chip in chips}
+    assert split.keys() == official.keys()
+    moved = {chip for chip in official if split[chip] != official[chip]}
+    assert moved <= {"Ghana_1", "Ghana_5", "Ghana_6", "USA_10", "USA_11"}
+    assert split["Ghana_1"] == split["Ghana_5"] == split["Ghana_6"]
+    blocked = Sen1Floods11(floods, split["Ghana_6"], scheme="blocked")
+    assert "Ghana_6 in block Ghana_1" in blocked.manifest()
+    assert blocked[0]["meta"]["id"] == blocked.manifest()[0].split()[0]
+    # A chip that is left out moves no other.
+    rest = Sen1Floods11(floods, split["Ghana_6"], scheme="blocked", exclude=["Ghana_5"])
+    assert rest.manifest() == [c for c in blocked.manifest() if not c.startswith("Ghana_5 ")]
+    held = Sen1Floods11(floods, "train-without-Ghana", scheme="blocked")
+    assert {chip.split("_")[0] for chip in held.manifest()} == {"USA"}
+
+
+def test_blocks_need_every_chip(tmp_path):
+    floods = fake_sen1floods11(tmp_path, size=16, chips=BLOCKS, places=PLACES)
+    for name in ("S1Hand", "S2Hand", "LabelHand"):
+        layer(floods, name, "USA_12").unlink()
+    with pytest.raises(FloraError, match=r"all splits of 11 chips: .*USA_12_S1Hand.tif is missing"):
+        Sen1Floods11(floods, "train", scheme="blocked")
+    assert touching_pairs(floods, scheme="blocked", require_all=False) == 0
+    with pytest.raises(FloraError, match="no scheme 'random'; choose official or blocked"):
+        Sen1Floods11(floods, "train", scheme="random")
+
+
+def test_a_chip_known_to_be_damaged_is_left_out_unless_asked_for(tmp_path):
+    floods = fake_sen1floods11(tmp_path, chips={"test": ("Paraguay_34417", "Spain_1")})
+    assert Sen1Floods11(floods, "test").manifest() == ["Spain_1"]
+    assert len(Sen1Floods11(floods, "test", include_damaged=True)) == 2
+
+
 def test_real_countries_held_out(flora_data):
     """Of 446 chips, each country's own and the others' training and validation chips."""
     root = flora_data / "sen1floods11" / "v1.1"
@@ -419,7 +498,10 @@ def test_real_sen1floods11_chip(flora_data):
 def test_real_sen1floods11_lists(flora_data):
     root = flora_data / "sen1floods11"
     sizes = {"train": 252, "valid": 89, "test": 90, "bolivia": 15}
-    ids = {split: sen1floods11._split_chips(root / "v1.1", split) for split in sizes}
+    ids = {
+        split: sen1floods11._split_chips(partial(sen1floods11._listed_chips, root / "v1.1"), split)
+        for split in sizes
+    }
     assert {split: len(chips) for split, chips in ids.items()} == sizes
     everything = [chip for chips in ids.values() for chip in chips]
     assert len(set(everything)) == 446

@@ -119,10 +119,12 @@ def fake_sen1floods11(
     seed: int = 0,
     chips: Mapping[str, Sequence[str]] = CHIPS,
     mirror: bool = False,
+    places: Mapping[str, tuple[int, int]] | None = None,
 ) -> Path:
     """Write hand-labelled chips and split lists under `root`/v1.1; returns `root`.
 
-    The top left 4 x 4 px have no radar data, the next 4 columns no label.
+    The top left 4 x 4 px have no radar data, the next 4 columns no label. All chips lie on one
+    ground, or where `places` puts them, in chips to the east and to the south.
     """
     base = root / "v1.1"
     hand = base / "data" / "flood_events" / "HandLabeled"
@@ -139,9 +141,11 @@ def fake_sen1floods11(
             scene["sar"][:, :4, :4] = np.nan
             label = scene["water"].astype(np.int16)[None]
             label[:, :4, 4:8] = -1
-            write_raster(hand / sar_folder / f"{chip}_S1Hand.tif", scene["sar"], np.nan)
-            write_raster(hand / optical_folder / f"{chip}_S2Hand.tif", scene["optical"], 0)
-            write_raster(hand / "LabelHand" / f"{chip}_LabelHand.tif", label)
+            east, south = (places or {}).get(chip, (0, 0))
+            where = north_up(-0.78 + east * size * PIXEL, 38.12 - south * size * PIXEL)
+            write_raster(hand / sar_folder / f"{chip}_S1Hand.tif", scene["sar"], np.nan, where)
+            write_raster(hand / optical_folder / f"{chip}_S2Hand.tif", scene["optical"], 0, where)
+            write_raster(hand / "LabelHand" / f"{chip}_LabelHand.tif", label, None, where)
     return root
 
 

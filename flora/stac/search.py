@@ -50,7 +50,7 @@ def search(
     limit: int = 500,
     timeout: float = TIMEOUT,
 ) -> list[Item]:
-    """Find the acquisitions that touch an area, the earliest first, as `pystac.Item`s.
+    """Find the acquisitions that touch an area, the earliest first, each a `pystac.Item`.
 
     Radar without both VV and VH is left out.
 

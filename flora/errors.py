@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 Spelling = Callable[[str, Any], str]
 """How an argument is written: its name, and its value or `NAME_ALONE`."""
@@ -26,6 +26,18 @@ def in_python(name: str, value: Any) -> str:
     return f"{name}={json.dumps(value) if isinstance(value, str) else repr(value)}"
 
 
+class Given(NamedTuple):
+    """What was passed for an argument, handed on to where a message is made of it.
+
+    Attributes:
+        argument: Its name, as Python spells it; empty for a file that nobody named.
+        value: What was passed.
+    """
+
+    argument: str
+    value: object
+
+
 class _Said(Exception):
     """A message made of parts, so that each door to the library can spell its own arguments."""
 
@@ -33,20 +45,22 @@ class _Said(Exception):
         self,
         expected: str = "",
         *,
-        argument: str = "",
+        argument: str | Given = "",
         value: object = None,
         remedy: str = "",
         **options: Any,
     ) -> None:
+        if isinstance(argument, Given):
+            argument, value = argument
         self.argument, self.value = argument, value
         self.expected, self.remedy, self.options = expected, remedy, options
         super().__init__(self.spelled(in_python))
 
     def spelled(self, spell: Spelling) -> str:
         """The message, its arguments written by `spell`."""
-        subject = "" if self.value is None else f" {self.value}"
-        head = f"{spell(self.argument, NAME_ALONE)}{subject}: " if self.argument else ""
-        text = head + self._filled(self.expected, spell)
+        name = spell(self.argument, NAME_ALONE) if self.argument else ""
+        subject = f"{name} {'' if self.value is None else self.value}".strip()
+        text = f"{subject}: " * bool(subject) + self._filled(self.expected, spell)
         return f"{text}; {self._filled(self.remedy, spell)}" if self.remedy else text
 
     def _filled(self, text: str, spell: Spelling) -> str:
@@ -73,7 +87,7 @@ class FloraError(_Said, ValueError):
 
     Args:
         expected: What is wrong, and what was expected.
-        argument: Name of the argument, as Python spells it.
+        argument: Name of the argument, as Python spells it; or a `Given`, name and value.
         value: What was received.
         remedy: What to do.
         options: Arguments that `expected` or `remedy` name in braces, with the value to pass;

@@ -20,7 +20,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
-from flora.errors import FloraError, FloraWarning
+from flora.errors import NAME_ALONE, FloraError, FloraWarning, Given
 
 # rasterio lets some of GDAL's own errors through, and has no public name for them.
 GDAL_ERRORS = (OSError, RasterioError, CPLE_BaseError)
@@ -134,9 +134,14 @@ def open_raster(path: Path, argument: str, connection: str | None = None) -> Ite
         FloraError: If there is no such file or GDAL cannot read its header.
     """
     if connection is None and path.is_dir():
-        raise FloraError(f"{argument} {path}: a folder, expected a raster file; name the file")
+        raise FloraError(
+            "a folder, expected a raster file",
+            argument=argument,
+            value=path,
+            remedy="name the file",
+        )
     if connection is None and not path.is_file():
-        raise FloraError(f"{argument} {path}: no such file; check the path")
+        raise FloraError("no such file", argument=argument, value=path, remedy="check the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -144,21 +149,24 @@ def open_raster(path: Path, argument: str, connection: str | None = None) -> Ite
     except GDAL_ERRORS as error:
         reason = str(error) if connection is None else "GDAL cannot open it"
         raise FloraError(
-            f"{argument} {path}: not a raster, or truncated ({reason}); expected a GeoTIFF"
+            f"not a raster, or truncated ({reason})",
+            argument=argument,
+            value=path,
+            remedy="expected a GeoTIFF",
         ) from error
     with dataset:
         yield dataset
 
 
 def read_bands(
-    dataset: Any, masks: bool = False, source: str | None = None, **options: Any
+    dataset: Any, masks: bool = False, source: Given | None = None, **options: Any
 ) -> NDArray[Any]:
     """Read pixels (or GDAL's masks of them), all of them or none.
 
     Args:
         dataset: The open raster.
         masks: Read masks in place of values.
-        source: What messages call it; its own name by default.
+        source: The argument that named it; by default messages say the file's own name.
         options: Passed to rasterio.
 
     Raises:
@@ -168,8 +176,9 @@ def read_bands(
         return np.asarray(dataset.read_masks(**options) if masks else dataset.read(**options))
     except GDAL_ERRORS as error:
         raise FloraError(
-            f"{source or dataset.name}: the file is truncated or damaged ({error}), or has "
-            "vanished; copy it again"
+            f"the file is truncated or damaged ({error}), or has vanished",
+            argument=source or Given("", dataset.name),
+            remedy="copy it again",
         ) from error
 
 
@@ -182,12 +191,12 @@ def lon_lat_box(longitude: NDArray[Any], latitude: NDArray[Any]) -> LonLatBox:
     return west, south, east, north
 
 
-def check_georeference(grid: Grid, argument: str, resampled: bool = False) -> None:
+def check_georeference(grid: Grid, source: Given, resampled: bool = False) -> None:
     """Refuse coordinates that cannot be in the CRS a file declares; warn of unusual pixels.
 
     Args:
         grid: The file's pixels.
-        argument: What messages call it.
+        source: The argument that named it.
         resampled: Whether its pixels are resampled to a size that a model knows.
 
     Raises:
@@ -195,8 +204,10 @@ def check_georeference(grid: Grid, argument: str, resampled: bool = False) -> No
     """
     if grid.transform.is_degenerate:
         raise FloraError(
-            f"{argument}: the transform {tuple(grid.transform)[:6]} maps all pixels to one line, "
-            "expected pixels with an area; georeference the file again"
+            f"the transform {tuple(grid.transform)[:6]} maps all pixels to one line, expected "
+            "pixels with an area",
+            argument=source,
+            remedy="georeference the file again",
         )
     if grid.crs is None:
         return
@@ -212,15 +223,20 @@ def check_georeference(grid: Grid, argument: str, resampled: bool = False) -> No
         possible = metres > 0.1 and bool(np.isfinite([longitude, latitude]).all())
     if not possible:
         raise FloraError(
-            f"{argument}: its centre ({x:.6g}, {y:.6g}) and pixels of {side:.3g} are impossible "
-            f"in its CRS, {grid.crs}: wrong CRS; set the one its coordinates are in "
-            "(gdal_edit -a_srs)"
+            f"its centre ({x:.6g}, {y:.6g}) and pixels of {side:.3g} are impossible in its CRS, "
+            f"{grid.crs}: wrong CRS",
+            argument=source,
+            remedy="set the one its coordinates are in (gdal_edit -a_srs)",
         )
     if not resampled and not PIXEL / 2 <= metres <= PIXEL * 2:
         warnings.warn(
-            f"{argument}: pixels of about {metres:.3g} m, expected about {PIXEL:g} m, which models "
-            'are trained on; pass grid="utm" to resample',
-            FloraWarning,
+            FloraWarning(
+                f"pixels of about {metres:.3g} m, expected about {PIXEL:g} m, which models are "
+                "trained on",
+                argument=source,
+                remedy="pass {grid} to resample",
+                grid="utm",
+            ),
             stacklevel=2,
         )
 
@@ -235,8 +251,12 @@ def map_crs(name: str, around: LonLatBox) -> CRS:
     if name == "utm":
         if max(abs(south), abs(north)) > 84:
             raise FloraError(
-                f'grid="utm": the scene reaches {max(south, north, key=abs):.1f} degrees of '
-                'latitude, UTM ends at 84; pass a polar CRS, e.g. grid="EPSG:3413"'
+                f"the scene reaches {max(south, north, key=abs):.1f} degrees of latitude, UTM "
+                "ends at 84",
+                argument="grid",
+                value="utm",
+                remedy="pass a polar CRS, e.g. {grid}",
+                grid="EPSG:3413",
             )
         zone = int((((west + east) / 2 + 180) % 360) // 6) + 1
         return CRS.from_epsg((32600 if south + north >= 0 else 32700) + zone)
@@ -244,11 +264,11 @@ def map_crs(name: str, around: LonLatBox) -> CRS:
         return CRS.from_user_input(name)
     except CRSError as error:
         raise FloraError(
-            f'grid {name!r}: no CRS ({error}); expected "utm" or e.g. "EPSG:32630"'
+            f'no CRS ({error}), expected "utm" or e.g. "EPSG:32630"', argument="grid", value=name
         ) from error
 
 
-def covering_grid(crs: CRS, x: NDArray[Any], y: NDArray[Any], argument: str) -> Grid:
+def covering_grid(crs: CRS, x: NDArray[Any], y: NDArray[Any], source: Given) -> Grid:
     """A north-up grid of 10 m in `crs` around points, its edges at multiples of a pixel.
 
     In a geographic CRS a pixel is 10 m on the equator, as in Sen1Floods11.
@@ -258,8 +278,10 @@ def covering_grid(crs: CRS, x: NDArray[Any], y: NDArray[Any], argument: str) -> 
     """
     if not np.isfinite([x, y]).all():
         raise FloraError(
-            f"{argument}: part of it has no coordinates in {crs}; "
-            'choose a CRS made for the area, or grid="utm"'
+            f"part of it has no coordinates in {crs}",
+            argument=source,
+            remedy="choose a CRS made for the area, or {grid}",
+            grid="utm",
         )
     unit = DEGREE if crs.is_geographic else float(crs.linear_units_factor[1])
     pixel = PIXEL / unit
@@ -269,44 +291,56 @@ def covering_grid(crs: CRS, x: NDArray[Any], y: NDArray[Any], argument: str) -> 
     return Grid(crs, corner, (top - bottom, right - left))
 
 
-def choose_part(
-    grid: Grid, window: PixelWindow | None, bbox: LonLatBox | None, argument: str
-) -> Part:
+def choose_part(grid: Grid, window: PixelWindow | None, bbox: LonLatBox | None, scene: str) -> Part:
     """The part of a grid that a window in pixels or a box in degrees names; all of it without.
 
     Args:
         grid: Whose pixels are meant.
         window: (column, row, width, height), wholly inside.
         bbox: (west, south, east, north), WGS 84; clipped to the grid.
-        argument: What messages call the scene.
+        scene: What messages call the scene.
 
     Raises:
         FloraError: If both are given, one is malformed, or it does not lie on the grid.
     """
     rows, columns = grid.shape
     if window is not None and bbox is not None:
-        raise FloraError(f"window {window} and bbox {bbox}: expected one of them; leave one out")
+        raise FloraError(
+            "{window} and {bbox}: expected one of them",
+            remedy="leave one out",
+            window=window,
+            bbox=bbox,
+        )
     if window is not None:
-        return _checked_window(grid, window, argument)
+        return _checked_window(grid, window, scene)
     if bbox is None:
         return Part(0, 0, rows, columns)
     west, south, east, north = bbox
     if not (-360 <= west < east <= 360 and -90 <= south < north <= 90):
         raise FloraError(
-            f"bbox {bbox}: expected west < east and south < north in degrees; check the order "
-            "(west, south, east, north), and cut a box across the antimeridian in two"
+            "expected west < east and south < north in degrees",
+            argument="bbox",
+            value=bbox,
+            remedy="check the order (west, south, east, north), and cut a box across the "
+            "antimeridian in two",
         )
     if grid.crs is None:
         raise FloraError(
-            f"bbox {bbox}: {argument} has no CRS to find it in; pass window in pixels, "
-            'or grid="utm" if the file has ground control points'
+            f"{scene} has no CRS to find it in",
+            argument="bbox",
+            value=bbox,
+            remedy="pass {window} in pixels, or {grid} if the file has ground control points",
+            window=NAME_ALONE,
+            grid="utm",
         )
     try:
         left, bottom, right, top = transform_bounds(LON_LAT, grid.crs, *bbox)
     except GDAL_ERRORS as error:
         raise FloraError(
-            f"bbox {bbox}: cannot be converted to {grid.crs} ({error}); "
-            "choose a box within the scene"
+            f"cannot be converted to {grid.crs} ({error})",
+            argument="bbox",
+            value=bbox,
+            remedy="choose a box within the scene",
         ) from error
     x, y = np.array([left, left, right, right]), np.array([bottom, top, bottom, top])
     u, v = apply(~grid.transform, x, y)
@@ -316,19 +350,24 @@ def choose_part(
     if not (first[0] < last[0] and first[1] < last[1]):
         spans = ", ".join(f"{degrees:.4f}" for degrees in grid.lon_lat_box())
         raise FloraError(
-            f"bbox {bbox}: does not overlap {argument}, which spans {spans}; "
-            "choose a box inside (west, south, east, north)"
+            f"does not overlap {scene}, which spans {spans}",
+            argument="bbox",
+            value=bbox,
+            remedy="choose a box inside (west, south, east, north)",
         )
     return Part(*first, last[0] - first[0], last[1] - first[1])
 
 
-def _checked_window(grid: Grid, window: PixelWindow, argument: str) -> Part:
+def _checked_window(grid: Grid, window: PixelWindow, scene: str) -> Part:
     column, row, width, height = window
     rows, columns = grid.shape
     inside = min(column, row) >= 0 and column + width <= columns and row + height <= rows
     if not inside or min(width, height) < 1:
         raise FloraError(
-            f"window {window}: expected (column, row, width, height) inside {argument} of "
-            f"{columns} x {rows} px (width x height); choose a smaller one"
+            f"expected (column, row, width, height) inside {scene} of {columns} x {rows} px "
+            "(width x height)",
+            argument="window",
+            value=window,
+            remedy="choose a smaller one",
         )
     return Part(row, column, height, width)

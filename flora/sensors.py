@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DRY = 0
 WATER = 1
 IGNORE = 255
+
+Units = Literal["db", "linear"]
+"""What a file holds its backscatter in: decibels, or power."""
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

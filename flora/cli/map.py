@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flora.cli.bars import SceneBar
-from flora.cli.products import Products
+from flora.cli.options import Device, Quiet, Threshold, Weights
+from flora.cli.products import ProductOptions, Products
 from flora.cli.runs import Run
 from flora.cli.search import BlocksBar, parse_bbox
-from flora.errors import FloraError
+from flora.errors import FloraError, Given
+from flora.sensors import Units
 
 if TYPE_CHECKING:
-    from flora.stac.fetch import FetchedScene
+    from flora.scenes.inputs import SceneReading
+    from flora.scenes.many import Mapping, WeightsPredictor
+    from flora.sensors import OpticalScaling, SarScaling
+
+PART, MANY = "Part, grid and tiles", "Many scenes"
 
 
-class Units(StrEnum):
-    """Units of backscatter in a file."""
+@dataclass(frozen=True)
+class SceneOptions:
+    """Which scenes are mapped."""
 
-    db = "db"
-    linear = "linear"
-
-
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")
-]
-
-PART, FLOOD, MANY = "Part, grid and tiles", "Flood, polygons, page", "Many scenes"
-
-
-def map_(
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the GeoTIFFs and the quicklook. An interrupted run leaves its rows "
-            "there; the same command goes on from them."
-        ),
-    ],
     sar: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -48,20 +36,17 @@ def map_(
             help="Sentinel-1 GeoTIFF, bands VV and VH; or a ground range product (.SAFE, .zip). "
             "One or several.",
         ),
-    ] = None,
+    ] = None
     vh: Annotated[
         Path | None, typer.Option(help="GeoTIFF of VH, where the other one holds VV alone.")
-    ] = None,
+    ] = None
     stac: Annotated[
         str | None,
         typer.Option(
             help="In place of SAR: address or JSON file of a STAC item; it is fetched into OUT.",
             metavar="ITEM",
         ),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights; default: those that come with the package.")
-    ] = None,
+    ] = None
     before: Annotated[
         str | None,
         typer.Option(
@@ -70,7 +55,7 @@ def map_(
             "fetches the clearest image of the two months before.",
             metavar="FILE",
         ),
-    ] = None,
+    ] = None
     before_gap: Annotated[
         int,
         typer.Option(
@@ -78,75 +63,46 @@ def map_(
             help="Days that the image of `--before auto` is older than the radar at least: more "
             "than the flood had lasted by then.",
         ),
-    ] = 10,
+    ] = 10
     units: Annotated[
         Units | None,
         typer.Option(help="Units of the backscatter; default: db, and of --stac linear."),
-    ] = None,
-    threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Probability that counts as water.")
-    ] = 0.5,
-    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False,
+    ] = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What maps them."""
+
+    weights: Weights = None
+    threshold: Threshold = 0.5
+    device: Device = None
+
+
+@dataclass(frozen=True)
+class ExistingOptions:
+    """What becomes of files that are there already."""
+
+    overwrite: Annotated[bool, typer.Option(help="Replace outputs that exist.")] = False
     reuse: Annotated[
         bool,
         typer.Option(
             help="Take maps and fetched scenes that OUT holds already instead of making them "
             "again, to add products or scenes to a finished run."
         ),
-    ] = False,
-    permanent_water: Annotated[
-        Path | None,
-        typer.Option(
-            help="What was always wet, on any grid: a mask, a water mask of a scene from before "
-            "the flood, or with a threshold JRC occurrence. Writes STEM_flood.tif.",
-            rich_help_panel=FLOOD,
-        ),
-    ] = None,
-    permanent_threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Stored value from which water is permanent, 50 (per cent) for JRC occurrence.",
-            rich_help_panel=FLOOD,
-        ),
-    ] = None,
-    polygons: Annotated[
-        bool,
-        typer.Option(
-            "--polygons",
-            help="Write STEM_polygons.gpkg and .geojson.",
-            rich_help_panel=FLOOD,
-        ),
-    ] = False,
-    minimum_area: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Smallest polygon and smallest hole, m2; default: all.",
-            rich_help_panel=FLOOD,
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a map as one page that opens anywhere; of several scenes, a folder of "
-            "pages.",
-            rich_help_panel=FLOOD,
-        ),
-    ] = None,
-    attribution: Annotated[
-        str | None,
-        typer.Option(
-            help="What the page says of its sources; default: Contains modified Copernicus "
-            "Sentinel data, and the year in the scene's name.",
-            rich_help_panel=FLOOD,
-        ),
-    ] = None,
+    ] = False
+
+
+@dataclass(frozen=True)
+class PartOptions:
+    """Which part of a scene is mapped, on which grid, and how it is cut."""
+
     window: Annotated[
         tuple[int, int, int, int] | None,
         typer.Option(
             help="Map a part, in pixels.", metavar="COL ROW WIDTH HEIGHT", rich_help_panel=PART
         ),
-    ] = None,
+    ] = None
     bbox: Annotated[
         str | None,
         typer.Option(
@@ -155,13 +111,13 @@ def map_(
             metavar="W,S,E,N",
             rich_help_panel=PART,
         ),
-    ] = None,
+    ] = None
     grid: Annotated[
         str | None,
         typer.Option(
             help="Resample to 10 m in this CRS: utm, or e.g. EPSG:32630.", rich_help_panel=PART
         ),
-    ] = None,
+    ] = None
     keep_noise: Annotated[
         bool,
         typer.Option(
@@ -169,10 +125,10 @@ def map_(
             help="Leave the thermal noise in a ground range product; by default it is subtracted.",
             rich_help_panel=PART,
         ),
-    ] = False,
-    tile: Annotated[
-        int, typer.Option(min=32, help="Side of a tile, px.", rich_help_panel=PART)
-    ] = 1024,
+    ] = False
+    tile: Annotated[int, typer.Option(min=32, help="Side of a tile, px.", rich_help_panel=PART)] = (
+        1024
+    )
     overlap: Annotated[
         int | None,
         typer.Option(
@@ -180,10 +136,16 @@ def map_(
             help="Overlap of tiles, px; default: a quarter of a tile.",
             rich_help_panel=PART,
         ),
-    ] = None,
+    ] = None
     batch: Annotated[
         int, typer.Option(min=1, help="Tiles computed at once.", rich_help_panel=PART)
-    ] = 1,
+    ] = 1
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How many scenes are mapped at once."""
+
     workers: Annotated[
         int,
         typer.Option(
@@ -192,7 +154,7 @@ def map_(
             "0: one scene after the other.",
             rich_help_panel=MANY,
         ),
-    ] = 0,
+    ] = 0
     dask: Annotated[
         str | None,
         typer.Option(
@@ -200,121 +162,190 @@ def map_(
             metavar="ADDRESS",
             rich_help_panel=MANY,
         ),
-    ] = None,
-    device: Device = None,
-    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+    ] = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files that are mapped, with what is known of them.
+
+    Attributes:
+        paths: One file or product a scene, or the two files of one scene.
+        before: Image from before the flood.
+        units: Of the backscatter.
+        bbox: Part to map, in degrees.
+        year: When they were taken, if a catalogue says so.
+    """
+
+    paths: list[Path]
+    before: Path | None
+    units: Units
+    bbox: tuple[float, float, float, float] | None
+    year: int | None = None
+
+
+def map_(
+    scenes: SceneOptions,
+    model: ModelOptions,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the GeoTIFFs and the quicklook. An interrupted run leaves its rows "
+            "there; the same command goes on from them."
+        ),
+    ],
+    existing: ExistingOptions,
+    wanted: ProductOptions,
+    part: PartOptions,
+    workers: WorkerOptions,
+    quiet: Quiet = False,
 ) -> None:
     """Map water and reconstruct the optical image of Sentinel-1 scenes of any size."""
-    import torch
-
-    from flora.models.checkpoints import shipped_weights
-    from flora.models.weights import load_model, sensor_of
-    from flora.scenes.inputs import SceneReading
-    from flora.scenes.many import Mapping, WeightsPredictor, check_names
-    from flora.scenes.tiles import Tiling
+    from flora.scenes.many import check_names
     from flora.training.evaluation import choose_device
 
-    _check_usage(sar, stac, vh, before, workers, dask)
-    box = None if bbox is None else parse_bbox(bbox)
-    load_model(weights)  # a file that is refused is refused once, not by every scene
-    sar_scaling, optical_scaling = sensor_of(weights)
-    if sar_scaling.unit != "dB":
-        raise FloraError(
-            f"--weights {weights}: trained on {sar_scaling.name} ({sar_scaling.unit}), a scene is "
-            "in dB; choose weights trained on sigma0 in dB"
-        )
-    place = "each worker's" if dask and device is None else str(choose_device(device))
-    scenes = [path.absolute() for path in sar or ()]
-    image = None if before in (None, "auto") else Path(before).absolute()
-    year = None
-    if stac is not None:
-        fetched = _fetch(
-            stac, out, box, before_gap if before == "auto" else None, units, overwrite, reuse, quiet
-        )
-        scenes, year, box, units = [fetched.sar], fetched.taken.year, None, Units.db
-        image = fetched.before or image
-    check_names(scenes)
-    products = Products(
-        folder=out,
-        permanent_water=permanent_water,
-        permanent_threshold=permanent_threshold,
-        polygons=polygons,
-        minimum_area=minimum_area,
-        html=html,
-        several=len(scenes) > 1,
-        before=image,
-        attribution=attribution,
-        overwrite=overwrite,
-    )
-    products.check([path.stem for path in scenes], threshold)
-    reading = SceneReading(
-        scaling=sar_scaling,
-        units=(units or Units.db).value,
-        window=window,
-        bbox=box,
-        grid=grid,
-        remove_noise=not keep_noise,
-        before=image,
-        before_scaling=optical_scaling,
-    )
-    checksum = hashlib.sha256((weights or shipped_weights()).read_bytes()).hexdigest()
-    model_id = f"{checksum} on {place} by torch {torch.__version__}"
-    predictor = WeightsPredictor(weights and weights.absolute(), device)
-    mapping = Mapping(Tiling(tile, overlap, batch), threshold, model_id, overwrite)
-    run = Run(out, predictor, products, reading, mapping, reuse=reuse, year=year)
-    if len(scenes) > 1 or workers or dask:
-        run.many(scenes, workers, dask, place)
+    _check_usage(scenes, workers)
+    box = None if part.bbox is None else parse_bbox(part.bbox)
+    sensors = _check_model(model.weights)
+    wanted.check(model.threshold)
+    remote = workers.dask is not None and model.device is None
+    place = "each worker's" if remote else str(choose_device(model.device))
+    if scenes.stac is None:
+        found = _named(scenes, box)
     else:
-        run.one(scenes if vh is None else [*scenes, vh.absolute()], SceneBar(quiet))
+        found = _fetched(scenes.stac, scenes, out, box, existing, quiet)
+    several = len(found.paths) > 1 and scenes.vh is None
+    stems = [path.stem for path in (found.paths if several else found.paths[:1])]
+    check_names(found.paths if several else found.paths[:1])
+    products = Products(wanted, out, several, found.before, existing.overwrite)
+    products.check_files(stems, _inputs(found, model.weights))
+    run = Run(
+        out,
+        _predictor(model),
+        products,
+        _reading(found, part, sensors),
+        _mapping(model, part, existing.overwrite, place),
+        reuse=existing.reuse,
+        year=found.year,
+    )
+    if several or workers.workers or workers.dask:
+        run.many(found.paths, workers.workers, workers.dask, place)
+    else:
+        run.one(found.paths, SceneBar(quiet))
 
 
-def _check_usage(
-    sar: list[Path] | None,
-    stac: str | None,
-    vh: Path | None,
-    before: str | None,
-    workers: int,
-    dask: str | None,
-) -> None:
+def _check_usage(scenes: SceneOptions, workers: WorkerOptions) -> None:
     """Refuse options that do not go together."""
+    sar, stac, vh = scenes.sar or [], scenes.stac, scenes.vh
     if not sar and stac is None:
         raise FloraError("SAR: no scene; name one file or several, or a catalogue's with --stac")
     if sar and stac is not None:
         raise FloraError(f"--stac {stac}: is in place of files, but {sar[0]} is named; leave one")
-    if vh is not None and (stac is not None or len(sar or ()) > 1 or workers or dask):
+    if vh is not None and (stac is not None or len(sar) > 1 or workers.workers or workers.dask):
         raise FloraError(
             f"--vh {vh}: goes with one file that holds VV alone; of several scenes, stack each "
             "pair into one file (gdalbuildvrt -separate)"
         )
-    if before == "auto" and stac is None:
+    if scenes.before == "auto" and stac is None:
         raise FloraError("--before auto: goes with --stac; else name a file")
-    if workers and dask:
-        raise FloraError(f"--workers {workers}, --dask {dask}: expected one of the two")
+    if workers.workers and workers.dask:
+        raise FloraError(
+            f"--workers {workers.workers}, --dask {workers.dask}: expected one of the two"
+        )
 
 
-def _fetch(
+def _check_model(weights: Path | None) -> tuple[SarScaling, OpticalScaling]:
+    """The sensors of the model; a file that is refused is refused once, not by every scene."""
+    from flora.models.weights import load_model, sensor_of
+
+    load_model(weights)
+    sar, optical = sensor_of(weights)
+    if sar.unit != "dB":
+        raise FloraError(
+            f"trained on {sar.name} ({sar.unit}), a scene is in dB",
+            argument="weights",
+            value=weights,
+            remedy="choose weights trained on sigma0 in dB",
+        )
+    return sar, optical
+
+
+def _named(scenes: SceneOptions, box: tuple[float, float, float, float] | None) -> Found:
+    """The scenes whose files were named."""
+    paths = [path.absolute() for path in (*(scenes.sar or ()), scenes.vh) if path is not None]
+    before = None if scenes.before is None else Path(scenes.before).absolute()
+    return Found(paths, before, scenes.units or "db", box)
+
+
+def _fetched(
     item: str,
+    scenes: SceneOptions,
     out: Path,
-    bbox: tuple[float, float, float, float] | None,
-    before_gap: int | None,
-    units: Units | None,
-    overwrite: bool,
-    reuse: bool,
+    box: tuple[float, float, float, float] | None,
+    existing: ExistingOptions,
     quiet: bool,
-) -> FetchedScene:
+) -> Found:
+    """The scene of a catalogue, fetched: cut to the box, in dB."""
     from flora.stac.fetch import fetch_item
 
     with BlocksBar() as bar:
         fetched = fetch_item(
             item,
             out,
-            bbox=bbox,
-            before_gap=before_gap,
-            units=(units or Units.linear).value,
-            overwrite=overwrite,
-            reuse=reuse,
+            bbox=box,
+            before_gap=scenes.before_gap if scenes.before == "auto" else None,
+            units=scenes.units or "linear",
+            overwrite=existing.overwrite,
+            reuse=existing.reuse,
             progress=None if quiet else bar.show,
         )
     if fetched.before is not None:
         typer.echo(f"Image from before the flood: {fetched.image}")
-    return fetched
+    named = None if scenes.before in (None, "auto") else Path(scenes.before).absolute()
+    return Found([fetched.sar], fetched.before or named, "db", None, fetched.taken.year)
+
+
+def _inputs(found: Found, weights: Path | None) -> list[Given]:
+    """Files that no output may replace."""
+    scenes = [Given("sar_path", path) for path in found.paths]
+    return [*scenes, Given("before_path", found.before), Given("weights", weights)]
+
+
+def _predictor(model: ModelOptions) -> WeightsPredictor:
+    from flora.scenes.many import WeightsPredictor
+
+    return WeightsPredictor(model.weights and model.weights.absolute(), model.device)
+
+
+def _reading(
+    found: Found, part: PartOptions, sensors: tuple[SarScaling, OpticalScaling]
+) -> SceneReading:
+    from flora.scenes.inputs import SceneReading
+
+    return SceneReading(
+        scaling=sensors[0],
+        units=found.units,
+        window=part.window,
+        bbox=found.bbox,
+        grid=part.grid,
+        remove_noise=not part.keep_noise,
+        before=found.before,
+        before_scaling=sensors[1],
+    )
+
+
+def _mapping(model: ModelOptions, part: PartOptions, overwrite: bool, place: str) -> Mapping:
+    """How scenes are mapped; the model's name changes with its weights, device and torch."""
+    import torch
+
+    from flora.models.checkpoints import shipped_weights
+    from flora.scenes.many import Mapping
+    from flora.scenes.tiles import Tiling
+
+    checksum = hashlib.sha256((model.weights or shipped_weights()).read_bytes()).hexdigest()
+    return Mapping(
+        Tiling(part.tile, part.overlap, part.batch),
+        model.threshold,
+        f"{checksum} on {place} by torch {torch.__version__}",
+        overwrite,
+    )

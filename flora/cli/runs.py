@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from flora.cli.products import Products, area_words, finished_maps, year_in_name
-from flora.errors import FloraError
+from flora.cli.finished import finished_maps
+from flora.cli.products import Products, area_words, year_in_name
+from flora.cli.spelling import in_one_line
+from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
     from flora.cli.bars import SceneBar
-    from flora.cli.products import OpenScene
+    from flora.cli.finished import OpenScene
     from flora.scenes.inputs import SceneReading
-    from flora.scenes.many import Mapping, SceneReport, WeightsPredictor
+    from flora.scenes.many import Mapping, SceneReport, WeightsPredictor, Workers
     from flora.scenes.outputs import SceneOutputs
 
 
@@ -57,13 +58,17 @@ class Run:
         outputs = self._finished(paths)
         if outputs is None:
             with bar, self._reading.opened(paths) as (scene, before):
+                self._products.wanted.check_scene(scene.grid, Given("sar_path", scene.name))
                 bar.accepted(scene)
                 outputs = map_scene(
                     scene,
                     self._out,
                     self._predictor(),
                     before=before,
-                    **vars(self._mapping),
+                    tiling=self._mapping.tiling,
+                    threshold=self._mapping.threshold,
+                    overwrite=self._mapping.overwrite,
+                    model_id=self._mapping.model_id,
                     progress=bar.show,
                 )
         self._report(outputs, paths)
@@ -74,39 +79,39 @@ class Run:
         Raises:
             Exit: With code 1, if one failed.
         """
-        import torch
+        from flora.scenes.many import map_scenes
 
-        from flora.scenes.many import Workers, map_scenes
-
-        failures: dict[Path, str] = {}
+        failures: dict[Path, FloraError] = {}
 
         def products(path: Path, outputs: SceneOutputs) -> None:
             try:
                 self._report(outputs, [path])
             except FloraError as error:
-                failures[path] = in_options(str(error))
+                failures[path] = error
 
         def ended(report: SceneReport) -> None:
             if report.outputs is not None:
                 self._console.print(f"{report.path.name}: {report.seconds:.0f} s", markup=False)
                 products(report.path, report.outputs)
-            else:
-                failures[report.path] = in_options(report.error or "")
+            elif report.error is not None:
+                failures[report.path] = report.error
                 self._console.print(f"{report.path.name}: failed", markup=False)
 
         waiting = []
         for path in scenes:
             try:
                 outputs = self._finished([path])
+                if outputs is None:
+                    grid = self._reading.grid_of(path)
+                    self._products.wanted.check_scene(grid, Given("sar_path", path))
             except FloraError as error:
-                failures[path] = in_options(str(error))
+                failures[path] = error
                 continue
             if outputs is None:
                 waiting.append(path)
             else:
                 self._console.print(f"{path.name}: mapped before", markup=False)
                 products(path, outputs)
-        gpus = _gpus(workers) if workers and place.startswith("cuda") else ()
         if waiting:
             map_scenes(
                 waiting,
@@ -114,25 +119,30 @@ class Run:
                 self._predictor,
                 reading=self._reading,
                 mapping=self._mapping,
-                workers=Workers(
-                    count=0 if gpus else workers,
-                    address=address,
-                    gpus=gpus,
-                    threads=1 if address else max(1, torch.get_num_threads() // max(1, workers)),
-                ),
+                workers=_processes(workers, address, place),
                 done=ended,
             )
         if failures:
-            errors = Console(stderr=True, soft_wrap=True, highlight=False)
-            errors.print(f"Failed: {len(failures)} of {len(scenes)} scenes", style="red")
-            for path, reason in failures.items():
-                errors.print(f"  {path.name}: {reason}", style="red", markup=False)
+            _print_failures(failures, len(scenes))
             raise typer.Exit(1)
 
     def _finished(self, paths: list[Path]) -> SceneOutputs | None:
-        if not self._reuse:
-            return None
-        return finished_maps(self._out, paths[0].stem, self._opener(paths), self._mapping.threshold)
+        """The maps of an earlier run, if they are to be taken and are there.
+
+        Raises:
+            FloraError: If they are there and are neither to be taken nor replaced.
+        """
+        from flora.scenes.outputs import check_targets
+
+        stem = paths[0].stem
+        if self._reuse:
+            return finished_maps(self._out, stem, self._opener(paths), self._mapping.threshold)
+        try:
+            check_targets(self._out, stem, self._mapping.overwrite)
+        except FloraError as error:
+            error.add_note("to make something of these maps, pass --reuse")
+            raise
+        return None
 
     def _report(self, outputs: SceneOutputs, paths: list[Path]) -> None:
         """Say which maps were written and how much water is on them; then make the products."""
@@ -145,55 +155,41 @@ class Run:
             f"Water: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}"
         )
         year = self._year or year_in_name(paths[0])
-        for line in self._products.make(outputs, paths[0].stem, self._opener(paths), year):
-            self._console.print(line, markup=False)
+        try:
+            for line in self._products.make(outputs, paths[0].stem, self._opener(paths), year):
+                self._console.print(line, markup=False)
+        except FloraError as error:
+            if not self._reuse:
+                error.add_note("the maps are finished: pass --reuse to go on from them")
+            raise
 
     def _opener(self, paths: list[Path]) -> OpenScene:
         return partial(self._reading.scene, paths)
 
 
-def _gpus(workers: int) -> range:
+def _processes(workers: int, address: str | None, place: str) -> Workers:
+    """The processes that map scenes.
+
+    Raises:
+        FloraError: If there are fewer GPUs.
+    """
     import torch
 
+    from flora.scenes.many import Workers
+
+    threads = 1 if address else max(1, torch.get_num_threads() // max(1, workers))
+    if not (workers and place.startswith("cuda")):
+        return Workers(count=workers, address=address, threads=threads)
     found = torch.cuda.device_count()
     if workers > found:
         raise FloraError(
             f"--workers {workers}: more than the {found} GPUs here; use {found}, or --device cpu"
         )
-    return range(workers)
+    return Workers(gpus=range(workers), threads=threads)
 
 
-# What the library's messages call an argument, and what its users call it here.
-OPTIONS = {
-    "before_path": "--before",
-    "grid": "--grid",
-    "minimum_area": "--minimum-area",
-    "output_folder": "--out",
-    "overwrite": "--overwrite",
-    "permanent_class": "--permanent-class",
-    "permanent_threshold": "--permanent-threshold",
-    "permanent_water": "--permanent-water",
-    "sar_path": "SAR",
-    "units": "--units",
-}
-
-
-def in_options(message: str) -> str:
-    """A message of the library in the words of the command line.
-
-    Example:
-        >>> from flora.cli.runs import in_options
-        >>> in_options("permanent_water a.tif: pass permanent_threshold=50, or overwrite=True")
-        '--permanent-water a.tif: pass --permanent-threshold 50, or --overwrite'
-    """
-
-    def option(found: re.Match[str]) -> str:
-        name, value = found.groups()
-        if name not in OPTIONS:
-            return found[0]
-        return OPTIONS[name] if value == "True" else f"{OPTIONS[name]} {value}"
-
-    text = re.sub(r'\b([a-z_]+)="?([\w.:]+)"?(?: \(--[^)]*\))?', option, message)
-    text = text.replace("name both one-band files", "name the file of VH by --vh")
-    snake = "|".join(name for name in OPTIONS if "_" in name)
-    return re.sub(rf"\b({snake})\b", lambda found: OPTIONS[found[1]], text)
+def _print_failures(failures: dict[Path, FloraError], scenes: int) -> None:
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors.print(f"Failed: {len(failures)} of {scenes} scenes", style="red")
+    for path, error in failures.items():
+        errors.print(f"  {path.name}: {in_one_line(error)}", style="red", markup=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -30,10 +30,9 @@ from flora.sensors import (
     BoolArray,
     FloatArray,
     OpticalScaling,
+    Units,
     normalised_difference,
 )
-
-Units = Literal["db", "linear"]
 
 # No near infrared, hence no NDVI: the normalised green-red difference (Tucker 1979) stands in.
 DEEPFLOOD_RGB = OpticalScaling(

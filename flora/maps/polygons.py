@@ -19,7 +19,7 @@ from rasterio import features
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from flora.errors import NAME_ALONE, FloraError
+from flora.errors import NAME_ALONE, FloraError, Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.permanent import STRIP
@@ -106,7 +106,7 @@ def write_polygons(
     }
     with ExitStack() as stack:
         file = stack.enter_context(open_raster(Path(classes), "classes"))
-        cells = check_outlines(Grid.of(file), minimum_area, classes)
+        cells = check_outlines(Grid.of(file), minimum_area, Given("classes", classes))
         chances = None
         if probability is not None:
             chances = stack.enter_context(open_raster(Path(probability), "probability"))
@@ -134,15 +134,13 @@ def write_polygons(
     )
 
 
-def check_outlines(
-    scene: Grid, minimum_area: float = 0.0, source: str | Path | None = None
-) -> NDArray[np.float64]:
+def check_outlines(scene: Grid, minimum_area: float, source: Given) -> NDArray[np.float64]:
     """Refuse what `write_polygons` would refuse of a scene, before it is mapped.
 
     Args:
         scene: The scene's pixels.
         minimum_area: See `write_polygons`.
-        source: What messages call the scene.
+        source: The argument that named the scene.
 
     Returns:
         Areas of its cells, see `cell_areas_km2`.
@@ -156,8 +154,7 @@ def check_outlines(
     if cells is None:
         raise FloraError(
             "has no CRS that says where it is or how large its pixels are",
-            argument="classes",
-            value=source,
+            argument=source,
             remedy="georeference the scene first",
         )
     return cells

@@ -50,7 +50,7 @@ def shorelines_grid(path: Path) -> Grid:
 def _polygon_layer(path: Path) -> tuple[str, CRS]:
     """Name and CRS of the one layer of polygons in a file."""
     if not path.is_file():
-        raise FloraError(f"permanent_water {path}: no such file; check the path")
+        _refuse(path, "no such file", "check the path")
     try:
         kinds = dict(pyogrio.list_layers(path).tolist())
         layers = [name for name, kind in kinds.items() if re.search("Polygon|Unknown", str(kind))]
@@ -59,8 +59,10 @@ def _polygon_layer(path: Path) -> tuple[str, CRS]:
             crs = CRS.from_user_input(named) if named else None
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, CRSError) as error:
         raise FloraError(
-            f"permanent_water {path}: not a vector file, or damaged ({error}); expected polygons "
-            "as GeoPackage or GeoJSON"
+            f"not a vector file, or damaged ({error})",
+            argument="permanent_water",
+            value=path,
+            remedy="expected polygons as GeoPackage or GeoJSON",
         ) from error
     if len(layers) != 1:
         said = f"layers {', '.join(layers)}" if layers else "no layer"

@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from flora.errors import FloraError, FloraWarning
+from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import (
     LON_LAT,
     Grid,
@@ -30,9 +30,7 @@ from flora.grid import (
 from flora.scenes.names import bands_by_name, check_quantity, in_order
 from flora.scenes.safe.product import SafeBand, find_safe_bands, is_safe
 from flora.scenes.safe.swath import BLOCK, COARSE_BLOCK, GroundControl, geocoded_vrt
-from flora.sensors import FloatArray, SarScaling
-
-Units = Literal["db", "linear"]
+from flora.sensors import FloatArray, SarScaling, Units
 
 FILL_SIDE = 512  # px: fill values are looked for in a reading at most this large
 # What programs write where nothing was measured, whether they declare it or not.
@@ -181,11 +179,12 @@ def find_files(
     given = (paths,) if isinstance(paths, str | Path) else tuple(paths)
     listed = tuple(Path(path) for path in given)
     if units not in ("db", "linear"):
-        raise FloraError(f'units {units!r}: expected "db" or "linear"')
+        raise FloraError('expected "db" or "linear"', argument="units", value=repr(units))
     if len(listed) not in {1, len(scaling.bands)}:
         raise FloraError(
-            f"sar_path: {len(listed)} files, expected one with {', '.join(scaling.bands)}, or one "
-            "for each; map other scenes in runs of their own"
+            f"{len(listed)} files, expected one with {', '.join(scaling.bands)}, or one for each",
+            argument="sar_path",
+            remedy="map other scenes in runs of their own",
         )
     inspect = partial(_inspect, units=units, resampled=grid is not None)
     if is_safe(listed[0]) and len(listed) == 1:
@@ -199,8 +198,11 @@ def find_files(
     name = str(listed[0])
     if units == "linear" and scaling.unit != "dB":
         raise FloraError(
-            f'units="linear" with values in {scaling.unit} ({scaling.name}): '
-            'only sigma0 is converted; use units="db"'
+            f"with values in {scaling.unit} ({scaling.name}): only sigma0 is converted",
+            argument="units",
+            value=units,
+            remedy="use {units}",
+            units="db",
         )
     check_quantity(listed)
     target = None if grid is None else _target(files, grid)
@@ -221,13 +223,15 @@ def _inspect(
     with open_raster(path, "sar_path", connection) as dataset:
         if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
             raise FloraError(
-                f"sar_path {path}: complex values, expected detected backscatter; "
-                "calibrate to sigma0 first, or download the GRD product"
+                "complex values, expected detected backscatter",
+                argument="sar_path",
+                value=path,
+                remedy="calibrate to sigma0 first, or download the GRD product",
             )
         points, crs = dataset.gcps
         # The pixel data of a truncated file ends early, and its last row is missing first.
         last = Window(0, dataset.height - 1, dataset.width, 1)
-        read_bands(dataset, indexes=bands, window=last, source=f"sar_path {path}")
+        read_bands(dataset, indexes=bands, window=last, source=Given("sar_path", path))
         plain = safe is None
         return BandFile(
             path,
@@ -266,22 +270,29 @@ def _check_own_grid(files: tuple[BandFile, ...]) -> None:
     for other in files[1:]:
         if not other.grid.same_as(first.grid):
             raise FloraError(
-                f"sar_path {other.path}: {_said(other.grid)}, but {first.path.name} is of "
-                f'{_said(first.grid)}: expected one grid; pass grid="utm" to resample both'
+                f"{_said(other.grid)}, but {first.path.name} is of {_said(first.grid)}: expected "
+                "one grid",
+                argument="sar_path",
+                value=other.path,
+                remedy="pass {grid} to resample both",
+                grid="utm",
             )
-    name = f"sar_path {first.path}"
+    source = Given("sar_path", first.path)
     if first.grid.crs is None:
         points = first.control is not None
         located = "only ground control points" if points else "no georeference"
-        remedy = 'pass grid="utm" to put it on a map' if points else "georeference it"
+        remedy = "pass {grid} to put it on a map" if points else "georeference it"
         warnings.warn(
-            f"{name}: no CRS ({located}): the maps will have none, and areas are "
-            f"counted in pixels; {remedy} to get km2",
-            FloraWarning,
+            FloraWarning(
+                f"no CRS ({located}): the maps will have none, and areas are counted in pixels",
+                argument=source,
+                remedy=f"{remedy} to get km2",
+                grid="utm",
+            ),
             stacklevel=4,
         )
     else:
-        check_georeference(first.grid, name)
+        check_georeference(first.grid, source)
 
 
 def _said(grid: Grid) -> str:
@@ -292,27 +303,31 @@ def _said(grid: Grid) -> str:
 def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
     """The map grid that covers the first file."""
     first = files[0]
-    name = f"sar_path {first.path}"
+    source = Given("sar_path", first.path)
     if first.control is not None:
         warnings.warn(
-            f"{name}: put on the map by its ground control points, on the ellipsoid, without "
-            f"terrain correction: slopes are displaced and keep their brightness. Where "
-            "there is relief, use a terrain-corrected product",
-            FloraWarning,
+            FloraWarning(
+                "put on the map by its ground control points, on the ellipsoid, without terrain "
+                "correction: slopes are displaced and keep their brightness. Where there is "
+                "relief, use a terrain-corrected product",
+                argument=source,
+            ),
             stacklevel=5,
         )
-        longitude, latitude = first.control.coordinates(LON_LAT, name)
+        longitude, latitude = first.control.coordinates(LON_LAT, source)
         crs = map_crs(grid, lon_lat_box(longitude, latitude))
-        x, y = first.control.coordinates(crs, name)
-        return covering_grid(crs, x, y, name)
+        x, y = first.control.coordinates(crs, source)
+        return covering_grid(crs, x, y, source)
     if first.grid.crs is None:
         raise FloraError(
-            f'{name}: no CRS and no ground control points, so grid="{grid}" cannot be made; '
-            "georeference the scene first"
+            "no CRS and no ground control points, so {grid} cannot be made",
+            argument=source,
+            remedy="georeference the scene first",
+            grid=grid,
         )
-    check_georeference(first.grid, name, resampled=True)
+    check_georeference(first.grid, source, resampled=True)
     crs = map_crs(grid, first.grid.lon_lat_box())
-    return covering_grid(crs, *first.grid.outline(crs), name)
+    return covering_grid(crs, *first.grid.outline(crs), source)
 
 
 def file_identities(paths: Sequence[Path]) -> list[list[str | int]]:

@@ -16,7 +16,7 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from flora.errors import FloraError, FloraWarning
+from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import Grid, apply, check_georeference, open_raster, read_bands
 from flora.scenes.bands import file_identities
 from flora.sensors import (
@@ -79,7 +79,7 @@ class BeforeScene:
         return self._read(window=Window(0, row, self.dataset.width, height))
 
     def _read(self, **options: Any) -> NDArray[Any]:
-        source = f"before_path {self.path}"
+        source = Given("before_path", self.path)
         return read_bands(self.dataset, indexes=self.bands, source=source, **options)
 
     def valid(self, stored: NDArray[Any]) -> BoolArray:
@@ -147,8 +147,11 @@ def open_before(
     path = Path(path)
     if scaling.bands != BEFORE_BANDS[:3] or scaling.index_name != "NDVI":
         raise FloraError(
-            f"optical_scaling {scaling.name}: bands {', '.join(scaling.bands)} with "
-            f"{scaling.index_name}; before_path is supported for B4, B3, B2 with NDVI only"
+            f"the model's optical bands are {', '.join(scaling.bands)} with {scaling.index_name} "
+            f"({scaling.name}), expected B4, B3, B2 with NDVI",
+            argument="before_path",
+            value=path,
+            remedy="choose other weights, or leave the image out",
         )
     with open_raster(path, "before_path") as dataset:
         kind = dataset.dtypes[0]
@@ -216,46 +219,60 @@ def _before_bands(dataset: Any) -> tuple[int, ...]:
     if dataset.count == len(BEFORE_BANDS):
         return tuple(range(1, 5))
     raise FloraError(
-        f"before_path {dataset.name}: {dataset.count} bands without names, expected 13 (Level-1C: "
-        f"{', '.join(SENTINEL2_BANDS)}) or 4 ({', '.join(BEFORE_BANDS)})"
+        f"{dataset.count} bands without names, expected 13 (Level-1C: "
+        f"{', '.join(SENTINEL2_BANDS)}) or 4 ({', '.join(BEFORE_BANDS)})",
+        argument="before_path",
+        value=dataset.name,
     )
 
 
 def _check_overlap(own: Grid, scene: Grid, path: Path) -> None:
-    prefix = f"before_path {path}: its grid of {own.shape[1]} x {own.shape[0]} px "
-    prefix += f"differs from the scene's of {scene.shape[1]} x {scene.shape[0]} px and "
+    source = Given("before_path", path)
+    differs = (
+        f"its grid of {own.shape[1]} x {own.shape[0]} px differs from the scene's of "
+        f"{scene.shape[1]} x {scene.shape[0]} px and"
+    )
     if own.crs is None or scene.crs is None:
         raise FloraError(
-            f"{prefix}cannot be reprojected, because one of them has no CRS; "
-            "georeference both, or resample the image to the scene's grid"
+            f"{differs} cannot be reprojected, because one of them has no CRS",
+            argument=source,
+            remedy="georeference both, or resample the image to the scene's grid",
         )
-    check_georeference(own, f"before_path {path}")
+    check_georeference(own, source)
     columns, rows = apply(~scene.transform, *own.outline(scene.crs))
     beside = columns.max() <= 0 or columns.min() >= scene.shape[1]
     if beside or rows.max() <= 0 or rows.min() >= scene.shape[0]:
-        raise FloraError(f"{prefix}does not overlap it; choose an image of the same place")
+        raise FloraError(
+            f"{differs} does not overlap it",
+            argument=source,
+            remedy="choose an image of the same place",
+        )
 
 
 def _check_values(before: BeforeScene, scene: SceneOnGrid, kind: str) -> None:
     with before.coarse(scene.sample_step) as coarse:
         stored = coarse._read(out_shape=(len(coarse.bands), *scene.sample.shape[1:]))
         valid = coarse.valid(stored)
-    name = before.path
+    source = Given("before_path", before.path)
     if not valid.any():
         raise FloraError(
-            f"before_path {name}: no valid pixel within the scene; choose an image that covers it"
+            "no valid pixel within the scene",
+            argument=source,
+            remedy="choose an image that covers it",
         )
     bright = float(np.percentile(stored[:, valid], 99))
     if bright <= 2 or kind == "uint8":
         raise FloraError(
-            f"before_path {name}: values of type {kind} up to about "
-            f"{bright:.4g}, expected reflectance x 10000; rescale the image"
+            f"values of type {kind} up to about {bright:.4g}, expected reflectance x 10000",
+            argument=source,
+            remedy="rescale the image",
         )
     seen = np.isfinite(scene.sample).all(axis=0)
     covered = float(valid[seen].mean()) if seen.any() else 1.0
     if covered < 0.5:
         warnings.warn(
-            f"before_path {name}: valid on {covered:.0%} of the scene; elsewhere SAR alone decides",
-            FloraWarning,
+            FloraWarning(
+                f"valid on {covered:.0%} of the scene; elsewhere SAR alone decides", argument=source
+            ),
             stacklevel=6,
         )

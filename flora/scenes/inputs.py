@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rasterio.enums import MaskFlags
 
-from flora.errors import FloraError, FloraWarning
+from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import (
     GDAL_ERRORS,
     Grid,
@@ -33,7 +33,6 @@ from flora.scenes.bands import (
     SMALL_FILLS,
     Layer,
     SceneFiles,
-    Units,
     file_identities,
     find_files,
 )
@@ -45,6 +44,7 @@ from flora.sensors import (
     FloatArray,
     OpticalScaling,
     SarScaling,
+    Units,
 )
 
 __all__ = [
@@ -52,7 +52,6 @@ __all__ = [
     "BeforeScene",
     "SarScene",
     "SceneReading",
-    "Units",
     "open_before",
     "open_raster",
     "open_scene",
@@ -118,7 +117,7 @@ def open_scene(
         ((64, 64), (2, 16, 64), (16, 64))
     """
     files = find_files(paths, scaling, units, grid, remove_noise)
-    part = choose_part(files.grid, window, bbox, f"sar_path {files.name}")
+    part = choose_part(files.grid, window, bbox, files.name)
     with files.opened() as layers:
         yield SarScene(files, layers, part)
 
@@ -146,6 +145,11 @@ class SceneReading:
     remove_noise: bool = True
     before: Path | None = None
     before_scaling: OpticalScaling = SENTINEL2_RGB
+
+    def grid_of(self, path: str | Path) -> Grid:
+        """The pixels that would be read of a scene: its files are inspected, no values read."""
+        files = find_files(path, self.scaling, self.units, self.grid, self.remove_noise)
+        return files.grid.part(choose_part(files.grid, self.window, self.bbox, files.name))
 
     def scene(self, paths: str | Path | Sequence[str | Path]) -> AbstractContextManager[SarScene]:
         """Open a scene, see `open_scene`."""
@@ -253,7 +257,7 @@ class SarScene:
         """Stored values as backscatter (C, h, w), and where all were measured (h, w)."""
         parts, measured = [], []
         for layer in layers:
-            read = {"indexes": layer.bands, "source": f"sar_path {layer.name}", **options}
+            read = {"indexes": layer.bands, "source": Given("sar_path", layer.name), **options}
             if shape is not None:
                 read["out_shape"] = (len(layer.bands), *shape)
             values = read_bands(layer.dataset, out_dtype="float32", **read)
@@ -310,8 +314,10 @@ class SarScene:
                     self._warn_unusual(backscatter[:, valid], values[:, valid])
                 return
         raise FloraError(
-            f"sar_path {self.name}: no pixel was measured (all nodata, NaN, 0 or beyond -50 to "
-            "50 dB); choose a scene, or a part of it, that covers the area"
+            "no pixel was measured (all nodata, NaN, 0 or beyond -50 to 50 dB)",
+            argument="sar_path",
+            value=self.name,
+            remedy="choose a scene, or a part of it, that covers the area",
         )
 
     def _warn_unusual(self, seen: FloatArray, stored: FloatArray) -> None:
@@ -340,7 +346,8 @@ class SarScene:
                 f"is not declared; declare it (gdal_edit -a_nodata {value:.7g})"
             )
         for text in found:
-            warnings.warn(f"sar_path {self.name}: {text}", FloraWarning, stacklevel=6)
+            said = FloraWarning(text, argument="sar_path", value=self.name)
+            warnings.warn(said, stacklevel=6)
 
 
 def constant_of(values: FloatArray) -> tuple[float, float] | None:
@@ -376,24 +383,31 @@ def check_units(seen: FloatArray, units: Units, name: str) -> None:
         FloraError: If they are in the other unit, digital numbers or scaled integers.
     """
     negative, median = float(np.mean(seen < 0)), float(np.median(seen))
-    prefix = f"sar_path {name}: "
+    source = Given("sar_path", name)
     if median > 10:
         raise FloraError(
-            f"{prefix}median value {median:.4g}: uncalibrated digital numbers, expected sigma0; "
-            "calibrate the scene first, or pass the GRD product's .SAFE folder"
+            f"median value {median:.4g}: uncalibrated digital numbers, expected sigma0",
+            argument=source,
+            remedy="calibrate the scene first, or pass the GRD product's .SAFE folder",
         )
     if units == "db" and negative < 0.01:
         raise FloraError(
-            f"{prefix}values are 0 or more (median {median:.4g}): linear power, expected dB; "
-            'convert with 10 log10, or pass units="linear" (--units linear)'
+            f"values are 0 or more (median {median:.4g}): linear power, expected dB",
+            argument=source,
+            remedy="convert with 10 log10, or pass {units}",
+            units="linear",
         )
     if units == "linear" and negative > 0.5:
         raise FloraError(
-            f"{prefix}values are negative (median {median:.4g}): dB, expected linear power; "
-            'pass units="db" (--units db)'
+            f"values are negative (median {median:.4g}): dB, expected linear power",
+            argument=source,
+            remedy="pass {units}",
+            units="db",
         )
     if median < -60:
         raise FloraError(
-            f"{prefix}median value {median:.4g}: too low for dB; integers scaled by 100 or more "
-            "must be divided first, or declare their scale (gdal_edit -scale)"
+            f"median value {median:.4g}: too low for dB",
+            argument=source,
+            remedy="integers scaled by 100 or more must be divided first, or declare their scale "
+            "(gdal_edit -scale)",
         )

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from flora.errors import FloraError
+from flora.errors import NAME_ALONE, FloraError
 from flora.predictors import Predictor
 from flora.scenes.inputs import GDAL_ERRORS, SceneReading
 from flora.scenes.mapping import map_scene
@@ -40,13 +40,13 @@ class SceneReport(NamedTuple):
     Attributes:
         path: The scene.
         outputs: What was written; None after a failure.
-        error: Why nothing was; None after a success.
+        error: Why nothing was, `str(error)` in words; None after a success.
         seconds: From start to end.
     """
 
     path: Path
     outputs: SceneOutputs | None
-    error: str | None
+    error: FloraError | None
     seconds: float
 
 
@@ -200,7 +200,7 @@ def map_scenes(
         try:
             check_targets(target, path.stem, mapping.overwrite)
         except FloraError as error:
-            end(number, SceneReport(path, None, str(error), 0.0))
+            end(number, SceneReport(path, None, error, 0.0))
             continue
         # Whether maps may be replaced is decided by now; what a killed process left behind, or
         # a scene that is computed twice because its result was lost, must not be in the way.
@@ -241,8 +241,12 @@ def _run(job: _Job) -> SceneReport:
         with job.reading.opened(job.path) as (scene, before):
             outputs = map_scene(scene, job.folder, _model(job), before=before, **vars(job.mapping))
     except BREAKS as error:
-        named = str(error) if isinstance(error, FloraError) else f"{type(error).__name__}: {error}"
-        return SceneReport(job.path, None, named, time.perf_counter() - start)
+        said = (
+            error
+            if isinstance(error, FloraError)
+            else FloraError(f"{type(error).__name__}: {error}")
+        )
+        return SceneReport(job.path, None, said, time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
     return SceneReport(job.path, outputs, None, time.perf_counter() - start)
@@ -266,9 +270,13 @@ def _run_on_cluster(jobs: dict[int, _Job], workers: Workers) -> Iterator[tuple[i
             number = numbers.pop(future)
             error = future.exception()
             if isinstance(error, KilledWorker):
-                reason = (
+                reason = FloraError(
                     f"killed with its process {workers.retries + 1} times over, most likely out of "
-                    "memory; use fewer workers, a smaller batch or smaller tiles"
+                    "memory",
+                    remedy="use fewer {workers}, a smaller {batch} or a smaller {tile}",
+                    workers=NAME_ALONE,
+                    batch=NAME_ALONE,
+                    tile=NAME_ALONE,
                 )
                 yield number, SceneReport(jobs[number].path, None, reason, 0.0)
             else:
@@ -323,16 +331,21 @@ def _connect(client_type: Any, address: str) -> Iterator[Any]:
         client = client_type(address, timeout=CONNECT_TIMEOUT)
     except (OSError, ValueError, TypeError) as error:
         raise FloraError(
-            f"address {address!r}: no Dask scheduler answers there ({error}); start one with "
-            "`dask scheduler`, and give the address that it prints, e.g. tcp://10.0.0.1:8786"
+            f"no Dask scheduler answers there ({error})",
+            argument="address",
+            value=repr(address),
+            remedy="start one with `dask scheduler`, and give the address that it prints, e.g. "
+            "tcp://10.0.0.1:8786",
         ) from error
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_TIMEOUT)
         except TimeoutError as error:
             raise FloraError(
-                f"address {address!r}: the scheduler has no worker; start some with `dask worker "
-                f"{address} --nthreads 1`"
+                "the scheduler has no worker",
+                argument="address",
+                value=repr(address),
+                remedy=f"start some with `dask worker {address} --nthreads 1`",
             ) from error
         yield client
 
@@ -346,12 +359,13 @@ def check_names(scenes: Sequence[Path]) -> None:
         FloraError: If there are such scenes, or none at all.
     """
     if not scenes:
-        raise FloraError("paths: no scene; expected one or more")
+        raise FloraError("no scene, expected one or more", argument="paths")
     first: dict[str, Path] = {}
     for path in scenes:
         other = first.setdefault(path.stem.casefold(), path)
         if other is not path:
             raise FloraError(
-                f"paths: {other} and {path} would write maps of the same name; rename one, or map "
-                "them into two folders"
+                f"{other} and {path} would write maps of the same name",
+                argument="paths",
+                remedy="rename one, or map them into two folders",
             )

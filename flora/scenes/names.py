@@ -37,14 +37,20 @@ def bands_by_name(path: Path, wanted: tuple[str, ...]) -> tuple[int, ...]:
         return tuple(names.index(band) + 1 for band in wanted)
     if len(names) != len(wanted):
         raise FloraError(
-            f"sar_path {path}: {len(names)} bands, expected {len(wanted)} in the order "
-            f"{', '.join(wanted)}; name both one-band files, or stack them into one file "
-            "(gdalbuildvrt -separate)"
+            f"{len(names)} bands, expected {len(wanted)} in the order {', '.join(wanted)}",
+            argument="sar_path",
+            value=path,
+            remedy="name both one-band files, as {sar_path}, or stack them into one file "
+            "(gdalbuildvrt -separate)",
+            sar_path=tuple(f"{band}.tif" for band in wanted),
         )
     if unique and any(name not in (None, band) for name, band in zip(names, wanted, strict=True)):
         raise FloraError(
-            f"sar_path {path}: its bands are described as {', '.join(map(str, names))}, expected "
-            f"{', '.join(wanted)}; choose another scene, or correct the descriptions"
+            f"its bands are described as {', '.join(map(str, names))}, expected "
+            f"{', '.join(wanted)}",
+            argument="sar_path",
+            value=path,
+            remedy="choose another scene, or correct the descriptions",
         )
     return tuple(range(1, len(wanted) + 1))
 
@@ -60,15 +66,21 @@ def in_order(paths: tuple[Path, ...], wanted: tuple[str, ...]) -> list[Path]:
         with open_raster(path, "sar_path") as dataset:
             if dataset.count != 1:
                 raise FloraError(
-                    f"sar_path {path}: {dataset.count} bands in one of {len(paths)} files, "
-                    "expected one band in each; name one file, or one for each polarisation"
+                    f"{dataset.count} bands in one of {len(paths)} files, expected one band in "
+                    "each",
+                    argument="sar_path",
+                    value=path,
+                    remedy="name one file, or one for each polarisation",
                 )
             described = polarisation(dataset.descriptions[0] or "")
         named = polarisation(path.name)
         if described and named and described != named:
             raise FloraError(
-                f"sar_path {path}: {named} in its name, {described} in its band's description: "
-                "expected one polarisation; correct the one that is wrong"
+                f"{named} in its name, {described} in its band's description: expected one "
+                "polarisation",
+                argument="sar_path",
+                value=path,
+                remedy="correct the one that is wrong",
             )
         found.append(described or named)
     if not any(found):
@@ -76,8 +88,10 @@ def in_order(paths: tuple[Path, ...], wanted: tuple[str, ...]) -> list[Path]:
     if sorted(map(str, found)) != sorted(wanted):
         said = ", ".join(f"{path.name}: {band}" for path, band in zip(paths, found, strict=True))
         raise FloraError(
-            f"sar_path: polarisations are not clear ({said}), expected one file for each of "
-            f"{', '.join(wanted)}; put them into the names (_VV.tif, _VH.tif)"
+            f"polarisations are not clear ({said}), expected one file for each of "
+            f"{', '.join(wanted)}",
+            argument="sar_path",
+            remedy="put them into the names (_VV.tif, _VH.tif)",
         )
     return [paths[found.index(band)] for band in wanted]
 
@@ -94,8 +108,11 @@ def check_quantity(paths: tuple[Path, ...]) -> None:
         said = next((match for word in words if (match := HYP3_WORD.fullmatch(word))), None)
         if said and said["scale"] == "a":
             raise FloraError(
-                f"sar_path {path}: amplitude, as its name says ({said[0]}), expected power or dB; "
-                'square it and pass units="linear", or order the product in power'
+                f"amplitude, as its name says ({said[0]}), expected power or dB",
+                argument="sar_path",
+                value=path,
+                remedy="square it and pass {units}, or order the product in power",
+                units="linear",
             )
         corrected = any(word.startswith(("rtc", "gamma")) for word in words)
         if corrected and not (said and said["quantity"] == "s"):
@@ -103,9 +120,12 @@ def check_quantity(paths: tuple[Path, ...]) -> None:
     if gamma0:
         near, far = (-10 * math.log10(math.cos(math.radians(angle))) for angle in IW_INCIDENCE)
         warnings.warn(
-            f"sar_path {gamma0[0]}: gamma0, as its name says, expected sigma0. gamma0 is sigma0 / "
-            f"cos(incidence angle): {near:.1f} dB (near range) to {far:.1f} dB (far range) "
-            "brighter on flat ground, so that a model trained on sigma0 finds a little less water",
-            FloraWarning,
+            FloraWarning(
+                "gamma0, as its name says, expected sigma0. gamma0 is sigma0 / cos(incidence "
+                f"angle): {near:.1f} dB (near range) to {far:.1f} dB (far range) brighter on flat "
+                "ground, so that a model trained on sigma0 finds a little less water",
+                argument="sar_path",
+                value=gamma0[0],
+            ),
             stacklevel=4,
         )

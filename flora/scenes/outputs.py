@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from flora.errors import FloraError
+from flora.files import writing
 from flora.scenes.inputs import GDAL_ERRORS, SarScene
 from flora.sensors import IGNORE, BoolArray, FloatArray
 
@@ -122,23 +122,6 @@ def pixel_metres(crs: Any, transform: Any, shape: tuple[int, int]) -> tuple[floa
     return width, math.hypot(transform.b * x, transform.e * y)
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what a disk refuses into one line that names the path.
-
-    Raises:
-        FloraError: If the system or GDAL cannot write.
-    """
-    try:
-        yield
-    except GDAL_ERRORS as error:
-        cause = error.__cause__ or error
-        raise FloraError(
-            f"output_folder {path}: cannot be written ({cause}); choose a folder that is writable "
-            "and has free space"
-        ) from error
-
-
 def check_targets(folder: Path, stem: str, overwrite: bool) -> dict[str, Path]:
     """Where each result goes.
 
@@ -147,12 +130,15 @@ def check_targets(folder: Path, stem: str, overwrite: bool) -> dict[str, Path]:
     """
     names = {name: f"{stem}_{name}.tif" for name in LAYERS} | {"quicklook": f"{stem}_quicklook.png"}
     targets = {name: folder / file for name, file in names.items()}
-    with writing(folder):
+    with writing("output_folder", folder, GDAL_ERRORS):
         present = [path.name for path in targets.values() if path.exists()]
     if present and not overwrite:
         raise FloraError(
-            f"output_folder {folder} already holds {', '.join(present)}: choose another folder, "
-            "or pass overwrite=True (--overwrite)"
+            f"already holds {', '.join(present)}",
+            argument="output_folder",
+            value=folder,
+            remedy="choose another folder, or pass {overwrite}",
+            overwrite=True,
         )
     return targets
 
@@ -245,7 +231,7 @@ def finish_map(name: str, rows: Path, target: Path, seen: int) -> None:
     Raises:
         FloraError: If the disk refuses.
     """
-    with writing(target.parent.parent):
+    with writing("output_folder", target.parent.parent, GDAL_ERRORS):
         rasterio.shutil.copy(
             rows,
             target,
@@ -295,7 +281,7 @@ def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, titl
         pixel_metres=metres and (metres[0] * step, metres[1] * step),
         title=title,
     )
-    with writing(target.parent.parent):
+    with writing("output_folder", target.parent.parent, GDAL_ERRORS):
         drawn.savefig(target, bbox_inches="tight")
 
 

@@ -24,8 +24,10 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from flora.errors import FloraError
+from flora.files import writing
+from flora.grid import GDAL_ERRORS
 from flora.scenes.inputs import SarScene
-from flora.scenes.outputs import LAYERS, count_seen, encode_rows, finish_map, mosaic, writing
+from flora.scenes.outputs import LAYERS, count_seen, encode_rows, finish_map, mosaic
 
 PREFIX = ".flora-"
 
@@ -81,7 +83,7 @@ class Work:
             FloraError: If the disk refuses.
         """
         files = {}
-        with writing(self.path.parent):
+        with writing("output_folder", self.path.parent, GDAL_ERRORS):
             for layer, values in layers.items():
                 data = encode_rows(layer, values)
                 name = f"{row:08d}_{layer}.tif"
@@ -114,7 +116,7 @@ class Work:
             if bands:
                 parts = [(band.row, band.height, band.files[name].name) for band in bands]
                 rows, finished[name] = self.path / f"{name}.vrt", self.path / f"{name}.tif"
-                with writing(self.path.parent):
+                with writing("output_folder", self.path.parent, GDAL_ERRORS):
                     rows.write_text(mosaic(name, scene, tags, parts), encoding="utf-8")
                 seen = sum(band.files[name].seen for band in bands)
                 finish_map(name, rows, finished[name], seen)
@@ -157,7 +159,7 @@ def open_work(folder: Path, stem: str, job: Mapping[str, Any] | None) -> Iterato
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     with ExitStack() as stack:
-        with writing(folder):
+        with writing("output_folder", folder, GDAL_ERRORS):
             folder.mkdir(parents=True, exist_ok=True)
             key = secrets.token_hex(8) if job is None else fingerprint(job)
             path = folder / f"{PREFIX}{stem}-{key}"
@@ -167,8 +169,10 @@ def open_work(folder: Path, stem: str, job: Mapping[str, Any] | None) -> Iterato
                 lock.acquire(timeout=0)
             except Timeout as error:
                 raise FloraError(
-                    f"output_folder {folder}: another process is mapping {stem} with the same "
-                    "options; wait for it, or choose another folder"
+                    f"another process is mapping {stem} with the same options",
+                    argument="output_folder",
+                    value=folder,
+                    remedy="wait for it, or choose another folder",
                 ) from error
         stack.callback(lock.release)
         try:

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from typer.testing import CliRunner
 
+from flora import __version__
 from flora.cli.main import app
 from flora.errors import FloraError
 from flora.models.checkpoints import read_metadata
@@ -73,6 +74,9 @@ def test_train_then_evaluate(trained: Path, ombria: Path, tmp_path: Path) -> Non
     assert sum(row["chips"] for row in scores["scores"]["places"].values()) == scores["chips"]
     assert scores["provenance"]["hardware"]["cores"] >= 1
     assert scores["weights"]["training"]["steps"] == 3
+    before = trained.read_bytes()
+    assert "--json" in refused(*arguments, "--json", trained)
+    assert trained.read_bytes() == before
 
 
 def test_train_unet_then_evaluate(ombria: Path, tmp_path: Path) -> None:
@@ -191,7 +195,7 @@ def test_help_and_version_load_no_torch() -> None:
     code = "import sys; from flora.cli.main import app; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "False"
-    assert "0.1.0" in flora("--version")
+    assert __version__ in flora("--version")
     for command in ("train", "evaluate", "map"):
         assert command in flora("--help")
 

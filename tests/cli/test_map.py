@@ -13,9 +13,11 @@ import rasterio
 from rasterio.transform import Affine
 from typer.testing import CliRunner
 
+import flora
 from flora.cli.main import app
-from flora.cli.products import multilook, year_in_name
-from flora.cli.runs import in_options
+from flora.cli.products import year_in_name
+from flora.cli.view import multilook
+from flora.sensors import SENTINEL1, SENTINEL2_RGB
 from tests.support.fake_data import fake_scene, write_raster
 from tests.support.fake_scenes import fake_safe
 from tests.support.stac_server import StacSite, serve_stac
@@ -214,7 +216,8 @@ def test_finished_maps_of_something_else_are_refused(scene, finished):
     )
     assert "another part" in refused(scene, "--out", finished, "--reuse", "--window", 0, 0, 64, 64)
     line = refused(scene, "--out", finished)
-    assert "--overwrite" in line and "overwrite=True" not in line and "--out" in line
+    assert "overwrite=True" not in line and "--out" in line
+    assert "pass --overwrite" in line and "pass --reuse" in line
 
 
 # --- refusals -----------------------------------------------------------------------------------
@@ -233,8 +236,9 @@ def test_finished_maps_of_something_else_are_refused(scene, finished):
         (["SCENE", "--minimum-area", 50], "--minimum-area 50.0: goes with --polygons"),
         (["SCENE", "--attribution", "me"], "--attribution me: goes with --html"),
         (["SCENE", "--html", "m.html", "--threshold", 0.995], "--threshold 0.995: with --html"),
-        (["SCENE", "--html", "."], "--html: . is a folder"),
+        (["SCENE", "--html", "."], "--html .: is a folder"),
         (["SCENE", "OTHER", "--html", "SCENE"], "expected a folder"),
+        (["SCENE", "--permanent-class", 80], "--permanent-class 80: goes with --permanent-water"),
         (["SCENE", "SCENE"], "same name"),
         (["--stac", "absent.json"], "absent.json"),
     ],
@@ -281,12 +285,90 @@ def test_scene_without_crs_has_no_polygons(tmp_path):
     )
     assert result.exit_code == 1 and "has no CRS" in result.stderr
     assert not list(tmp_path.glob("*_polygons*"))
+    # Nothing is mapped of which no polygons can be made.
+    new = ["map", str(scene), "--out", str(tmp_path / "new"), "--polygons"]
+    result = CliRunner().invoke(app, new)
+    assert result.exit_code == 1 and "Error: SAR" in result.stderr and "has no CRS" in result.stderr
+    assert not (tmp_path / "new").exists()
 
 
-def test_messages_speak_of_options():
-    said = in_options('before_path a.tif: pass units="linear" (--units linear), overwrite=True')
-    assert said == "--before a.tif: pass --units linear, --overwrite"
-    assert in_options("dir=out, seed=3 and a grid") == "dir=out, seed=3 and a grid"
+@pytest.mark.parametrize("several", [False, True])
+def test_what_cannot_be_made_of_a_scene_is_refused_before_it_is_mapped(
+    several, scene, occurrence, tmp_path
+):
+    elsewhere = tmp_path / "elsewhere.tif"
+    write_raster(
+        elsewhere, np.ones((1, 8, 8), np.uint8), None, GRID * Affine.translation(5000, 0), UTM
+    )
+    out = tmp_path / "out"
+    others = [write_sar(tmp_path / "in" / "other.tif", 4)] if several else []
+    arguments = [scene, *others, "--out", out, "--permanent-water", elsewhere]
+    result = CliRunner().invoke(app, ["map", *map(str, arguments)])
+    assert result.exit_code == 1
+    assert result.stderr.count("nothing is known within the scene") == 1 + several
+    assert not out.exists()
+    assert "--minimum-area" in refused(
+        *(scene, "--out", out, "--polygons", "--minimum-area", "inf")
+    )
+    assert not out.exists()
+
+
+def test_classes_of_land_cover(scene, finished):
+    cover = np.full((1, SIDE, SIDE), 40, np.uint8)
+    cover[:, :, : SIDE // 2] = 80
+    cover[:, :, SIDE // 2 : SIDE // 2 + 9] = 90
+    known = write_raster(finished / "cover.tif", cover, None, GRID, UTM)
+    codes = ["--permanent-class", 80, "--permanent-class", 90]
+    run(scene, "--out", finished, "--reuse", "--permanent-water", known, *codes)
+    water, classes = read(finished / f"{NAME}_water_mask.tif"), read(finished / f"{NAME}_flood.tif")
+    np.testing.assert_array_equal(classes == 2, (water == 1) & (cover > 40))
+
+
+# --- files in the way ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--html", "IN/S1.tif"], "--html IN/S1.tif: would replace what SAR names"),
+        (["--html", "o/../IN/link.tif"], "would replace what SAR names"),
+        (["--html", "IN/before.tif", "--before", "IN/before.tif"], "what --before names"),
+        (["--html", "o/S1_rgb.tif"], "would replace what --out names"),
+        (["--permanent-water", "o/S1_flood.tif"], "what --permanent-water names"),
+        (["--vh", "o/S1_rgb.tif"], "would replace what SAR names"),
+        (["--weights", "o/S1_rgb.tif"], "would replace what --weights names"),
+        (["--html", "IN"], "is a folder"),
+    ],
+)
+def test_no_input_is_replaced(arguments, says, scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flora.cli.map._check_model", lambda _: (SENTINEL1, SENTINEL2_RGB))
+    for folder in ("IN", "o"):
+        Path(folder).mkdir()
+    for name in ("IN/S1.tif", "IN/before.tif", "o/S1_rgb.tif"):
+        write_sar(Path(name))
+    write_raster(Path("o/S1_flood.tif"), np.ones((1, 8, 8), np.uint8), None, GRID, UTM)
+    Path("IN/link.tif").symlink_to("S1.tif")
+    there = {path: path.read_bytes() for path in tmp_path.rglob("*.tif")}
+    assert says in refused("IN/S1.tif", "--out", "o", "--overwrite", *arguments)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.tif")} == there
+
+
+def test_a_folder_of_an_outputs_name_stays(scene, tmp_path):
+    (tmp_path / f"{NAME}_rgb.tif" / "mine").mkdir(parents=True)
+    line = refused(scene, "--out", tmp_path, "--overwrite")
+    assert "_rgb.tif: is a folder" in line
+    assert (tmp_path / f"{NAME}_rgb.tif" / "mine").is_dir()
+
+
+# --- the same in Python ------------------------------------------------------------------------
+
+
+def test_python_and_the_command_line_give_the_same_bytes(scene, mapped, tmp_path):
+    with flora.open_scene(scene) as opened:
+        outputs = flora.map_scene(opened, tmp_path, flora.predictor(flora.load_model()))
+    for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
+        assert path.read_bytes() == (mapped / path.name).read_bytes(), path.name
 
 
 # --- many scenes --------------------------------------------------------------------------------

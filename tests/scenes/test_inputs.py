@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform_bounds
 
-from flora.errors import FloraError, FloraWarning
+from flora.errors import FloraError, FloraWarning, Given
 from flora.scenes.before import open_before
 from flora.scenes.inputs import open_scene
 from flora.scenes.names import polarisation
@@ -32,6 +32,7 @@ from tests.support.fake_scenes import (
     zipped,
 )
 
+X = Given("sar_path", "x")
 SHAPE = (120, 90)
 
 
@@ -284,7 +285,7 @@ def test_a_box_that_reaches_beyond_is_clipped(scene_path):
         ({"bbox": (11, 10, 10, 11)}, "west < east"),
         ({"bbox": (39, -2, 40, -100)}, "check the order"),
         ({"bbox": (-2, 39, -1, 40), "window": (0, 0, 9, 9)}, "expected one of them"),
-        ({"grid": "EPSG:0"}, "grid 'EPSG:0': no CRS"),
+        ({"grid": "EPSG:0"}, "grid EPSG:0: no CRS"),
         ({"units": "power"}, "units 'power'"),
     ],
 )
@@ -443,7 +444,7 @@ def test_calibration_follows_the_annotation(own_safe):
 
 def test_the_gain_is_interpolated_between_vectors(own_safe):
     annotation = next(own_safe.glob("annotation/calibration/calibration-*.xml")).read_bytes()
-    gain = calibration_gain(annotation, (190, 260), "x")
+    gain = calibration_gain(annotation, (190, 260), X)
     assert gain.shape == (5, 7)
     line, pixel = np.mgrid[:5, :7] * GAIN_STEP + (GAIN_STEP - 1) / 2
     expected = 1 / sigma_nought(line, np.minimum(pixel, 259)) ** 2
@@ -475,7 +476,7 @@ BLOCK = (
 
 
 def noise_of(*parts, size=(80, 8)):
-    return noise_power(f"<noise>{''.join(parts)}</noise>".encode(), size, "x")
+    return noise_power(f"<noise>{''.join(parts)}</noise>".encode(), size, X)
 
 
 def test_noise_of_the_old_layout_by_hand():
@@ -512,7 +513,7 @@ def test_a_sub_swath_that_moves_keeps_its_own_noise():
 
 
 def test_noise_follows_the_annotation(safe):
-    power = noise_power(noise_xml(safe, "vh").read_bytes(), (190, 260), "x")
+    power = noise_power(noise_xml(safe, "vh").read_bytes(), (190, 260), X)
     assert power.shape == (5, 65)
     line, pixel = np.mgrid[:5, :65].astype(float)
     line, pixel = line * 40 + 19.5, pixel * 4 + 1.5
@@ -652,7 +653,7 @@ def _spoil(safe, case):
         ("damaged annotation", "damaged calibration annotation"),
         ("empty annotation", "damaged calibration annotation"),
         ("negative annotation", "not above 0"),
-        ("damaged noise", r"noise of VV: damaged noise annotation.*--keep-noise"),
+        ("damaged noise", r"noise of VV: damaged noise annotation.*remove_noise=False"),
         ("empty noise", "neither noiseRangeVector nor noiseVector"),
         ("uneven noise", "1 noiseLut for 2 pixels"),
         ("negative noise", "noise below 0"),

@@ -99,7 +99,7 @@ def test_workers_agree_with_this_process_and_a_killed_one_costs_its_scene_only(s
     failed = reports.pop(1)
     assert failed.outputs is None
     assert failed.error is not None
-    assert "broken.tif" in failed.error
+    assert "broken.tif" in str(failed.error)
     assert pixels(reports) == pixels(serial)
     assert len(list(notes.glob("death.*"))) == 1  # it did die
     # Two workers, and the one that took the place of the dead; each made one model.
@@ -122,7 +122,7 @@ def test_scene_that_always_kills_is_given_up_and_a_gpu_has_its_own_process(scene
     )
     assert len(list(notes.glob("death.*"))) == 1
     assert reports[1].error is not None
-    assert "killed with its process 1 times" in reports[1].error
+    assert "killed with its process 1 times" in str(reports[1].error)
     assert outputs_of(tmp_path / "out") == {"scene0"}
 
 
@@ -130,7 +130,7 @@ def test_existing_maps_are_kept_unless_asked(scenes, tmp_path):
     first = map_scenes(scenes[:1], tmp_path / "out", Dark())
     again = map_scenes(scenes[:2], tmp_path / "out", Dark())
     assert again[0].error is not None
-    assert "overwrite" in again[0].error
+    assert "overwrite" in str(again[0].error)
     assert again[1].error is None
     third = map_scenes(scenes[:1], tmp_path / "out", Dark(), mapping=Mapping(overwrite=True))
     assert pixels(third) == pixels(first)

@@ -487,8 +487,8 @@ def _broken(tmp_path, case):
         ("one band", "1 bands, expected 2 in the order VV, VH"),
         ("all nodata", "no pixel was measured"),
         ("all zero", "no pixel was measured"),
-        ("power", "linear power, expected dB.*--units linear"),
-        ("negative power", "dB, expected linear power.*--units db"),
+        ("power", 'linear power, expected dB.*units="linear"'),
+        ("negative power", 'dB, expected linear power.*units="db"'),
         ("counts", "digital numbers"),
         ("scaled", "scaled by 100"),
         ("complex", "complex"),
@@ -532,7 +532,7 @@ def test_swapped_polarisations_are_a_warning(tmp_path, out):
 def test_existing_results_are_kept_unless_told_otherwise(scene, out):
     first = map_file(scene, out, by_vh)
     before = first.water_mask.read_bytes()
-    with pytest.raises(FloraError, match="--overwrite"):
+    with pytest.raises(FloraError, match="overwrite=True"):
         map_file(scene, out, by_vh, threshold=0.1)
     assert first.water_mask.read_bytes() == before
     second = map_file(

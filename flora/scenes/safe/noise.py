@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from flora.errors import FloraError
+from flora.errors import FloraError, Given
 from flora.sensors import FloatArray
 
 # px along the track and in range: the annotation's own spacing is wider along the track; in range,
@@ -47,7 +47,7 @@ def only_zeros(annotation: bytes) -> bool:
     return bool(texts) and not any(re.search(rb"[1-9]", text) for text in texts)
 
 
-def noise_power(annotation: bytes, size: tuple[int, int], source: str) -> FloatArray:
+def noise_power(annotation: bytes, size: tuple[int, int], source: Given) -> FloatArray:
     """Noise in squared digital numbers for each cell of `NOISE_CELL` pixels, at its centre.
 
     Two layouts are read. Products of the processor IPF 2.90 and later hold
@@ -76,8 +76,10 @@ def noise_power(annotation: bytes, size: tuple[int, int], source: str) -> FloatA
         blocks = [_block(block, size) for block in tree.iterfind(".//noiseAzimuthVector")]
     except (ElementTree.ParseError, ValueError) as error:
         raise FloraError(
-            f"{source}: damaged noise annotation ({error}); unpack the product again, or leave "
-            "the noise in with remove_noise=False (--keep-noise)"
+            f"damaged noise annotation ({error})",
+            argument=source,
+            remedy="unpack the product again, or leave the noise in with {remove_noise}",
+            remove_noise=False,
         ) from error
     rows, columns = (centres(side, step) for side, step in zip(size, NOISE_CELL, strict=True))
     noise = _between(vectors, rows, columns)
@@ -94,8 +96,10 @@ def noise_power(annotation: bytes, size: tuple[int, int], source: str) -> FloatA
             )
     if not (np.isfinite(noise).all() and (noise >= 0).all()):
         raise FloraError(
-            f"{source}: noise below 0 or not finite; unpack the product again, or leave the noise "
-            "in with remove_noise=False (--keep-noise)"
+            "noise below 0 or not finite",
+            argument=source,
+            remedy="unpack the product again, or leave the noise in with {remove_noise}",
+            remove_noise=False,
         )
     return noise.astype(np.float32)
 

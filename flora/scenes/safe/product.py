@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from scipy.interpolate import RegularGridInterpolator
 
-from flora.errors import FloraError, FloraWarning
+from flora.errors import FloraError, FloraWarning, Given
 from flora.scenes.safe.noise import NOISE_CELL, centres, noise_power, numbers_of, only_zeros
 from flora.scenes.safe.swath import Table, power_vrt
 from flora.sensors import FloatArray
@@ -40,14 +40,14 @@ class SafeBand:
         measurement: What GDAL opens as its digital numbers.
         calibration: The text of its calibration annotation.
         noise: The text of its noise annotation, or None to leave thermal noise in.
-        source: What messages call the product.
+        source: The product.
     """
 
     band: str
     measurement: str
     calibration: bytes
     noise: bytes | None
-    source: str
+    source: Given
 
     @contextmanager
     def opened(self, size: tuple[int, int]) -> Iterator[str]:
@@ -62,9 +62,7 @@ class SafeBand:
         Raises:
             FloraError: If an annotation is damaged.
         """
-        gain = calibration_gain(
-            self.calibration, size, f"{self.source}: calibration of {self.band}"
-        )
+        gain = calibration_gain(self.calibration, size, self._annotation("calibration"))
         with ExitStack() as stack:
 
             def table(values: FloatArray, cell: tuple[int, int]) -> Table:
@@ -73,9 +71,12 @@ class SafeBand:
 
             noise = None
             if self.noise is not None:
-                power = noise_power(self.noise, size, f"{self.source}: noise of {self.band}")
+                power = noise_power(self.noise, size, self._annotation("noise"))
                 noise = table(power, NOISE_CELL)
             yield power_vrt(size, self.measurement, table(gain, (GAIN_STEP, GAIN_STEP)), noise)
+
+    def _annotation(self, kind: str) -> Given:
+        return Given(self.source.argument, f"{self.source.value}: {kind} of {self.band}")
 
 
 def is_safe(path: Path) -> bool:
@@ -91,7 +92,7 @@ def find_safe_bands(
     Args:
         path: The folder, or the .zip.
         bands: "VV", "VH".
-        argument: What messages call the path.
+        argument: The argument that named the path.
         remove_noise: Subtract thermal noise. Where that cannot be done, for want of an
             annotation, a `FloraWarning` says so; where the processor has done it, it is not done
             again.
@@ -99,7 +100,8 @@ def find_safe_bands(
     Raises:
         FloraError: If it is no SAFE of a ground range product, or lacks a file or polarisation.
     """
-    root, prefix = _product_root(path, argument)
+    source = Given(argument, path)
+    root, prefix = _product_root(path, source)
     found: dict[str, SafePath] = {}
     products = set()
     for file in _files(root / "measurement"):
@@ -109,15 +111,19 @@ def find_safe_bands(
             found[match["band"].upper()] = file
     if products - {"grd"}:
         raise FloraError(
-            f"{argument} {path}: its product type is {', '.join(sorted(products)).upper()}, "
-            "expected GRD (detected, ground range); SLC is complex, download the GRD product"
+            f"its product type is {', '.join(sorted(products)).upper()}, expected GRD (detected, "
+            "ground range)",
+            argument=source,
+            remedy="SLC is complex, download the GRD product",
         )
     missing = [band for band in bands if band not in found]
     if missing:
         raise FloraError(
-            f"{argument} {path}: measurement/ holds {', '.join(sorted(found)) or 'no image'}, "
-            f"expected {' and '.join(bands)}; choose a scene in dual polarisation VV+VH (its name "
-            "says 1SDV), or copy it again if a file is lost"
+            f"measurement/ holds {', '.join(sorted(found)) or 'no image'}, expected "
+            f"{' and '.join(bands)}",
+            argument=source,
+            remedy="choose a scene in dual polarisation VV+VH (its name says 1SDV), or copy it "
+            "again if a file is lost",
         )
     folder = root / "annotation" / "calibration"
     selected = []
@@ -126,8 +132,10 @@ def find_safe_bands(
         calibration = _text(folder, f"calibration-{stem}.xml")
         if calibration is None:
             raise FloraError(
-                f"{argument} {path}: no annotation/calibration/calibration-{stem}.xml, without "
-                "which digital numbers cannot become sigma0; unpack the product again"
+                f"no annotation/calibration/calibration-{stem}.xml, without which digital "
+                "numbers cannot become sigma0",
+                argument=source,
+                remedy="unpack the product again",
             )
         noise = None
         if remove_noise and not _is_denoised(_text(root / "annotation", f"{stem}.xml")):
@@ -135,18 +143,20 @@ def find_safe_bands(
             if noise is None or only_zeros(noise):
                 what = "no" if noise is None else "only zeros in"
                 warnings.warn(
-                    f"{argument} {path}: {what} annotation/calibration/noise-{stem}.xml, so "
-                    f"thermal noise stays in {band}, and calm water looks too bright",
-                    FloraWarning,
+                    FloraWarning(
+                        f"{what} annotation/calibration/noise-{stem}.xml, so thermal noise stays "
+                        f"in {band}, and calm water looks too bright",
+                        argument=source,
+                    ),
                     stacklevel=5,
                 )
                 noise = None
         measurement = f"{prefix}/measurement/{found[band].name}"
-        selected.append(SafeBand(band, measurement, calibration, noise, f"{argument} {path}"))
+        selected.append(SafeBand(band, measurement, calibration, noise, source))
     return tuple(selected)
 
 
-def calibration_gain(annotation: bytes, size: tuple[int, int], source: str) -> FloatArray:
+def calibration_gain(annotation: bytes, size: tuple[int, int], source: Given) -> FloatArray:
     """1 / sigmaNought^2 for each cell of `GAIN_STEP` pixels, at the cell's centre.
 
     Args:
@@ -169,14 +179,17 @@ def calibration_gain(annotation: bytes, size: tuple[int, int], source: str) -> F
         table = np.array([np.interp(pixels[0], p, v) for p, v in zip(pixels, values, strict=True)])
     except (ElementTree.ParseError, ValueError) as error:
         raise FloraError(
-            f"{source}: damaged calibration annotation ({error}); unpack the product again"
+            f"damaged calibration annotation ({error})",
+            argument=source,
+            remedy="unpack the product again",
         ) from error
     lines, first = np.unique(lines, return_index=True)
     table = table[first]
     if not (np.isfinite(table).all() and (table > 0).all() and (np.diff(pixels[0]) > 0).all()):
         raise FloraError(
-            f"{source}: sigmaNought is not above 0 everywhere, or pixels do not increase; "
-            "unpack the product again"
+            "sigmaNought is not above 0 everywhere, or pixels do not increase",
+            argument=source,
+            remedy="unpack the product again",
         )
     rows, columns = (centres(side, GAIN_STEP) for side in size)
     if len(lines) == 1:
@@ -208,14 +221,16 @@ def _is_denoised(annotation: bytes | None) -> bool:
     return said is not None and said[1].lower() == b"true"
 
 
-def _product_root(path: Path, argument: str) -> tuple[SafePath, str]:
+def _product_root(path: Path, source: Given) -> tuple[SafePath, str]:
     """The folder that holds manifest.safe, and the same as GDAL names it."""
     if path.is_dir():
         if (path / "manifest.safe").is_file():
             return path, str(path)
         raise FloraError(
-            f"{argument} {path}: a folder without manifest.safe, expected a Sentinel-1 product "
-            "(NAME.SAFE), a GeoTIFF, or two; name the folder that holds measurement/"
+            "a folder without manifest.safe, expected a Sentinel-1 product (NAME.SAFE), a "
+            "GeoTIFF, or two",
+            argument=source,
+            remedy="name the folder that holds measurement/",
         )
     try:
         archive = zipfile.Path(path)
@@ -224,11 +239,14 @@ def _product_root(path: Path, argument: str) -> tuple[SafePath, str]:
                 return folder, f"/vsizip/{path}/{folder.at}".rstrip("/")
     except (zipfile.BadZipFile, OSError) as error:
         raise FloraError(
-            f"{argument} {path}: cannot be read as a zip file ({error}); download it again"
+            f"cannot be read as a zip file ({error})",
+            argument=source,
+            remedy="download it again",
         ) from error
     raise FloraError(
-        f"{argument} {path}: no manifest.safe in it, expected a zipped Sentinel-1 product; "
-        "unpack other archives first"
+        "no manifest.safe in it, expected a zipped Sentinel-1 product",
+        argument=source,
+        remedy="unpack other archives first",
     )
 
 

@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import transform
 
-from flora.errors import FloraError
+from flora.errors import NAME_ALONE, FloraError, Given
 from flora.grid import GDAL_ERRORS, Grid
 
 TOLERANCE = 0.125  # px: how far the piecewise linear transformer may be off, GDAL's own default
@@ -42,7 +42,7 @@ class GroundControl(NamedTuple):
     points: Sequence[GroundControlPoint]
     crs: CRS
 
-    def coordinates(self, crs: CRS, argument: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    def coordinates(self, crs: CRS, source: Given) -> tuple[NDArray[Any], NDArray[Any]]:
         """The points' x and y in `crs`.
 
         Raises:
@@ -53,8 +53,10 @@ class GroundControl(NamedTuple):
             there = transform(self.crs, crs, x, y)
         except GDAL_ERRORS as error:
             raise FloraError(
-                f"{argument}: its ground control points in {self.crs} cannot be converted to {crs}"
-                f" ({error}); choose another grid"
+                f"its ground control points in {self.crs} cannot be converted to {crs} ({error})",
+                argument=source,
+                remedy="choose another {grid}",
+                grid=NAME_ALONE,
             ) from error
         return np.asarray(there[0]), np.asarray(there[1])
 

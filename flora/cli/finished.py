@@ -1,0 +1,76 @@
+"""Maps that an earlier run has finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flora.errors import FloraError
+
+if TYPE_CHECKING:
+    from flora.scenes.inputs import SarScene
+    from flora.scenes.outputs import SceneOutputs
+
+OpenScene = Callable[[], "AbstractContextManager[SarScene]"]
+
+
+def finished_maps(
+    folder: Path, stem: str, opened: OpenScene, threshold: float
+) -> SceneOutputs | None:
+    """The maps that an earlier run wrote of a scene; None where they are not all there.
+
+    Args:
+        folder: Where they are.
+        stem: Name of the scene.
+        opened: Opens what is to be mapped.
+        threshold: Of the water mask that is asked for.
+
+    Raises:
+        FloraError: If they are of another part, grid or threshold.
+    """
+    from flora.grid import Grid, open_raster
+    from flora.maps.floods import water_strips
+    from flora.scenes.outputs import SceneOutputs, cell_areas_km2, check_targets
+    from flora.sensors import IGNORE, WATER
+
+    targets = check_targets(folder, stem, overwrite=True)
+    if not all(path.is_file() for name, path in targets.items() if name != "rgb"):
+        return None
+    wrong = f"--reuse: {targets['water_mask']} was made"
+    with open_raster(targets["water_mask"], "--reuse") as mask:
+        used = float(mask.tags().get("FLORA_WATER_THRESHOLD", "nan"))
+        if f"{used:g}" != f"{threshold:g}":
+            raise FloraError(
+                f"{wrong} with --threshold {used:g}, expected {threshold:g}; pass that threshold, "
+                "or --overwrite without --reuse"
+            )
+        with opened() as scene:
+            if not Grid.of(mask).same_as(scene.grid):
+                raise FloraError(
+                    f"{wrong} of another part or on another grid than is asked for; pass the same "
+                    "options, or --overwrite without --reuse"
+                )
+        areas = cell_areas_km2(mask.crs, mask.transform, mask.shape)
+        counts = np.concatenate(
+            [
+                np.stack([(codes == WATER).sum(axis=1), (codes != IGNORE).sum(axis=1)])
+                for _, codes in water_strips(mask)
+            ],
+            axis=1,
+        )
+    pixels = counts.sum(axis=1).tolist()
+    km2 = [None, None] if areas is None else (counts @ areas).tolist()
+    return SceneOutputs(
+        water_probability=targets["water_probability"],
+        water_mask=targets["water_mask"],
+        rgb=targets["rgb"] if targets["rgb"].is_file() else None,
+        quicklook=targets["quicklook"],
+        water_pixels=pixels[0],
+        valid_pixels=pixels[1],
+        water_km2=km2[0],
+        valid_km2=km2[1],
+    )

@@ -1,0 +1,100 @@
+"""The command that trains a model: train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from flora.cli.options import ChipOptions, Quiet
+from flora.errors import FloraError
+
+if TYPE_CHECKING:
+    from flora.training.fit import TrainingConfig
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What is trained."""
+
+    model: Annotated[
+        Literal["flora", "unet"],
+        typer.Option(help="FLoRA, or the U-Net it is compared with."),
+    ] = "flora"
+    size: Annotated[
+        Literal["tiny", "small", "paper"], typer.Option(help="Named size of FLoRA.")
+    ] = "small"
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How long and how it is trained."""
+
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of the student.")] = 1500
+    teacher_steps: Annotated[
+        int, typer.Option(min=0, help="Optimiser steps of the teacher before that.")
+    ] = 300
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8
+    crop: Annotated[int, typer.Option(min=16, help="Side of a crop, px.")] = 128
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and crops.")] = 0
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read crops.")] = 0
+    precision: Annotated[str, typer.Option(help="auto, no or bf16.")] = "auto"
+
+    def config(self) -> TrainingConfig:
+        """The same for the student."""
+        from flora.training.fit import TrainingConfig
+
+        return TrainingConfig(
+            steps=self.steps,
+            batch=self.batch,
+            crop=self.crop,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+            workers=self.workers,
+            mixed_precision=self.precision,
+        )
+
+
+def train(
+    chips: ChipOptions,
+    network: NetworkOptions,
+    schedule: ScheduleOptions,
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one continues.")],
+    split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
+    valid_split: Annotated[
+        str, typer.Option(help="Split that chooses the best weights; empty keeps the last.")
+    ] = "valid",
+    cache: Annotated[
+        bool, typer.Option(help="Keep chips in memory after their first reading.")
+    ] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Train FLoRA (teacher, then student) or a U-Net; writes OUT/weights.safetensors."""
+    from flora.datasets.wrapped import InMemory
+    from flora.files import write_whole
+    from flora.training.recipes import config_for, train_flora, train_unet
+
+    seen = chips.open(split)
+    valid = chips.open(valid_split, share=16) if valid_split else None
+    if cache:
+        seen = InMemory(seen)
+        valid = InMemory(valid) if valid is not None else None
+    config = schedule.config()
+    other = {"flora": "unet", "unet": "student"}[network.model]
+    if (out / other).exists():
+        raise FloraError(f"--out {out} holds a run of the other model: choose another folder")
+    if network.model == "unet":
+        result = train_unet(seen, valid, config, out, quiet=quiet)
+    else:
+        taught = schedule.teacher_steps
+        teaching = replace(config, steps=taught) if taught else None
+        shape = config_for(network.size, seen)
+        result = train_flora(shape, seen, valid, teaching, config, out, quiet=quiet)
+    weights = out / "weights.safetensors"
+    write_whole(weights, lambda partial: partial.write_bytes(result.best.read_bytes()))
+    chosen = "" if result.score is None else f" (validation mIoU {result.score:.3f})"
+    Console().print(f"Weights: {weights}{chosen}", soft_wrap=True, highlight=False)

@@ -360,3 +360,16 @@ def test_pattern_passes_what_is_general():
 def test_no_file_names_a_machine_or_a_registry():
     found = [f"{path}: {match[0]}" for path, text in own_texts() if (match := MACHINE.search(text))]
     assert found == []
+
+
+def test_real_test_chips_in_the_readme_are_those_of_their_record():
+    rows = load_record("test_chips", ROOT / "results")["rows"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text[text.index("| test chip |") :].split("\n\n")[0].splitlines()[2:]
+    said = {line.split("|")[1].strip(): line for line in table}
+    assert set(said) == set(rows)
+    for name, line in said.items():
+        cells = [cell.strip() for cell in line.split("|")[3:-1]]
+        methods = [value for value in rows[name].values() if isinstance(value, dict)]
+        ious = [f"{m['water_iou']:.3f}" if "water_iou" in m else "-" for m in methods]
+        assert cells == (ious or ["-"] * 3), name

@@ -31,7 +31,7 @@ from flora.experiments.provenance import write_record
 from flora.models.predict import predictor
 from flora.models.unet import UNet
 from flora.models.weights import load_any, load_model
-from flora.training.evaluation import evaluate
+from flora.training.evaluation import answer, evaluate
 from flora.training.fit import TrainingConfig, fit
 from flora.training.tasks import UNetTask
 
@@ -81,7 +81,7 @@ def network(chips: FloodDataset) -> dict[str, dict[str, float]]:
         shifted = chips.sar_scaling.normalise(decibels + offset, sample["sar_valid"].numpy())
         batch = collate([Sample(**{**sample, "sar": torch.from_numpy(shifted)})])
         with torch.inference_mode():
-            maps[offset] = predict(batch)[1][0, 0].numpy()[labelled]
+            maps[offset] = answer(predict, batch).water[0, 0].numpy()[labelled]
     return {
         "water_iou_at_threshold": {str(t): iou(maps[0.0] >= t, water) for t in THRESHOLDS},
         "water_iou_at_offset_db": {str(o): iou(maps[o] >= 0.5, water) for o in OFFSETS},

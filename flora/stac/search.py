@@ -67,6 +67,11 @@ def search(
     Raises:
         FloraError: If an argument is refused, the endpoint cannot be reached, answers with an
             error or is not a STAC API, it has no such collection, or nothing was found.
+
+    Example:
+        >>> from flora.stac.search import search
+        >>> plain = (-1.0, 38.0, -0.6, 38.2)
+        >>> scenes = search(plain, "2019-09-10/2019-09-20")  # doctest: +SKIP
     """
     box, (first, last), url = check_bbox(bbox), check_dates(dates), address_of(endpoint)
     own = EARTH_SEARCH_COLLECTIONS if url == ENDPOINTS["earth-search"] else COLLECTIONS
@@ -141,6 +146,12 @@ def find_before(
 
     Raises:
         FloraError: See `search`.
+
+    Example:
+        >>> from flora.stac.search import find_before, search
+        >>> plain = (-1.0, 38.0, -0.6, 38.2)
+        >>> scenes = search(plain, "2019-09-10/2019-09-20")  # doctest: +SKIP
+        >>> clear = find_before(scenes[0], plain)  # doctest: +SKIP
     """
     if not 0 <= gap <= days:
         raise FloraError(f"gap {gap}, days {days}: expected 0 <= gap <= days")

@@ -13,6 +13,7 @@ from flora.errors import FloraError
 # packages of another.
 DATASETS = {
     "deepflood": ("flora.datasets.deepflood", "DeepFlood"),
+    "folder": ("flora.datasets.folder", "Folder"),
     "ombria": ("flora.datasets.ombria", "Ombria"),
     "sen12ms": ("flora.datasets.sen12ms", "Sen12MS"),
     "sen1floods11": ("flora.datasets.sen1floods11", "Sen1Floods11"),

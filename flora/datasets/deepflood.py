@@ -18,8 +18,8 @@ from flora.datasets.pairing import (
     held_out,
     require_split,
 )
-from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid, require_size
-from flora.datasets.sentinel import decode_labels, require_whole_decibel
+from flora.datasets.rasters import read_grid, read_raster, require_same_grid, require_size
+from flora.datasets.sentinel import decode_labels, read_sentinel1
 from flora.errors import FloraError
 from flora.sensors import (
     DECIBEL,
@@ -28,7 +28,6 @@ from flora.sensors import (
     SENTINEL1,
     WATER,
     BoolArray,
-    FloatArray,
     OpticalScaling,
     Units,
     normalised_difference,
@@ -144,7 +143,7 @@ class DeepFlood(FloodDataset):
         self.sar_scaling = SENTINEL1
         self.optical_scaling = DEEPFLOOD_RGB
         self.split = split
-        self.units = units
+        self.units: Units = units
         self.codes = {code: WATER if code in wet else DRY for code in self.classes}
         root = require_folder(Path(root), self.name, _LAYOUT)
         root = root / "TILES" if (root / "TILES").is_dir() else root
@@ -191,7 +190,9 @@ class DeepFlood(FloodDataset):
         mask_path, optical_path = self._file(tile, "Mask"), self._file(tile, "Optical")
         mask = read_raster(mask_path, ("class",), window)
         require_size(mask.grid, mask_path, self.shape(index))
-        sar = self._sar(tile, mask.grid, mask_path, window)
+        sar_paths = self._file(tile, "SAR VV"), self._file(tile, "SAR VH")
+        sar, grid = read_sentinel1(sar_paths, window, self.units)
+        require_same_grid(mask.grid, mask_path, grid, sar_paths[0])
         optical = read_raster(optical_path, self.optical_scaling.bands, window)
         require_same_grid(mask.grid, mask_path, optical.grid, optical_path)
         if optical.values.dtype != np.uint8:
@@ -220,39 +221,8 @@ class DeepFlood(FloodDataset):
             ),
         )
 
-    def _sar(self, tile: Tile, grid: Grid, grid_path: Path, window: Window | None) -> FloatArray:
-        """VV and VH in dB, NaN where either has no data."""
-        bands = []
-        for layer in ("SAR VV", "SAR VH"):
-            path = self._file(tile, layer)
-            raster = read_raster(path, (layer.removeprefix("SAR "),), window)
-            require_same_grid(grid, grid_path, raster.grid, path)
-            values = raster.values[0].astype(np.float32)
-            if raster.nodata is not None:
-                values[values == raster.nodata] = np.nan
-            bands.append(values)
-        stack = np.stack(bands)
-        source = str(self._file(tile, "SAR VV"))
-        if self.units == "linear":
-            stack = _decibel(stack, source)
-        whole = None if window is None else lambda: self._sar(tile, grid, grid_path, None)
-        require_whole_decibel(stack, source, whole)
-        return stack
-
     def _file(self, tile: Tile, layer: str) -> Path:
         return self._folders[layer] / f"{tile.name}.tif"
-
-
-def _decibel(power: FloatArray, source: str) -> FloatArray:
-    """10 log10 of linear power; no power is no data."""
-    if (power < 0).any():
-        raise FloraError(
-            f"{source} or its VH holds negative values, which linear power never is: pass "
-            "units='db'"
-        )
-    decibel: FloatArray = np.full_like(power, np.nan)
-    np.log10(power, out=decibel, where=power > 0)
-    return 10 * decibel
 
 
 def _split_sites(split: str) -> set[str]:

@@ -90,6 +90,19 @@ def read_grid(path: Path) -> Grid:
         raise _unreadable(path, error) from error
 
 
+def count_bands(path: Path) -> int:
+    """Number of bands of a raster.
+
+    Raises:
+        FloraError: If the file is missing or no raster.
+    """
+    try:
+        with rasterio.open(path) as source:
+            return int(source.count)
+    except RasterioError as error:
+        raise _unreadable(path, error) from error
+
+
 def read_raster(
     path: Path,
     bands: tuple[str, ...],

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flora.datasets.base import Window
-from flora.datasets.rasters import Grid, looks_linear, read_raster, require_decibel
+from flora.datasets.rasters import (
+    Grid,
+    Raster,
+    count_bands,
+    looks_linear,
+    read_raster,
+    require_decibel,
+    require_same_grid,
+)
 from flora.errors import FloraError
 from flora.sensors import (
     IGNORE,
@@ -20,13 +28,15 @@ from flora.sensors import (
     BoolArray,
     FloatArray,
     OpticalScaling,
+    Units,
     normalised_difference,
 )
 
 CLOUD_SCORE = 0.2
 
 # What an image, its NDVI and its cloud mask need: reading 7 bands of 13 halves the decoding.
-_READ_BANDS = ("B4", "B3", "B2", "B8", "B1", "B10", "B11")
+_COLOUR_BANDS = ("B4", "B3", "B2", "B8")
+_READ_BANDS = (*_COLOUR_BANDS, "B1", "B10", "B11")
 
 
 @dataclass(frozen=True)
@@ -39,22 +49,58 @@ class OpticalLayers:
     grid: Grid
 
 
-def read_sentinel1(path: Path, window: Window | None = None) -> tuple[FloatArray, Grid]:
+def read_sentinel1(
+    path: Path | tuple[Path, Path], window: Window | None = None, units: Units = "db"
+) -> tuple[FloatArray, Grid]:
     """Read VV and VH in dB, NaN where either has no data, and the grid of the whole file.
 
+    Args:
+        path: The file of both bands, or one file of each.
+        window: The part to read.
+        units: What the file holds; linear power is converted, and none of it is no data.
+
     Raises:
-        FloraError: If the file is unreadable, has other bands, or is empty, infinite or not in dB.
+        FloraError: If a file is unreadable, has other bands, or is empty, infinite or not in
+            `units`, or if two files differ in their grids.
     """
-    raster = read_raster(path, SENTINEL1.bands, window)
+    if isinstance(path, Path):
+        rasters = [read_raster(path, SENTINEL1.bands, window)]
+    else:
+        rasters = [
+            read_raster(file, (band,), window)
+            for file, band in zip(path, SENTINEL1.bands, strict=True)
+        ]
+        require_same_grid(rasters[0].grid, path[0], rasters[1].grid, path[1])
+    first = path if isinstance(path, Path) else path[0]
+    values = np.concatenate([_without_nodata(raster) for raster in rasters])
+    if units == "linear":
+        values = _decibel(values, str(first))
+    values[:, np.isnan(values).any(axis=0)] = np.nan
+    whole = None if window is None else lambda: read_sentinel1(path, None, units)[0]
+    _require_whole_decibel(values, str(first), whole)
+    return values, rasters[0].grid
+
+
+def _without_nodata(raster: Raster) -> FloatArray:
     values = raster.values.astype(np.float32)
-    if raster.nodata is not None and not np.isnan(raster.nodata):
-        values[:, (raster.values == raster.nodata).any(axis=0)] = np.nan
-    whole = None if window is None else lambda: read_sentinel1(path)[0]
-    require_whole_decibel(values, str(path), whole)
-    return values, raster.grid
+    if raster.nodata is not None:
+        values[raster.values == raster.nodata] = np.nan
+    return values
 
 
-def require_whole_decibel(
+def _decibel(power: FloatArray, source: str) -> FloatArray:
+    """10 log10 of linear power; no power is no data."""
+    if (power < 0).any():
+        raise FloraError(
+            f"{source} or its VH holds negative values, which linear power never is: pass "
+            "units='db'"
+        )
+    decibel: FloatArray = np.full_like(power, np.nan)
+    np.log10(power, out=decibel, where=power > 0)
+    return 10 * decibel
+
+
+def _require_whole_decibel(
     values: FloatArray, source: str, whole: Callable[[], object] | None
 ) -> None:
     """Refuse backscatter that is empty, infinite or not in dB, see `require_decibel`.
@@ -87,12 +133,41 @@ def read_sentinel2(
     """
     raster = read_raster(path, SENTINEL2_BANDS, window, only=_READ_BANDS)
     counts = unsigned(raster.values)
-    used = counts[:4]  # red, green, blue, near infrared
+    colours = counts[: len(_COLOUR_BANDS)]
     reflectance = counts.astype(np.float32) / np.float32(10_000.0)
-    valid = (used > 0).all(axis=0) & ~cloud_mask(reflectance, bands=_READ_BANDS)
-    ndvi = np.where(valid, normalised_difference(used[3], used[0]), 0.0)
-    image = scaling.normalise(used[:3], valid)
-    return OpticalLayers(image, valid, ndvi[None].astype(np.float32), raster.grid)
+    valid = (colours > 0).all(axis=0) & ~cloud_mask(reflectance, bands=_READ_BANDS)
+    return _optical_layers(colours, valid, scaling, raster.grid)
+
+
+def read_optical(
+    path: Path, scaling: OpticalScaling, window: Window | None = None
+) -> OpticalLayers:
+    """Read a Level-1C image, see `read_sentinel2`, or one of B4, B3, B2 and B8 without clouds.
+
+    Raises:
+        FloraError: If the file is unreadable or has another number of bands.
+    """
+    count = count_bands(path)
+    if count == len(SENTINEL2_BANDS):
+        return read_sentinel2(path, scaling, window)
+    if count != len(_COLOUR_BANDS):
+        raise FloraError(
+            f"{path} has {count} bands: expected {', '.join(_COLOUR_BANDS)}, or the 13 bands of "
+            "Sentinel-2 Level-1C"
+        )
+    raster = read_raster(path, _COLOUR_BANDS, window)
+    counts = unsigned(raster.values)
+    measured: BoolArray = np.asarray((counts > 0).all(axis=0))
+    return _optical_layers(counts, measured, scaling, raster.grid)
+
+
+def _optical_layers(
+    counts: NDArray[Any], valid: BoolArray, scaling: OpticalScaling, grid: Grid
+) -> OpticalLayers:
+    """Image and NDVI of red, green, blue and near infrared, both 0 where not valid."""
+    ndvi = np.where(valid, normalised_difference(counts[3], counts[0]), 0.0)
+    image = scaling.normalise(counts[:3], valid)
+    return OpticalLayers(image, valid, ndvi[None].astype(np.float32), grid)
 
 
 def cloud_mask(

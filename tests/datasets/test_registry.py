@@ -16,6 +16,7 @@ from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.errors import FloraError
 from tests.support.fake_data import (
     fake_deepflood,
+    fake_folder,
     fake_ombria,
     fake_sen1floods11,
     fake_sen12ms,
@@ -51,7 +52,7 @@ def test_open_dataset_simulated_needs_no_root(tmp_path):
 
 def test_every_dataset_declares_itself():
     # Those without a training split of floods have tests of their own.
-    assert set(DATASETS) == {*FAKES, "simulated", "sih1733"}
+    assert set(DATASETS) == {*FAKES, "folder", "simulated", "sih1733"}
     assert [dataset_class(name).name for name in DATASETS] == list(DATASETS)
     for name in FAKES:
         dataset = dataset_class(name)
@@ -62,10 +63,10 @@ def test_every_dataset_declares_itself():
         )
 
 
-@pytest.mark.parametrize("name", FAKES)
-def test_every_dataset_serves_the_contract(name, tmp_path):
+@pytest.mark.parametrize(("name", "fake"), [*FAKES.items(), ("folder", fake_folder)])
+def test_every_dataset_serves_the_contract(name, fake, tmp_path):
     """The fields of a sample: shapes, types, ranges; what is not valid is 0, and never counted."""
-    dataset = open_dataset(name, FAKES[name](tmp_path), "train")
+    dataset = open_dataset(name, fake(tmp_path), "train")
     sample = dataset[len(dataset) - 1]
     size = dataset.shape(len(dataset) - 1)
     bands = len(dataset.optical_scaling.bands)

@@ -169,6 +169,32 @@ def fake_weak(root: Path, size: int = 48, seed: int = 0) -> Path:
     return root
 
 
+def fake_folder(root: Path, size: int = 48, seed: int = 0) -> Path:
+    """Write chips of one's own under `root`/train, each with other layers; returns `root`.
+
+    "Po_1" has all: 13 bands, 4 bands before, and a label; "Po_2" VV and VH apart, with a label
+    without an end to its name; "radar_only" nothing but radar.
+    """
+    folder = root / "train"
+    one, two, three = (fake_scene(seed + number, size) for number in range(3))
+    for scene in (one, two, three):
+        scene["sar"][:, :4, :4] = np.nan
+    write_raster(folder / "Po_1_sar.tif", one["sar"], np.nan)
+    write_raster(folder / "Po_1_optical.tif", one["optical"], 0)
+    before = two["optical"][[3, 2, 1, 7]].astype(np.uint16)
+    before[:, -3:] = 0
+    write_raster(folder / "Po_1_before.tif", before, 0)
+    write_raster(folder / "Po_1_label.tif", one["water"].astype(np.int16)[None])
+    for band, name in enumerate(("vv", "vh")):
+        filled = np.nan_to_num(two["sar"][band : band + 1], nan=0.0)
+        write_raster(folder / "apart" / f"Po_2_{name}.tif", filled, 0.0)
+    label = two["water"].astype(np.uint8)[None]
+    label[:, :, -2:] = 255
+    write_raster(folder / "apart" / "Po_2.tif", label, 255)
+    write_raster(folder / "radar_only_S1Hand.tif", three["sar"], np.nan)
+    return root
+
+
 def fake_sen12ms(root: Path, size: int = 48, seed: int = 0) -> Path:
     """Write SEN12MS patches under `root`, land cover included; returns `root`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -20,7 +21,8 @@ from flora.sensors import (
     OpticalStack,
     normalised_difference,
 )
-from flora.simulate.scene import SIMULATOR_VERSION, SMALLEST, Scene, simulate
+from flora.simulate.radar import LookAlikes
+from flora.simulate.scene import SIMULATOR_VERSION, SMALLEST, Scene, draw_parameters, simulate
 
 Date = Literal["before", "after"]
 
@@ -41,6 +43,10 @@ class Simulated(FloodDataset):
         size: Side of a scene, in pixels of 10 m.
         seed: Another number gives other scenes in every split.
         sar_dates: Which radar images are stacked as channels, the earliest first.
+        look_alikes: Whether scenes hold what is taken for water (wet snow, smooth wet fields, dark
+            sand, border noise) and wind that varies, see `flora.simulate.radar.LookAlikes`;
+            without, they are those of version 1. To leave out one of them, pass parameters to
+            `flora.simulate.scene.simulate`.
 
     Raises:
         FloraError: If an argument is out of range.
@@ -57,6 +63,7 @@ class Simulated(FloodDataset):
         size: int = 256,
         seed: int = 0,
         sar_dates: Sequence[Date] = ("after",),
+        look_alikes: bool = True,
     ) -> None:
         if split not in self.splits:
             raise FloraError(f"{self.name}: no split {split!r}; choose {', '.join(self.splits)}")
@@ -76,6 +83,7 @@ class Simulated(FloodDataset):
         self.optical_scaling = SENTINEL2_RGB
         self.split = split
         self.size = size
+        self.look_alikes = look_alikes
         first = (seed * len(self.splits) + self.splits.index(split)) * _SPAN
         self.seeds = range(first, first + count)
 
@@ -88,11 +96,15 @@ class Simulated(FloodDataset):
 
     def manifest(self) -> list[str]:
         """See `FloodDataset.manifest`; ids hold the simulator's version, the seed and the size."""
-        return [_identifier(seed, self.size) for seed in self.seeds]
+        return [self._identifier(seed) for seed in self.seeds]
 
     def scene(self, index: int) -> Scene:
         """Simulate scene `index` with all that a sample leaves out."""
-        return simulate(self.seeds[index], self.size)
+        seed = self.seeds[index]
+        drawn = draw_parameters(seed)
+        if not self.look_alikes:
+            drawn = replace(drawn, sar=replace(drawn.sar, look_alikes=LookAlikes()))
+        return simulate(seed, self.size, drawn)
 
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See `FloodDataset.read`; the whole scene is simulated, so a window saves no time."""
@@ -118,7 +130,7 @@ class Simulated(FloodDataset):
                 valid=torch.from_numpy(clear_before),
             ),
             meta=Meta(
-                id=_identifier(scene.seed, self.size),
+                id=self._identifier(scene.seed),
                 place="simulated",
                 date=None,
                 crs=scene.crs,
@@ -137,6 +149,6 @@ class Simulated(FloodDataset):
         ndvi = np.where(clear, normalised_difference(near_infrared, red), 0.0)
         return self.optical_scaling.normalise(stored, clear), ndvi[None].astype(np.float32)
 
-
-def _identifier(seed: int, size: int) -> str:
-    return f"simulated-v{SIMULATOR_VERSION}-{size}px-{seed}"
+    def _identifier(self, seed: int) -> str:
+        version = SIMULATOR_VERSION if self.look_alikes else 1
+        return f"simulated-v{version}-{self.size}px-{seed}"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from flora.errors import FloraError
+from flora.files import write_text, write_whole
 from flora.sensors import BoolArray, FloatArray
 from flora.simulate.hydrology import flood_extent
 from flora.simulate.landcover import Cover, CoverParameters, LandCover, make_cover
@@ -276,7 +277,6 @@ def write_sen1floods11(
         raise FloraError("a seed is given twice: a chip can be in one split only")
     chips = root / "v1.1" / "data" / "flood_events" / "HandLabeled"
     lists = root / "v1.1" / "splits" / "flood_handlabeled"
-    lists.mkdir(parents=True, exist_ok=True)
     labels = []
     for split, chosen in seeds.items():
         lines = []
@@ -293,10 +293,7 @@ def write_sen1floods11(
                 if layer == "LabelHand":
                     labels.append(path)
             lines.append(f"{event}_{seed}_S1Hand.tif,{event}_{seed}_LabelHand.tif\n")
-        table = lists / f"flood_{split}_data.csv"
-        partial = table.with_name(table.name + ".part")
-        partial.write_text("".join(lines))
-        partial.replace(table)
+        write_text(lists / f"flood_{split}_data.csv", "".join(lines))
     return labels
 
 
@@ -352,9 +349,7 @@ def _label(scene: Scene) -> NDArray[np.int16]:
 def _write_geotiff(
     path: Path, values: NDArray[np.generic], nodata: float | None, scene: Scene
 ) -> None:
-    """Write (bands, H, W) under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
+    """Write (bands, H, W), whole or not at all."""
     profile = {
         "driver": "GTiff",
         "height": values.shape[1],
@@ -366,6 +361,9 @@ def _write_geotiff(
         "compress": "deflate",
         "nodata": nodata,
     }
-    with rasterio.open(partial, "w", **profile) as target:
-        target.write(values)
-    partial.replace(path)
+
+    def write(partial: Path) -> None:
+        with rasterio.open(partial, "w", **profile) as target:
+            target.write(values)
+
+    write_whole(path, write)

@@ -10,6 +10,7 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.sensors import SENTINEL1, SENTINEL2_BANDS, SENTINEL2_RGB
+from flora.simulate.radar import LookAlikes
 from flora.simulate.scene import draw_parameters
 
 SIZE = 64
@@ -128,3 +129,16 @@ def test_windows_crops_and_batches_work_as_on_every_dataset():
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(FloraError, match=message):
         Simulated(**arguments)
+
+
+def test_look_alikes_are_on_unless_left_out():
+    drawn = [draw_parameters(seed).sar.look_alikes for seed in range(40)]
+    assert sum(some != LookAlikes() for some in drawn) > 20
+    number = next(n for n, some in enumerate(drawn) if some.snow > 0.3)
+    with_some = Simulated("train", count=40, size=SIZE)
+    without = Simulated("train", count=40, size=SIZE, look_alikes=False)
+    assert without.scene(number).parameters.sar.look_alikes == LookAlikes()
+    assert not torch.equal(with_some[number]["sar"], without[number]["sar"])
+    assert torch.equal(with_some[number]["water"], without[number]["water"])
+    assert without.manifest()[0].startswith("simulated-v1-")
+    assert not set(without.manifest()) & set(with_some.manifest())

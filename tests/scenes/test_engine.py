@@ -389,6 +389,7 @@ def test_a_part_is_mapped_as_in_the_whole(landscape, untiled, out, model):
     assert np.abs(read(part.water_probability) - cut)[inner].max() < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:.*hold exactly:flora.errors.FloraWarning")
 def test_a_dark_border_changes_nothing_inside(landscape, untiled, out, model, tmp_path):
     """Statistics of the scene would carry it everywhere."""
     with rasterio.open(landscape) as file:

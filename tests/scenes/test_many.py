@@ -25,6 +25,9 @@ pytest.importorskip("distributed")
 
 TILES = Mapping(Tiling(64, 16, 4))
 
+# The scenes here are random numbers about 0 dB.
+pytestmark = pytest.mark.filterwarnings("ignore:.*brighter than land:flora.errors.FloraWarning")
+
 
 class Dark:
     """Water is where VV is dark. A scene brighter than `bright` first leaves a note, then dies."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from flora.training.fit import TrainingConfig, fit
     from flora.training.losses import FloraLoss, LossWeights
     from flora.training.metrics import SplitScores
-    from flora.training.recipes import train_flora
+    from flora.training.recipes import train
     from flora.training.tasks import GuidanceMix
 
 __version__ = "0.2.0"
@@ -73,7 +73,7 @@ _HOMES = {
     "read_map": "flora.maps.layers",
     "sample_figure": "flora.figures.sheets",
     "split_flood": "flora.maps.floods",
-    "train_flora": "flora.training.recipes",
+    "train": "flora.training.recipes",
     "write_html": "flora.maps.page",
     "write_polygons": "flora.maps.polygons",
 }
@@ -112,7 +112,7 @@ __all__ = [
     "read_map",
     "sample_figure",
     "split_flood",
-    "train_flora",
+    "train",
     "write_html",
     "write_polygons",
 ]

@@ -76,7 +76,8 @@ def train(
     """Train FLoRA (teacher, then student) or a U-Net; writes OUT/weights.safetensors."""
     from flora.datasets.wrapped import InMemory
     from flora.files import write_whole
-    from flora.training.recipes import config_for, train_flora, train_unet
+    from flora.training.recipes import config_for, train_unet
+    from flora.training.recipes import train as train_flora
 
     seen = chips.open(split)
     valid = chips.open(valid_split, share=16) if valid_split else None
@@ -88,12 +89,14 @@ def train(
     if (out / other).exists():
         raise FloraError(f"--out {out} holds a run of the other model: choose another folder")
     if network.model == "unet":
-        result = train_unet(seen, valid, config, out, quiet=quiet)
+        result = train_unet(seen, out, training=config, valid=valid, quiet=quiet)
     else:
         taught = schedule.teacher_steps
         teaching = replace(config, steps=taught) if taught else None
         shape = config_for(network.size, seen)
-        result = train_flora(shape, seen, valid, teaching, config, out, quiet=quiet)
+        result = train_flora(
+            shape, seen, out, student=config, teacher=teaching, valid=valid, quiet=quiet
+        )
     weights = out / "weights.safetensors"
     write_whole(weights, lambda partial: partial.write_bytes(result.best.read_bytes()))
     chosen = "" if result.score is None else f" (validation mIoU {result.score:.3f})"

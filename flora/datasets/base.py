@@ -43,6 +43,8 @@ class Sample(TypedDict):
         index: float32 (1, H, W) in [-1, 1], the index that `optical_scaling` names.
         water: int64 (H, W), 0 dry, 1 water, 255 ignore.
         before: image, index and validity from before the flood, where the dataset has them.
+        taught: float32 (H, W), probability of water in [0, 1] that a teacher gives where there is
+            no label, NaN where it is silent; only in what `flora.datasets.unlabelled` serves.
         meta: where and when it was taken: `id`, `place`, `date`, `crs`, `transform` (six numbers,
             of the whole chip) and `split`; None what is not known.
 
@@ -62,6 +64,7 @@ class Sample(TypedDict):
     index: Tensor
     water: Tensor
     before: NotRequired[OpticalStack]
+    taught: NotRequired[Tensor]
     meta: Meta
 
 
@@ -75,6 +78,7 @@ class Batch(TypedDict):
     index: Tensor
     water: Tensor
     before: NotRequired[OpticalStack]
+    taught: NotRequired[Tensor]
     meta: list[Meta]
 
 

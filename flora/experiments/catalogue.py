@@ -6,10 +6,21 @@ from dataclasses import fields, replace
 
 from flora.errors import FloraError
 from flora.experiments.competitors import Competitor
+from flora.experiments.makers import (
+    FewLabels,
+    MakeFlora,
+    MakeLateFusion,
+    MakePix2Pix,
+    MakeReleased,
+    MakeUNet,
+    Otsu,
+    OtsuChange,
+)
 from flora.experiments.runner import Experiment, Source
 from flora.models.layers import NORMS
 from flora.predictors import MODES
 from flora.training.fit import TrainingConfig
+from flora.training.jitter import RadiometricJitter
 from flora.training.losses import LossWeights
 from flora.training.tasks import GuidanceMix
 
@@ -19,51 +30,61 @@ ONLY_SAR = GuidanceMix(sar=1.0, before=0.0, oracle=0.0)
 NEVER_SAR = GuidanceMix(sar=0.0, before=0.5, oracle=0.5)
 
 FLORA = Competitor("FLoRA", modes=MODES)
-UNET = Competitor("multitask U-Net", "unet", "baseline")
-UNET_WATER = Competitor("U-Net, water alone", "unet water", "baseline")
-UNET_GROUP = Competitor("multitask U-Net, group normalisation", "unet", "baseline", norm="group")
-FLORA_JITTER = replace(FLORA, says="FLoRA, radiometric jitter", jitter=True)
-UNET_JITTER = replace(
-    UNET_GROUP, says="multitask U-Net, group normalisation, radiometric jitter", jitter=True
+UNET = Competitor("multitask U-Net", MakeUNet(), "baseline")
+UNET_WATER = Competitor("U-Net, water alone", MakeUNet(optical=False), "baseline")
+UNET_GROUP = Competitor("multitask U-Net, group normalisation", MakeUNet(norm="group"), "baseline")
+FLORA_JITTER = Competitor(
+    "FLoRA, radiometric jitter", MakeFlora(change=RadiometricJitter()), modes=MODES
 )
-OTSU_VV = Competitor("Otsu on VV, 9 px median", "otsu", "baseline", median=9)
-PIX2PIX = Competitor("pix2pix with a water head", "pix2pix", "baseline")
-NO_DISTILLATION = Competitor("no distillation", group="ablation", loss=UNDISTILLED)
+UNET_JITTER = Competitor(
+    "multitask U-Net, group normalisation, radiometric jitter",
+    MakeUNet(norm="group", change=RadiometricJitter()),
+    "baseline",
+)
+OTSU_VV = Competitor("Otsu on VV, 9 px median", Otsu(median=9), "baseline")
+OTSU_VH = Competitor("Otsu on VH, 9 px median", Otsu(band=1, median=9), "baseline")
+PIX2PIX = Competitor("pix2pix with a water head", MakePix2Pix(), "baseline")
+NO_DISTILLATION = Competitor("no distillation", MakeFlora(loss=UNDISTILLED), "ablation")
 NO_TEACHER = Competitor(
     "no teacher: no guidance but its own, no distillation",
-    group="ablation",
-    loss=UNDISTILLED,
-    mix=ONLY_SAR,
-    teacher=False,
+    MakeFlora(loss=UNDISTILLED, mix=ONLY_SAR, teacher=False),
+    "ablation",
 )
 
 WITHOUT_ONE_TERM = {
     f"without_{term.name}": Competitor(
-        f"loss without {term.name.replace('_', ' ')}", group="ablation", loss={term.name: 0.0}
+        f"loss without {term.name.replace('_', ' ')}",
+        MakeFlora(loss={term.name: 0.0}),
+        "ablation",
     )
     for term in fields(LossWeights)
-    if term.name != "perceptual"
+    if term.name not in ("perceptual", "distill_output")  # of weight 0, or without chips to act on
 }
 
 ABLATIONS = {
     "no_teacher": NO_TEACHER,
+    "decoders_only": Competitor(
+        "no guidance and no distillation; the decoders pre-trained with the teacher",
+        MakeFlora(loss=UNDISTILLED, mix=ONLY_SAR),
+        "ablation",
+    ),
     "random_teacher": Competitor(
-        "teacher left at its random start", group="ablation", teacher=False
+        "teacher left at its random start", MakeFlora(teacher=False), "ablation"
     ),
     "no_attention": Competitor(
-        "no attention", group="ablation", modes=MODES, config={"attention_levels": ()}
+        "no attention", MakeFlora(config={"attention_levels": ()}), "ablation", MODES
     ),
-    "no_film": Competitor("no FiLM", group="ablation", modes=MODES, config={"film": False}),
-    "no_gate": Competitor("no gate", group="ablation", config={"gated": False}),
+    "no_film": Competitor("no FiLM", MakeFlora(config={"film": False}), "ablation", MODES),
+    "no_gate": Competitor("no gate", MakeFlora(config={"gated": False}), "ablation"),
     "one_window": Competitor(
-        "one window size (8)", group="ablation", config={"window_sizes": (8,)}
+        "one window size (8)", MakeFlora(config={"window_sizes": (8,)}), "ablation"
     ),
     "no_distillation": NO_DISTILLATION,
     "no_sar_guidance": Competitor(
-        "never guided by SAR alone in training", group="ablation", modes=MODES, mix=NEVER_SAR
+        "never guided by SAR alone in training", MakeFlora(mix=NEVER_SAR), "ablation", MODES
     ),
     "detached_water": Competitor(
-        "water branch detached", group="ablation", config={"detach_water": True}
+        "water branch detached", MakeFlora(config={"detach_water": True}), "ablation"
     ),
     **WITHOUT_ONE_TERM,
 }
@@ -71,45 +92,49 @@ ABLATIONS = {
 RELEASE = {
     "untrained_prior": Competitor(
         "never guided by SAR alone, no distillation",
-        group="release",
-        modes=MODES,
-        mix=NEVER_SAR,
-        loss=UNDISTILLED,
+        MakeFlora(mix=NEVER_SAR, loss=UNDISTILLED),
+        "release",
+        MODES,
     ),
     "terms_off": Competitor(
         "edge, spectrum and hydrology terms off",
-        group="release",
-        loss={"edge": 0.0, "spectrum": 0.0, "hydrology": 0.0},
+        MakeFlora(loss={"edge": 0.0, "spectrum": 0.0, "hydrology": 0.0}),
+        "release",
     ),
-    "stretched": Competitor("SAR stretched chip by chip", group="release", change="stretched"),
+    "stretched": Competitor(
+        "SAR stretched chip by chip", MakeFlora(), "release", change="stretched"
+    ),
     "misaligned": Competitor(
-        "layers cropped at different places", group="release", change="misaligned"
+        "layers cropped at different places", MakeFlora(), "release", change="misaligned"
     ),
     "released": Competitor(
         "the released wiring: untrained guidance, detached water, terms off, stretched SAR",
-        "released",
+        MakeReleased(),
         "release",
-        modes=("sar", "oracle"),
+        ("sar", "oracle"),
         change="stretched",
     ),
     "released_misaligned": Competitor(
         "the released wiring, and its misaligned crops",
-        "released",
+        MakeReleased(),
         "release",
-        modes=("sar", "oracle"),
+        ("sar", "oracle"),
         change="misaligned",
     ),
 }
 
 SEES_OPTICAL = {
     "early_before": Competitor(
-        "early fusion with the image from before", "early", "baseline", ("before",)
+        "early fusion with the image from before", MakeUNet(sees="before"), "baseline", ("before",)
     ),
     "late_before": Competitor(
-        "late fusion with the image from before", "late", "baseline", ("before",)
+        "late fusion with the image from before",
+        MakeLateFusion(sees="before"),
+        "baseline",
+        ("before",),
     ),
     "early_oracle": Competitor(
-        "early fusion with the image itself", "early", "baseline", ("oracle",)
+        "early fusion with the image itself", MakeUNet(sees="oracle"), "baseline", ("oracle",)
     ),
 }
 
@@ -125,7 +150,7 @@ SIMULATED = Experiment(
         "unet_water": UNET_WATER,
         "pix2pix": PIX2PIX,
         **SEES_OPTICAL,
-        "otsu_vh": Competitor("Otsu on VH, 9 px median", "otsu", "baseline", band=1, median=9),
+        "otsu_vh": OTSU_VH,
         **ABLATIONS,
         **RELEASE,
     },
@@ -147,10 +172,9 @@ TWO_DATES = {
     ),
     "otsu_two_dates": Competitor(
         "Otsu on VV, two dates, 9 px median: dark, and darker than before",
-        "otsu change",
+        OtsuChange(median=9),
         "baseline",
         options=BOTH_DATES,
-        median=9,
     ),
 }
 ANCHORED = {
@@ -184,7 +208,9 @@ OMBRIA = Experiment(
         **ANCHORED,
         "early_before": EARLY_BEFORE,
         "early_before_group": replace(
-            EARLY_BEFORE, says=f"{EARLY_BEFORE.says}, group normalisation", norm="group"
+            EARLY_BEFORE,
+            says=f"{EARLY_BEFORE.says}, group normalisation",
+            by=MakeUNet(sees="before", norm="group"),
         ),
         "no_teacher": NO_TEACHER,
         "no_distillation": NO_DISTILLATION,
@@ -226,6 +252,73 @@ HELD_OUT_FLOODS = {
     for number, sites in enumerate(FLOODS, start=1)
 }
 
+_ALONE = MakeFlora(loss=UNDISTILLED, mix=ONLY_SAR, teacher=False)
+_UNET_LAYER = MakeUNet(norm="layer")
+LABELS = (27, 55, 109, 273, 545)
+
+
+def _few(says: str, by: FewLabels, group: str = "FLoRA") -> Competitor:
+    return Competitor(says, by, group, options=BOTH_DATES)
+
+
+OMBRIA_LABELS = replace(
+    OMBRIA,
+    question="What is an optical teacher worth where labels are few?",
+    competitors={
+        **{f"labels_{n}": _few(f"FLoRA, {n} labelled chips", FewLabels(_ALONE, n)) for n in LABELS},
+        **{
+            f"output_{n}": _few(
+                f"FLoRA, {n} labelled chips, a teacher's maps of all pairs",
+                FewLabels(_ALONE, n, "output"),
+            )
+            for n in LABELS
+        },
+        **{
+            f"pairs_{n}": _few(
+                f"FLoRA, {n} labelled chips, the images of all pairs",
+                FewLabels(_ALONE, n, "pairs"),
+                "ablation",
+            )
+            for n in LABELS
+        },
+        **{
+            f"features_{n}": _few(
+                f"FLoRA, {n} labelled chips, feature distillation on all pairs",
+                FewLabels(MakeFlora(), n, "pairs"),
+            )
+            for n in LABELS
+        },
+        **{
+            f"both_{n}": _few(
+                f"FLoRA, {n} labelled chips, maps and features of all pairs",
+                FewLabels(MakeFlora(), n, "output"),
+            )
+            for n in LABELS
+        },
+        "free_0": _few(
+            "FLoRA, no label, a water index of all pairs", FewLabels(_ALONE, 0, "index")
+        ),
+        **{
+            f"unet_labels_{n}": _few(
+                f"U-Net, {n} labelled chips", FewLabels(_UNET_LAYER, n), "baseline"
+            )
+            for n in LABELS
+        },
+        **{
+            f"unet_output_{n}": _few(
+                f"U-Net, {n} labelled chips, a teacher's maps of all pairs",
+                FewLabels(_UNET_LAYER, n, "output"),
+                "baseline",
+            )
+            for n in LABELS
+        },
+        "otsu_two_dates": TWO_DATES["otsu_two_dates"],
+    },
+    training=TrainingConfig(steps=1500, crop=96),
+    teacher_steps=750,
+    norm="layer",
+)
+
 TRUE_COLOUR = Experiment(
     question="On real true colour, is FLoRA's reconstruction better than a U-Net's or pix2pix's?",
     train=Source("sih1733", "pair-1"),
@@ -255,10 +348,8 @@ SIM_TO_REAL = Experiment(
         "flora_jitter": replace(FLORA_JITTER, modes=("sar", "oracle")),
         "unet_group": UNET_GROUP,
         "unet_jitter": UNET_JITTER,
-        "otsu_vh": Competitor("Otsu on VH", "otsu", "baseline", band=1),
-        "otsu_vh_median": Competitor(
-            "Otsu on VH, 9 px median", "otsu", "baseline", band=1, median=9
-        ),
+        "otsu_vh": Competitor("Otsu on VH", Otsu(band=1), "baseline"),
+        "otsu_vh_median": OTSU_VH,
     },
     training=TrainingConfig(steps=1500, crop=96),
     teacher_steps=300,
@@ -277,16 +368,17 @@ NORMALISATIONS = Experiment(
     "looked at while the simulator was tuned.",
     competitors={
         **{
-            f"flora_{norm}": replace(
-                FLORA,
-                says=f"FLoRA, {norm} normalisation",
+            f"flora_{norm}": Competitor(
+                f"FLoRA, {norm} normalisation",
+                MakeFlora(config={"norm": norm}),
                 modes=("sar", "oracle"),
-                config={"norm": norm},
             )
             for norm in NORMS
         },
         **{
-            f"unet_{norm}": replace(UNET, says=f"U-Net, {norm} normalisation", norm=norm)
+            f"unet_{norm}": Competitor(
+                f"U-Net, {norm} normalisation", MakeUNet(norm=norm), "baseline"
+            )
             for norm in NORMS
         },
     },
@@ -317,7 +409,7 @@ SEN1FLOODS11 = Experiment(
     holds_out="official: chips of floods that are trained on too. Bolivia: a flood held out.",
     competitors={
         **_REAL,
-        "otsu_vh": Competitor("Otsu on VH, 9 px median", "otsu", "baseline", band=1, median=9),
+        "otsu_vh": OTSU_VH,
     },
     training=FULL_LENGTH,
     teacher_steps=4000,
@@ -349,6 +441,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "simulated": SIMULATED,
     "ombria": OMBRIA,
     **HELD_OUT_FLOODS,
+    "ombria_labels": OMBRIA_LABELS,
     "true_colour": TRUE_COLOUR,
     "sim_to_real": SIM_TO_REAL,
     "normalisations": NORMALISATIONS,

@@ -23,7 +23,7 @@ from flora.datasets import open_dataset
 from flora.datasets.base import FloodDataset
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
-from flora.experiments.competitors import Competitor, prepared, train_competitor
+from flora.experiments.competitors import Competitor, prepared
 from flora.experiments.provenance import provenance, write_record
 from flora.files import make_folder
 from flora.models.layers import Norm
@@ -33,6 +33,7 @@ from flora.models.unet import LateFusion, UNet
 from flora.models.weights import load_any
 from flora.training.evaluation import choose_device, evaluate, mean_image
 from flora.training.fit import TrainingConfig
+from flora.training.teaching import teacher_scores
 
 SPREAD = ("water_iou", "water_f1", "miou", "boundary_f1", "psnr", "ssim", "lpips")
 
@@ -66,6 +67,7 @@ class Experiment:
     Example:
         >>> from flora import TrainingConfig
         >>> from flora.experiments.competitors import Competitor
+        >>> from flora.experiments.makers import Otsu
         >>> from flora.experiments.runner import Experiment, Source
         >>> experiment = Experiment(
         ...     question="Is a median filter worth its blur?",
@@ -73,8 +75,8 @@ class Experiment:
         ...     tests={"test": Source("simulated", "test", {"count": 2, "size": 64})},
         ...     holds_out="Other scenes of the same simulator.",
         ...     competitors={
-        ...         "otsu": Competitor("Otsu", "otsu", "baseline", band=1),
-        ...         "median": Competitor("Otsu, 9 px", "otsu", "baseline", band=1, median=9),
+        ...         "otsu": Competitor("Otsu", Otsu(band=1), "baseline"),
+        ...         "median": Competitor("Otsu, 9 px", Otsu(band=1, median=9), "baseline"),
         ...     },
         ...     training=TrainingConfig(),
         ... )
@@ -131,13 +133,14 @@ class Runner:
         >>> from pathlib import Path
         >>> from flora import load_record, named_experiment
         >>> from flora.experiments.competitors import Competitor
+        >>> from flora.experiments.makers import Otsu
         >>> from flora.experiments.runner import Runner, Source
         >>> chips = {"count": 2, "size": 64}
         >>> otsu = replace(
         ...     named_experiment("simulated"),
         ...     train=Source("simulated", "train", chips),
         ...     tests={"test": Source("simulated", "test", chips)},
-        ...     competitors={"otsu": Competitor("Otsu on VH", "otsu", "baseline", band=1)},
+        ...     competitors={"otsu": Competitor("Otsu on VH", Otsu(band=1), "baseline")},
         ... )
         >>> record = Runner("otsu", otsu, None, Path("runs"), Path("results")).run()
         >>> load_record("otsu", folder=Path("results"))["trials_done"]
@@ -247,21 +250,24 @@ class Runner:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         model: Flora | UNet | LateFusion | None = None
-        described: dict[str, Any] = {"model": competitor.kind}
-        if competitor.learns and trial.seed is not None:
+        described: dict[str, Any] = {"model": competitor.by.kind}
+        if trial.seed is not None:
             training = replace(experiment.training, seed=trial.seed)
-            weights = train_competitor(
-                competitor, chips, training, experiment, folder, quiet=self.quiet
-            )
-            model = load_any(weights).to(device)
-            described |= {"parameters": parameter_count(model)}
+            made = competitor.by.make(chips, training, experiment, folder, self.quiet)  # type: ignore[union-attr]
+            model = load_any(made.weights).to(device)
+            described |= {"parameters": parameter_count(model), **made.notes}
+            if made.teacher is not None:
+                described["teacher"] = {
+                    name: rounded(teacher_scores(made.teacher, data))
+                    for name, data in tests.items()
+                }
         trained = time.monotonic()
         constant = mean_image(chips)
         scores: dict[str, Any] = {}
         for name, data in tests.items():
             scores[name] = {}
             for mode in competitor.modes:
-                predict = competitor.predictor() if model is None else predictor(model)
+                predict = competitor.by.predictor() if model is None else predictor(model)  # type: ignore[union-attr]
                 score = evaluate(predict, data, mode, device, self.lpips, mean_image=constant)
                 scores[name][mode] = rounded(score)
         return {

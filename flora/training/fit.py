@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from flora.datasets.base import Batch, FloodDataset, collate
@@ -23,8 +23,15 @@ from flora.datasets.crops import RandomCrops
 from flora.errors import FloraError
 from flora.files import make_folder, write_text
 from flora.models.checkpoints import load_state, save_state, save_weights
-from flora.predictors import Mode, Predictor
 from flora.training.evaluation import evaluate, mean_image
+from flora.training.task import Learner, Task
+
+# Steps between two looks at the losses: each look makes a GPU wait for the processor.
+LOOK_EVERY = 20
+
+BatchChange = Callable[[Batch], Batch]
+"""A random change of a training batch, such as `flora.training.jitter.RadiometricJitter`; its
+`repr` stands in the settings of the run."""
 
 
 @dataclass(frozen=True)
@@ -90,32 +97,6 @@ class TrainingConfig:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class Task(Protocol):
-    """What `fit` trains: a module whose forward gives a loss, and that can predict."""
-
-    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss and its unweighted terms, all scalars."""
-        ...
-
-    @property
-    def weights(self) -> nn.Module:
-        """The module whose weights are saved."""
-        ...
-
-    @property
-    def mode(self) -> Mode:
-        """What it may look at when it is validated."""
-        ...
-
-    def predictor(self) -> Predictor:
-        """How the task is validated."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values that rebuild the model; saved with its weights."""
-        ...
-
-
 @dataclass
 class FitResult:
     """What a training run left.
@@ -140,15 +121,45 @@ class _Progress:
     step: int = 0
     best_score: float | None = None
     rows: list[dict[str, float]] = field(default_factory=list)
+    unread: list[tuple[list[str], Tensor]] = field(default_factory=list)
+
+    def add(self, total: Tensor, norms: list[Tensor], terms: Mapping[str, Tensor]) -> None:
+        """Keep the values of a step on their device until they are read."""
+        names = ["total", "gradient", *terms]
+        values = [total.detach(), torch.stack(norms).max(), *terms.values()]
+        self.unread.append((names, torch.stack([value.float() for value in values])))
+        self.step += 1
+
+    def read(self, config: TrainingConfig, folder: Path) -> None:
+        """Fetch what was kept.
+
+        Raises:
+            FloraError: If a loss or gradient was not finite.
+        """
+        if not self.unread:
+            return
+        # One transfer from the device, whatever was kept.
+        values = iter(torch.cat([kept for _, kept in self.unread]).tolist())
+        for names, _ in self.unread:
+            step, row = len(self.rows), {name: next(values) for name in names}
+            for name, said in (("total", "loss"), ("gradient", "gradient")):
+                if not math.isfinite(row[name]):
+                    raise FloraError(
+                        f"the {said} is not finite at step {step}: lower the learning rate (now "
+                        f"{config.learning_rate}); {folder} keeps the state of the last checkpoint"
+                    )
+            self.rows.append({"step": step + 1, "lr": config.learning_rate_at(step), **row})
+        self.unread.clear()
 
 
 def fit(
-    task: nn.Module,
+    task: Task,
     dataset: FloodDataset,
     config: TrainingConfig,
     folder: Path,
     valid: FloodDataset | None = None,
     quiet: bool = False,
+    change: BatchChange | None = None,
 ) -> FitResult:
     """Train a task; continue the run in `folder` if there is one.
 
@@ -157,12 +168,13 @@ def fit(
     On a CPU that is so bit for bit; a GPU may add in another order.
 
     Args:
-        task: A module that satisfies `Task`.
+        task: What is trained, see `flora.training.task.Task`.
         dataset: Chips to crop from.
         config: Length, batch, schedule, seed.
         folder: Where `last.safetensors`, `best.safetensors`, `log.jsonl` and `state.pt` go.
         valid: Chips that choose the best weights; None keeps the last.
         quiet: Hide the progress bar.
+        change: A random change of every training batch, see `BatchChange`.
 
     Raises:
         FloraError: If the folder holds a run with other settings, the loss stops being finite,
@@ -187,68 +199,101 @@ def fit(
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=_precision(config.mixed_precision))
     set_seed(config.seed)
-    model: nn.Module = task
+    learners = list(task.learners())
     optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
+        [g for one in learners for g in one.groups(config.learning_rate, config.weight_decay)]
     )
-    settings = _settings(model, dataset, valid, config, accelerator.num_processes)
-    state_path = folder / "state.pt"
+    settings = _settings(task, dataset, valid, config, accelerator.num_processes, change)
     progress = _Progress()
-    if state_path.exists():
-        progress = _restore(load_state(state_path), settings, model, optimizer, folder)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    if (folder / "state.pt").exists():
+        progress = _restore(load_state(folder / "state.pt"), settings, task, optimizer, folder)
+    run = _Run(task, config, folder, valid, accelerator, progress, settings)
     batches = iter(_loader(dataset, config, progress.step, accelerator))
-    best = folder / "best.safetensors"
-    last = folder / "last.safetensors"
-    metadata = _metadata(task, dataset, config)
+    metadata = _metadata(task, dataset, config, change)
+    model, optimizer = accelerator.prepare(task, optimizer)
 
     with _bar(quiet or not accelerator.is_main_process) as bar:
-        row_text = bar.add_task("train", total=config.steps, completed=progress.step, terms="")
-        for step in range(progress.step, config.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate_at(step)
-            model.train()
-            with accelerator.autocast():
-                total, terms = model(next(batches))
-            if not torch.isfinite(total):
-                raise FloraError(
-                    f"the loss is {total.item()} at step {step}: lower the learning rate "
-                    f"(now {config.learning_rate}); {folder} keeps the state of the last checkpoint"
-                )
-            accelerator.backward(total)
-            norm = accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
-            if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
-                raise FloraError(
-                    f"the gradient is not finite at step {step}: lower the learning rate "
-                    f"(now {config.learning_rate}); {folder} keeps the state of the last checkpoint"
-                )
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        shown = bar.add_task("train", total=config.steps, completed=progress.step, terms="")
+        while progress.step < config.steps:
+            batch = next(batches)
+            run.step(model, optimizer, learners, batch if change is None else change(batch))
+            run.validate(metadata)
+            run.checkpoint(optimizer, metadata)
+            text = _terms_text(progress.rows[-1]) if progress.rows else ""
+            bar.update(shown, completed=progress.step, terms=text)
+    best = run.best if run.best.exists() else run.last
+    return FitResult(folder, run.last, best, progress.best_score)
 
-            done = step + 1
-            row = {"step": done, "lr": config.learning_rate_at(step), "total": total.item()}
-            row |= {name: value.item() for name, value in terms.items()}
-            progress.step = done
-            progress.rows.append(row)
-            bar.update(row_text, completed=done, terms=_terms_text(row))
-            finished = done == config.steps
-            if valid is not None and (finished or done % config.validate_every == 0):
-                score = _validate(task, valid, accelerator)
-                row["valid_miou"] = score
-                if progress.best_score is None or score > progress.best_score:
-                    progress.best_score = score
-                    if accelerator.is_main_process:
-                        save_weights(task.weights, best, metadata | {"step": done, "score": score})  # type: ignore[arg-type]
-            if finished or done % config.checkpoint_every == 0:
-                if accelerator.is_main_process:
-                    if finished:
-                        save_weights(task.weights, last, metadata | {"step": done})  # type: ignore[arg-type]
-                    _save(progress, settings, task, optimizer, folder)
-                accelerator.wait_for_everyone()
 
-    return FitResult(folder, last, best if best.exists() else last, progress.best_score)
+@dataclass
+class _Run:
+    """What one call of `fit` does at each step."""
+
+    task: Task
+    config: TrainingConfig
+    folder: Path
+    valid: FloodDataset | None
+    accelerator: Accelerator
+    progress: _Progress
+    settings: Mapping[str, Any]
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.safetensors"
+
+    def step(self, model: Any, optimizer: Any, learners: list[Learner], batch: Batch) -> None:
+        """One step of the optimiser."""
+        progress, config = self.progress, self.config
+        share = config.learning_rate_at(progress.step) / config.learning_rate
+        for group in optimizer.param_groups:
+            group["lr"] = share * group["peak"]
+        model.train()
+        with self.accelerator.autocast():
+            total, terms = model(batch)
+        self.accelerator.backward(total)
+        norms = [
+            torch.as_tensor(
+                self.accelerator.clip_grad_norm_(one.module.parameters(), config.gradient_clip)
+            )
+            for one in learners
+        ]
+        progress.add(total, norms, terms)
+        if self.accelerator.device.type == "cpu" or progress.step % LOOK_EVERY == 0:
+            progress.read(config, self.folder)  # before a step that is not finite is taken
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def validate(self, metadata: Mapping[str, Any]) -> None:
+        """Score the weights, and keep them if they are the best, where it is time to."""
+        progress, config = self.progress, self.config
+        finished = progress.step == config.steps
+        if self.valid is None or not (finished or progress.step % config.validate_every == 0):
+            return
+        progress.read(config, self.folder)
+        score = _validate(self.task, self.valid, self.accelerator)
+        progress.rows[-1]["valid_miou"] = score
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_score = score
+            if self.accelerator.is_main_process:
+                found = {"step": progress.step, "score": score}
+                save_weights(self.task.model, self.best, {**metadata, **found})
+
+    def checkpoint(self, optimizer: Any, metadata: Mapping[str, Any]) -> None:
+        """Save the run, where it is time to."""
+        progress, config = self.progress, self.config
+        finished = progress.step == config.steps
+        if not (finished or progress.step % config.checkpoint_every == 0):
+            return
+        progress.read(config, self.folder)
+        if self.accelerator.is_main_process:
+            if finished:
+                save_weights(self.task.model, self.last, {**metadata, "step": progress.step})
+            _save(progress, self.settings, self.task, optimizer, self.folder)
+        self.accelerator.wait_for_everyone()
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
@@ -271,11 +316,12 @@ def _precision(choice: str) -> str:
 
 
 def _settings(
-    task: nn.Module,
+    task: Task,
     dataset: FloodDataset,
     valid: FloodDataset | None,
     config: TrainingConfig,
     processes: int,
+    change: BatchChange | None,
 ) -> dict[str, Any]:
     """What must be the same for a run to be continued."""
     start = hashlib.sha256()
@@ -283,20 +329,25 @@ def _settings(
         start.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
     settings = {
         "config": asdict(config),
-        "model": task.describe(),  # type: ignore[operator]
+        "model": task.describe(),
         "data": dataset.manifest_hash(),
         "validation": None if valid is None else valid.manifest_hash(),
         "sensors": [asdict(dataset.sar_scaling), asdict(dataset.optical_scaling)],
         "starting weights": start.hexdigest(),
         "processes": processes,
+        "change": None if change is None else repr(change),
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 
-def _metadata(task: nn.Module, dataset: FloodDataset, config: TrainingConfig) -> dict[str, Any]:
+def _metadata(
+    task: Task, dataset: FloodDataset, config: TrainingConfig, change: BatchChange | None
+) -> dict[str, Any]:
+    changed = {} if change is None else {"change": repr(change)}
     return {
-        **task.describe(),  # type: ignore[operator]
+        **task.describe(),
+        **changed,
         "dataset": dataset.name,
         "data_sha256": dataset.manifest_hash(),
         "sar_scaling": asdict(dataset.sar_scaling),
@@ -326,11 +377,11 @@ def _loader(
     return accelerator.prepare(loader)  # type: ignore[no-any-return]
 
 
-def _validate(task: nn.Module, valid: FloodDataset, accelerator: Accelerator) -> float:
+def _validate(task: Task, valid: FloodDataset, accelerator: Accelerator) -> float:
     """Two-class mean IoU of water on the validation chips."""
     task.eval()
     with accelerator.autocast():
-        scores = evaluate(task.predictor(), valid, task.mode, accelerator.device)  # type: ignore[arg-type, operator]
+        scores = evaluate(task.predictor(), valid, task.mode, accelerator.device)
     if "miou" not in scores["all"]:
         raise FloraError(
             f"{valid.name}: no two-class mIoU on the validation chips, where only one class is "
@@ -342,7 +393,7 @@ def _validate(task: nn.Module, valid: FloodDataset, accelerator: Accelerator) ->
 def _save(
     progress: _Progress,
     settings: Mapping[str, Any],
-    task: nn.Module,
+    task: Task,
     optimizer: torch.optim.Optimizer,
     folder: Path,
 ) -> None:
@@ -362,7 +413,7 @@ def _save(
 def _restore(
     state: Mapping[str, Any],
     settings: Mapping[str, Any],
-    task: nn.Module,
+    task: Task,
     optimizer: torch.optim.Optimizer,
     folder: Path,
 ) -> _Progress:

@@ -218,8 +218,8 @@ def hydrology_edge(logits: Tensor, water: Tensor, sar: Tensor, sar_valid: Tensor
     Args:
         logits: (B, 1, H, W).
         water: (B, H, W), 0 dry, 1 water, all else ignored.
-        sar: (B, C_s, H, W), backscatter in dB or any increasing affine function of it. Of several
-            dates, all should show the shoreline.
+        sar: (B, C_s, H, W), backscatter in dB or any increasing affine function of it, of the date
+            that shows the shoreline.
         sar_valid: (B, H, W) bool.
 
     Example:
@@ -291,6 +291,49 @@ def distillation(student: Sequence[Tensor], teacher: Sequence[Tensor], valid: Te
     return torch.stack(losses).mean()
 
 
+def output_distillation(logits: Tensor, taught: Tensor, valid: Tensor) -> Tensor:
+    """Dice and cross-entropy against a teacher's probability of water, where it gives one.
+
+    With p the predicted and q the taught probability, both sums over the whole batch::
+
+        1 - (2 sum(p q) + 1) / (sum(p^2) + sum(q^2) + 1) + mean of H(q, p) - H(q)
+
+    Squares in the denominator make the first part smallest at p = q for soft targets too
+    (Milletari et al., V-Net, 2016); H(q) makes the second part 0 there. Where the teacher is
+    silent (NaN), nothing counts. Garg et al., Cross-modal distillation for flood extent mapping,
+    2023, teach a radar network so from optical images without labels.
+
+    Args:
+        logits: (B, 1, H, W).
+        taught: (B, H, W) in [0, 1], NaN where the teacher is silent.
+        valid: (B, H, W) bool, where the radar measured.
+
+    Example:
+        >>> import torch
+        >>> from flora.training.losses import output_distillation
+        >>> taught = torch.tensor([[[0.9, 0.2, float("nan")]]])
+        >>> valid = torch.ones(1, 1, 3, dtype=torch.bool)
+        >>> loss = output_distillation(torch.logit(taught.nan_to_num(0.5))[:, None], taught, valid)
+        >>> abs(round(float(loss), 5))  # the same where taught
+        0.0
+    """
+    if taught.shape != logits[:, 0].shape:
+        raise FloraError(
+            f"taught of shape {tuple(taught.shape)} and logits of shape {tuple(logits.shape)}: "
+            "expected (batch, rows, columns) and (batch, 1, rows, columns)"
+        )
+    _check_map("valid", valid, taught)
+    known = taught.isfinite() & valid
+    target = taught.float().masked_fill(~known, 0.0)[:, None]
+    logits = masked(logits, known)
+    probability = logits.sigmoid() * known[:, None]
+    overlap = (probability * target).sum()
+    squares = probability.square().sum() + target.square().sum()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    own = -torch.xlogy(target, target) - torch.xlogy(1 - target, 1 - target)
+    return 1 - (2 * overlap + 1) / (squares + 1) + _masked_mean(entropy - own, known)
+
+
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
     """Weight of every term; a term of weight 0 is not computed.
@@ -299,7 +342,8 @@ class LossWeights:
     the first seven. `bce` is larger here: Dice is nearly flat on a dry chip, and only the
     cross-entropy makes the probability mean what it says. The release never applies its
     distillation weights (.02, .05); these are chosen so that the terms, which start near 1, weigh
-    about as much as the other regularisers.
+    about as much as the other regularisers. `distill_output` counts on chips without a label,
+    where a teacher says what is water: as much there as the label on the others.
 
     Raises:
         FloraError: If a weight is negative or not finite, or all are 0.
@@ -321,6 +365,7 @@ class LossWeights:
     hydrology: float = 0.05
     distill_fused: float = 0.1
     distill_prior: float = 0.1
+    distill_output: float = 1.0
     perceptual: float = 0.0
 
     def __post_init__(self) -> None:
@@ -343,7 +388,8 @@ class FloraLoss(nn.Module):
 
     Args:
         weights: Weight of every term; the defaults if None.
-        positive_weight: See `bce`.
+        dates: Acquisitions stacked as SAR channels, the earliest first. The hydrology term looks at
+            the last one, which shows the shoreline of the label.
         perceptual: A distance of two (B, 3, H, W) images in [-1, 1], such as the one that
             `flora.training.metrics.load_lpips` returns; needed if its weight is not 0.
 
@@ -364,12 +410,12 @@ class FloraLoss(nn.Module):
     def __init__(
         self,
         weights: LossWeights | None = None,
-        positive_weight: float | None = None,
+        dates: int = 1,
         perceptual: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.weights = weights or LossWeights()
-        self.positive_weight = positive_weight
+        self.dates = dates
         self.perceptual = perceptual
         if self.weights.perceptual > 0 and perceptual is None:
             raise FloraError(
@@ -412,9 +458,14 @@ class FloraLoss(nn.Module):
         logits, water = output.water_logits, batch["water"].masked_fill(~sar_valid, IGNORE)
         terms: dict[str, Callable[[], Tensor]] = {
             "dice": lambda: dice(logits, water),
-            "bce": lambda: bce(logits, water, self.positive_weight),
-            "hydrology": lambda: hydrology_edge(logits, water, sar, sar_valid),
+            "bce": lambda: bce(logits, water),
+            "hydrology": lambda: hydrology_edge(
+                logits, water, sar.chunk(self.dates, dim=1)[-1], sar_valid
+            ),
         }
+        if "taught" in batch:
+            taught = batch["taught"]
+            terms["distill_output"] = lambda: output_distillation(logits, taught, sar_valid)
         if output.rgb is not None:
             images = (output.rgb, batch["optical"], seen)
             terms["charbonnier"] = lambda: charbonnier(*images)

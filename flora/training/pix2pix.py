@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from flora.datasets.base import Batch
-from flora.models.predict import predictor
 from flora.models.unet import UNet
-from flora.predictors import Mode, Predictor
 from flora.training.losses import FloraLoss, LossWeights
+from flora.training.task import Learner, Task
 
 # Isola et al. weigh L1 with 100 and the adversarial loss with 1; the same ratio on the scale of
 # the other losses here.
 ADVERSARIAL = 0.01
+LEARNING_RATE, BETAS = 2e-4, (0.5, 0.999)  # section 3.3 there
 
 
 class PatchDiscriminator(nn.Module):
@@ -54,8 +54,8 @@ class PatchDiscriminator(nn.Module):
         return self.layers(torch.cat([sar, image], dim=1))  # type: ignore[no-any-return]
 
 
-class Pix2PixTask(nn.Module):
-    """Train generator and discriminator in one step of one optimiser.
+class Pix2PixTask(Task):
+    """Train generator and discriminator in one step.
 
     The image terms are L1 and the adversarial loss; water is trained as for the multitask U-Net.
     The generator's loss runs through a copy of the discriminator that holds its present weights
@@ -68,15 +68,16 @@ class Pix2PixTask(nn.Module):
         loss: Weights of the loss terms; those of the image but Charbonnier's are replaced.
     """
 
+    model: UNet
+
     def __init__(self, model: UNet, optical_channels: int, loss: LossWeights | None = None) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.discriminator = PatchDiscriminator(model.in_channels + optical_channels)
         weights = replace(loss or LossWeights(), charbonnier=1.0, ssim=0.0, edge=0.0, spectrum=0.0)
         self.loss = FloraLoss(weights)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `flora.training.fit.Task`."""
+        """See `flora.training.task.Task`."""
         output = self.model(batch["sar"])
         total, terms = self.loss(output, batch, teacher=None)
         seen = batch["optical_valid"].unsqueeze(1)
@@ -91,22 +92,13 @@ class Pix2PixTask(nn.Module):
         terms |= {"generator": generator.detach(), "discriminator": discriminator.detach()}
         return total + ADVERSARIAL * generator + discriminator, terms
 
-    @property
-    def weights(self) -> nn.Module:
-        """The generator; see `flora.training.fit.Task`."""
-        return self.model
-
-    @property
-    def mode(self) -> Mode:
-        """See `flora.training.fit.Task`."""
-        return "sar"
-
-    def predictor(self) -> Predictor:
-        """See `flora.training.fit.Task`."""
-        return predictor(self.model)
+    def learners(self) -> list[Learner]:
+        """Generator and discriminator, each with the paper's Adam and its own clipping."""
+        networks = (self.model, self.discriminator)
+        return [Learner(network, LEARNING_RATE, BETAS) for network in networks]
 
     def describe(self) -> dict[str, Any]:
-        """See `flora.training.fit.Task`; to be run, the generator is a U-Net."""
+        """See `flora.training.task.Task`; to be run, the generator is a U-Net."""
         return {
             "model": "unet",
             "config": self.model.config,

@@ -11,8 +11,7 @@ from flora.datasets.base import FloodDataset
 from flora.models.checkpoints import load_weights
 from flora.models.network import Flora, FloraConfig, named_config
 from flora.models.unet import UNet
-from flora.training.fit import FitResult, TrainingConfig, fit
-from flora.training.jitter import RadiometricJitter
+from flora.training.fit import BatchChange, FitResult, TrainingConfig, fit
 from flora.training.losses import LossWeights
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask, UNetTask
 
@@ -34,60 +33,62 @@ def config_for(size: str, dataset: FloodDataset) -> FloraConfig:
     )
 
 
-def train_flora(
+def train(
     config: FloraConfig,
-    dataset: FloodDataset,
-    valid: FloodDataset | None,
-    teaching: TrainingConfig | None,
-    training: TrainingConfig,
+    chips: FloodDataset,
     folder: Path,
+    *,
+    student: TrainingConfig,
+    teacher: TrainingConfig | None = None,
+    valid: FloodDataset | None = None,
     loss: LossWeights | None = None,
     mix: GuidanceMix | None = None,
+    change: BatchChange | None = None,
     quiet: bool = False,
-    jitter: bool = False,
 ) -> FitResult:
     """Pre-train the teacher, freeze it, train the student; both continue where they were.
 
     Args:
         config: The model's shape.
-        dataset: Chips to train on.
-        valid: Chips that choose the best weights, or None.
-        teaching: Length and schedule of the teacher; None leaves it at its random start.
-        training: Length and schedule of the student.
+        chips: Chips to train on; some may be without labels, see `flora.datasets.unlabelled`.
         folder: Where the runs `teacher` and `student` go.
-        loss: Weights of the loss terms.
+        student: Length and schedule of the student.
+        teacher: Length and schedule of the teacher, which learns with it the decoders; None leaves
+            both at their random start.
+        valid: Chips that choose the best weights, or None.
+        loss: Weights of the student's loss terms; the teacher always has the defaults.
         mix: Shares of the guidance modes.
+        change: A random change of the student's batches, see `flora.training.fit.BatchChange`.
         quiet: Hide the progress bars.
-        jitter: Whether the student's SAR is changed by `RadiometricJitter`.
 
     Example:
         >>> from pathlib import Path
-        >>> from flora import TrainingConfig, load_model, open_dataset, train_flora
+        >>> from flora import TrainingConfig, load_model, open_dataset, train
         >>> from flora.training.recipes import config_for
         >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
         >>> short = TrainingConfig(steps=1, batch=1, crop=32)
         >>> config, folder = config_for("tiny", chips), Path("runs/tiny")
-        >>> result = train_flora(config, chips, None, short, short, folder, quiet=True)
+        >>> result = train(config, chips, folder, teacher=short, student=short, quiet=True)
         >>> model = load_model(result.best)
     """
-    torch.manual_seed(training.seed)
+    torch.manual_seed(student.seed)
     model = Flora(config)
-    if teaching is not None:
-        taught = fit(TeacherTask(model, loss), dataset, teaching, folder / "teacher", quiet=quiet)
+    if teacher is not None:
+        taught = fit(TeacherTask(model), chips, teacher, folder / "teacher", quiet=quiet)
         load_weights(model, taught.last)
-    task = StudentTask(model, loss, mix)
-    student = RadiometricJitter(task) if jitter else task
-    return fit(student, dataset, training, folder / "student", valid, quiet)
+    task = StudentTask(model, loss, mix, chips.sar_scaling.dates)
+    return fit(task, chips, student, folder / "student", valid, quiet, change)
 
 
 def train_unet(
-    dataset: FloodDataset,
-    valid: FloodDataset | None,
-    training: TrainingConfig,
+    chips: FloodDataset,
     folder: Path,
+    *,
+    training: TrainingConfig,
+    valid: FloodDataset | None = None,
     quiet: bool = False,
 ) -> FitResult:
-    """Train the plain U-Net on water alone; see `train_flora` for the arguments."""
+    """Train the plain U-Net on water alone; see `train` for the arguments."""
     torch.manual_seed(training.seed)
-    model = UNet(len(dataset.sar_scaling.bands))
-    return fit(UNetTask(model), dataset, training, folder / "unet", valid, quiet)
+    task = UNetTask(UNet(len(chips.sar_scaling.bands)), dates=chips.sar_scaling.dates)
+    return fit(task, chips, training, folder / "unet", valid, quiet)

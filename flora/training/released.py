@@ -53,12 +53,12 @@ class ReleasedTask(StudentTask):
         model.prior.requires_grad_(False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss under the teacher's guidance, see `flora.training.fit.Task`."""
+        """Loss under the teacher's guidance, see `flora.training.task.Task`."""
         unseen = torch.zeros_like(batch["optical"])
         guide = self.model.guide(unseen, batch["index"], batch["optical_valid"])
         total, terms = self.loss(self.model(batch["sar"], guide), batch, teacher=None)
         return total, terms
 
     def describe(self) -> dict[str, Any]:
-        """See `flora.training.fit.Task`."""
+        """See `flora.training.task.Task`."""
         return {**super().describe(), "wiring": "released"}

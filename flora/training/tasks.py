@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from flora.datasets.base import Batch, optical_stack
 from flora.errors import FloraError
 from flora.models.network import Flora, FloraOutput, Guide
-from flora.models.predict import predictor
 from flora.models.unet import LateFusion, UNet, stack_inputs
 from flora.predictors import Mode, Prediction, Predictor
 from flora.sensors import OpticalStack
 from flora.training.losses import FloraLoss, LossWeights
+from flora.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class GuidanceMix:
             raise FloraError(f"{self}: expected shares of 0 or more, with a positive sum")
 
 
-class TeacherTask(nn.Module):
+class TeacherTask(Task):
     """Optical image and index in, the same image and water out, through FLoRA's decoders.
 
     The decoders learn on the teacher's features here, which is what the student's fused features
@@ -67,9 +67,10 @@ class TeacherTask(nn.Module):
         False
     """
 
+    model: Flora
+
     def __init__(self, model: Flora, loss: LossWeights | None = None) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.loss = FloraLoss(loss)
         model.requires_grad_(False)
         for part in (model.teacher, model.optical_decoder, model.water_decoder):
@@ -80,11 +81,6 @@ class TeacherTask(nn.Module):
         seen = optical_stack(batch, "oracle")
         total, terms = self.loss(self._output(seen), batch, teacher=None)
         return total, terms
-
-    @property
-    def weights(self) -> nn.Module:
-        """See `Task`."""
-        return self.model
 
     @property
     def mode(self) -> Mode:
@@ -118,13 +114,14 @@ class TeacherTask(nn.Module):
         return FloraOutput(rgb, logits, [], [])
 
 
-class StudentTask(nn.Module):
+class StudentTask(Task):
     """SAR in, optical image and water out, with a mixture of guidances and a frozen teacher.
 
     Args:
         model: The model, its teacher pre-trained by `TeacherTask`.
         loss: Weights of the loss terms.
         mix: Shares of the guidance modes.
+        dates: Radar dates that are stacked as channels, see `FloraLoss`.
         perceptual: A module from `load_lpips`; needed if `loss` gives it a weight.
 
     Example:
@@ -137,16 +134,18 @@ class StudentTask(nn.Module):
         True
     """
 
+    model: Flora
+
     def __init__(
         self,
         model: Flora,
         loss: LossWeights | None = None,
         mix: GuidanceMix | None = None,
+        dates: int = 1,
         perceptual: nn.Module | None = None,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = FloraLoss(loss, perceptual=perceptual)
+        super().__init__(model)
+        self.loss = FloraLoss(loss, dates, perceptual)
         self.mix = mix or GuidanceMix()
         model.requires_grad_(True)
         model.teacher.requires_grad_(False)
@@ -159,20 +158,6 @@ class StudentTask(nn.Module):
         output = self.model(batch["sar"], guide)
         total, terms = self.loss(output, batch, teacher=seen.features)
         return total, terms
-
-    @property
-    def weights(self) -> nn.Module:
-        """See `Task`."""
-        return self.model
-
-    @property
-    def mode(self) -> Mode:
-        """What is deployed is what chooses the best weights."""
-        return "sar"
-
-    def predictor(self) -> Predictor:
-        """See `Task`."""
-        return predictor(self.model)
 
     def describe(self) -> dict[str, Any]:
         """See `Task`."""
@@ -198,18 +183,22 @@ class StudentTask(nn.Module):
         return guide.only(modes > 0)
 
 
-class UNetTask(nn.Module):
+class UNetTask(Task):
     """Train a U-Net with those of FLoRA's losses that need no teacher.
 
     Args:
         model: The U-Net.
         loss: Weights of the loss terms; without an optical head, only those of water count.
+        dates: Radar dates that are stacked as channels, see `FloraLoss`.
     """
 
-    def __init__(self, model: UNet | LateFusion, loss: LossWeights | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = FloraLoss(loss)
+    model: UNet | LateFusion
+
+    def __init__(
+        self, model: UNet | LateFusion, loss: LossWeights | None = None, dates: int = 1
+    ) -> None:
+        super().__init__(model)
+        self.loss = FloraLoss(loss, dates)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Task`."""
@@ -218,18 +207,9 @@ class UNetTask(nn.Module):
         return total, terms
 
     @property
-    def weights(self) -> nn.Module:
-        """See `Task`."""
-        return self.model
-
-    @property
     def mode(self) -> Mode:
         """See `Task`."""
         return self.model.sees
-
-    def predictor(self) -> Predictor:
-        """See `Task`."""
-        return predictor(self.model)
 
     def describe(self) -> dict[str, Any]:
         """See `Task`."""

@@ -1,0 +1,330 @@
+"""How a competitor comes to its weights: what is built, and what it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+
+from flora.datasets.base import FloodDataset
+from flora.datasets.unlabelled import Mixed, Unlabelled, drawn
+from flora.models.checkpoints import load_weights
+from flora.models.layers import Norm
+from flora.models.network import Flora
+from flora.models.otsu import otsu, otsu_change
+from flora.models.unet import LateFusion, UNet
+from flora.predictors import Mode, Predictor
+from flora.training.fit import BatchChange, TrainingConfig, fit
+from flora.training.losses import LossWeights
+from flora.training.pix2pix import Pix2PixTask
+from flora.training.recipes import config_for, train
+from flora.training.released import ReleasedTask, released_config
+from flora.training.task import Task
+from flora.training.tasks import GuidanceMix, UNetTask
+from flora.training.teaching import (
+    IndexTeacher,
+    OpticalWater,
+    OpticalWaterTask,
+    Teacher,
+    flora_teacher,
+    teach,
+)
+
+
+class Setting(Protocol):
+    """What a training needs to know of its experiment."""
+
+    @property
+    def size(self) -> str: ...  # noqa: D102
+
+    @property
+    def teacher_steps(self) -> int: ...  # noqa: D102
+
+    @property
+    def norm(self) -> Norm: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a maker left.
+
+    Attributes:
+        weights: Weights of the last step.
+        teacher: Who taught it, if anyone did; its own scores belong into the record.
+        notes: What else should be recorded, as plain values.
+    """
+
+    weights: Path
+    teacher: Teacher | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Maker(Protocol):
+    """Something that trains."""
+
+    kind: ClassVar[str]
+
+    def make(
+        self,
+        chips: FloodDataset,
+        training: TrainingConfig,
+        setting: Setting,
+        folder: Path,
+        quiet: bool,
+    ) -> Made:
+        """Train, or continue where it was.
+
+        Args:
+            chips: What it is trained on.
+            training: Length and schedule.
+            setting: Size of FLoRA and steps of its teacher.
+            folder: Where the run goes.
+            quiet: Hide the progress bars.
+        """
+        ...
+
+
+class Rule(Protocol):
+    """Something that learns nothing."""
+
+    kind: ClassVar[str]
+
+    def predictor(self) -> Predictor: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class MakeFlora:
+    """FLoRA: its teacher, then the student.
+
+    Attributes:
+        config: Changes to the configuration.
+        loss: Changes to the weights of the student's loss terms.
+        mix: Shares of the guidance modes in training.
+        teacher: Whether teacher and decoders are pre-trained.
+        change: A random change of the batches.
+    """
+
+    kind: ClassVar[str] = "flora"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    loss: Mapping[str, float] = field(default_factory=dict)
+    mix: GuidanceMix | None = None
+    teacher: bool = True
+    change: BatchChange | None = None
+
+    def make(
+        self,
+        chips: FloodDataset,
+        training: TrainingConfig,
+        setting: Setting,
+        folder: Path,
+        quiet: bool,
+    ) -> Made:
+        """See `Maker.make`."""
+        shape = replace(config_for(setting.size, chips), norm=setting.norm)
+        config = replace(shape, **self.config)
+        steps = setting.teacher_steps if self.teacher else 0
+        result = train(
+            config,
+            chips,
+            folder,
+            student=training,
+            teacher=replace(training, steps=steps) if steps else None,
+            loss=replace(LossWeights(), **self.loss),
+            mix=self.mix,
+            change=self.change,
+            quiet=quiet,
+        )
+        if not steps:
+            return Made(result.last)
+        model = Flora(config)
+        load_weights(model, folder / "teacher" / "last.safetensors")
+        return Made(result.last, flora_teacher(model))
+
+
+class _Baseline:
+    """What is one task and one run."""
+
+    change: BatchChange | None = None
+
+    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+        raise NotImplementedError
+
+    def make(
+        self,
+        chips: FloodDataset,
+        training: TrainingConfig,
+        setting: Setting,
+        folder: Path,
+        quiet: bool,
+    ) -> Made:
+        """See `Maker.make`."""
+        torch.manual_seed(training.seed)
+        task = self.task(chips, setting)
+        result = fit(task, chips, training, folder / "baseline", quiet=quiet, change=self.change)
+        return Made(result.last)
+
+
+@dataclass(frozen=True)
+class MakeUNet(_Baseline):
+    """A U-Net of SAR, or by early fusion of SAR and an optical image.
+
+    Attributes:
+        norm: See `flora.models.layers.Norm`.
+        optical: Whether it also draws the optical image.
+        sees: What stands beside SAR in its input.
+        change: A random change of the batches.
+    """
+
+    kind: ClassVar[str] = "unet"
+    norm: Norm = "batch"
+    optical: bool = True
+    sees: Mode = "sar"
+    change: BatchChange | None = None
+
+    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+        """The U-Net under all of FLoRA's losses but distillation."""
+        optical = len(chips.optical_scaling.bands)
+        model = UNet(
+            len(chips.sar_scaling.bands),
+            optical_channels=optical if self.optical else 0,
+            sees=self.sees,
+            guide_channels=0 if self.sees == "sar" else optical + 2,
+            norm=self.norm,
+        )
+        return UNetTask(model, dates=chips.sar_scaling.dates)
+
+
+@dataclass(frozen=True)
+class MakeLateFusion(_Baseline):
+    """Two U-Nets, of SAR and of an optical image, that meet at their heads."""
+
+    kind: ClassVar[str] = "late"
+    sees: Mode = "before"
+
+    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+        """Both U-Nets under all of FLoRA's losses but distillation."""
+        optical = len(chips.optical_scaling.bands)
+        bands = len(chips.sar_scaling.bands)
+        model = LateFusion(bands, optical + 2, optical, self.sees)
+        return UNetTask(model, dates=chips.sar_scaling.dates)
+
+
+@dataclass(frozen=True)
+class MakePix2Pix(_Baseline):
+    """The generator of pix2pix with a water head."""
+
+    kind: ClassVar[str] = "pix2pix"
+
+    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+        """Generator and discriminator."""
+        optical = len(chips.optical_scaling.bands)
+        model = UNet(len(chips.sar_scaling.bands), optical_channels=optical)
+        return Pix2PixTask(model, optical)
+
+
+@dataclass(frozen=True)
+class MakeReleased(_Baseline):
+    """The wiring of the paper's released code."""
+
+    kind: ClassVar[str] = "released"
+
+    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+        """FLoRA as the release trains it."""
+        return ReleasedTask(Flora(released_config(config_for(setting.size, chips))))
+
+
+@dataclass(frozen=True)
+class Otsu:
+    """Otsu's threshold on one band after a median filter of some pixels."""
+
+    kind: ClassVar[str] = "otsu"
+    band: int = 0
+    median: int = 1
+
+    def predictor(self) -> Predictor:
+        """The threshold."""
+        return otsu(self.band, self.median)
+
+
+@dataclass(frozen=True)
+class OtsuChange:
+    """Otsu's thresholds on two dates: dark, and darker than before."""
+
+    kind: ClassVar[str] = "otsu change"
+    median: int = 1
+
+    def predictor(self) -> Predictor:
+        """The thresholds."""
+        return otsu_change(self.median)
+
+
+Word = Literal["none", "pairs", "output", "index"]
+"""What unlabelled pairs are used for: not at all; for the image and the features alone; for water
+too, as a teacher that learned from the labelled chips says; or as a water index says."""
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """Train something on a few labelled chips, and on the others without their labels.
+
+    Attributes:
+        learner: What is trained.
+        labels: How many chips keep their label, drawn by the seed of the training; 0 for none.
+        word: What the unlabelled pairs are used for.
+        confidence: See `flora.training.teaching.teach`.
+        share: See `flora.datasets.unlabelled.Mixed`.
+        dates: What the teacher looks at, see `flora.training.teaching.OpticalWater`.
+    """
+
+    kind: ClassVar[str] = "few labels"
+    learner: MakeFlora | MakeUNet
+    labels: int
+    word: Word = "none"
+    confidence: float = 0.8
+    share: float = 0.5
+    dates: Literal["after", "both"] = "both"
+
+    def make(
+        self,
+        chips: FloodDataset,
+        training: TrainingConfig,
+        setting: Setting,
+        folder: Path,
+        quiet: bool,
+    ) -> Made:
+        """See `Maker.make`."""
+        labelled = drawn(chips, self.labels, training.seed) if self.labels else None
+        teacher = self._teacher(chips, labelled, training, folder, quiet)
+        pairs: FloodDataset = Unlabelled(
+            chips, None if teacher is None else teach(teacher, chips, self.confidence)
+        )
+        if labelled is None:
+            seen = pairs
+        else:
+            seen = labelled if self.word == "none" else Mixed(labelled, pairs, self.share)
+        made = self.learner.make(seen, training, setting, folder, quiet)
+        ids = [] if labelled is None else sorted(labelled.manifest())
+        notes = {"labelled": len(ids), "labelled_ids": ids if len(ids) < len(chips) else "all"}
+        return Made(made.weights, teacher or made.teacher, {**made.notes, **notes})
+
+    def _teacher(
+        self,
+        chips: FloodDataset,
+        labelled: FloodDataset | None,
+        training: TrainingConfig,
+        folder: Path,
+        quiet: bool,
+    ) -> Teacher | None:
+        if self.word == "index":
+            return IndexTeacher(self.dates)
+        if self.word != "output" or labelled is None:
+            return None
+        torch.manual_seed(training.seed)
+        model = OpticalWater(len(chips.optical_scaling.bands), self.dates)
+        # What it learns depends on nothing else, so that competitors share it.
+        run = folder.parent / "optical teachers" / f"{self.labels}-{self.dates}-{training.seed}"
+        load_weights(model, fit(OpticalWaterTask(model), labelled, training, run, quiet=quiet).last)
+        return model.teach

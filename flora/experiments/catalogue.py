@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
+from flora.datasets.ombria import Ombria
 from flora.errors import FloraError
 from flora.experiments.competitors import Competitor
 from flora.experiments.makers import (
+    Adapted,
     FewLabels,
     MakeFlora,
     MakeLateFusion,
@@ -257,7 +259,7 @@ _UNET_LAYER = MakeUNet(norm="layer")
 LABELS = (27, 55, 109, 273, 545)
 
 
-def _few(says: str, by: FewLabels, group: str = "FLoRA") -> Competitor:
+def _few(says: str, by: FewLabels | Adapted | MakeFlora, group: str = "FLoRA") -> Competitor:
     return Competitor(says, by, group, options=BOTH_DATES)
 
 
@@ -318,6 +320,27 @@ OMBRIA_LABELS = replace(
     teacher_steps=750,
     norm="layer",
 )
+
+_NEW_SITES = {0: Ombria.valid_sites, **dict(enumerate(FLOODS, start=1))}
+OMBRIA_SITES = {
+    f"ombria_sites_{number}": replace(
+        OMBRIA,
+        question="A new flood without labels: what do its own unlabelled pairs give?",
+        train=Source("ombria", "train", {"held_out": sites}),
+        tests={"unseen": Source("ombria", "valid", {"held_out": sites})},
+        pairs=Source("ombria", "valid", {"held_out": sites}),
+        holds_out=f"unseen: the sites {'; '.join(sites)}. What is adapted has seen their images, "
+        "radar and optical, but no label of them.",
+        competitors={
+            "not_adapted": _few("FLoRA, VV before and after", _ALONE),
+            "adapted": _few("FLoRA, adapted to the pairs of the new sites", Adapted(_ALONE)),
+            "otsu_two_dates": TWO_DATES["otsu_two_dates"],
+        },
+        training=TrainingConfig(steps=1500, crop=96),
+        norm="layer",
+    )
+    for number, sites in _NEW_SITES.items()
+}
 
 TRUE_COLOUR = Experiment(
     question="On real true colour, is FLoRA's reconstruction better than a U-Net's or pix2pix's?",
@@ -442,6 +465,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "ombria": OMBRIA,
     **HELD_OUT_FLOODS,
     "ombria_labels": OMBRIA_LABELS,
+    **OMBRIA_SITES,
     "true_colour": TRUE_COLOUR,
     "sim_to_real": SIM_TO_REAL,
     "normalisations": NORMALISATIONS,

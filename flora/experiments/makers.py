@@ -11,16 +11,18 @@ import torch
 
 from flora.datasets.base import FloodDataset
 from flora.datasets.unlabelled import Mixed, Unlabelled, drawn
+from flora.errors import FloraError
 from flora.models.checkpoints import load_weights
 from flora.models.layers import Norm
 from flora.models.network import Flora
 from flora.models.otsu import otsu, otsu_change
 from flora.models.unet import LateFusion, UNet
+from flora.models.weights import load_any
 from flora.predictors import Mode, Predictor
 from flora.training.fit import BatchChange, TrainingConfig, fit
 from flora.training.losses import LossWeights
 from flora.training.pix2pix import Pix2PixTask
-from flora.training.recipes import config_for, train
+from flora.training.recipes import adapt, config_for, train
 from flora.training.released import ReleasedTask, released_config
 from flora.training.task import Task
 from flora.training.tasks import GuidanceMix, UNetTask
@@ -33,18 +35,25 @@ from flora.training.teaching import (
     teach,
 )
 
+# Adaptation takes a learning rate that is so much lower than the training's.
+ADAPTING_RATE = 4
 
-class Setting(Protocol):
-    """What a training needs to know of its experiment."""
 
-    @property
-    def size(self) -> str: ...  # noqa: D102
+@dataclass(frozen=True)
+class Setting:
+    """What a training needs to know of its experiment.
 
-    @property
-    def teacher_steps(self) -> int: ...  # noqa: D102
+    Attributes:
+        size: Named size of FLoRA.
+        teacher_steps: Steps of its teacher.
+        norm: Its normalisation where nothing else is said.
+        pairs: Chips whose labels are never looked at, to adapt to.
+    """
 
-    @property
-    def norm(self) -> Norm: ...  # noqa: D102
+    size: str = "tiny"
+    teacher_steps: int = 300
+    norm: Norm = "layer"
+    pairs: FloodDataset | None = None
 
 
 @dataclass(frozen=True)
@@ -322,9 +331,73 @@ class FewLabels:
             return IndexTeacher(self.dates)
         if self.word != "output" or labelled is None:
             return None
-        torch.manual_seed(training.seed)
-        model = OpticalWater(len(chips.optical_scaling.bands), self.dates)
-        # What it learns depends on nothing else, so that competitors share it.
-        run = folder.parent / "optical teachers" / f"{self.labels}-{self.dates}-{training.seed}"
-        load_weights(model, fit(OpticalWaterTask(model), labelled, training, run, quiet=quiet).last)
-        return model.teach
+        run = f"{self.labels}-{self.dates}-{training.seed}"
+        return _optical_teacher(labelled, self.dates, training, folder.parent / run, quiet)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Train something on labelled chips, then adapt it to the pairs of the setting.
+
+    Attributes:
+        learner: What is trained first.
+        steps: Steps of the adaptation.
+        word: Who teaches: an optical network that learned from the labelled chips, or a water
+            index.
+        dates: What the teacher looks at, see `flora.training.teaching.OpticalWater`.
+    """
+
+    kind: ClassVar[str] = "adapted"
+    learner: MakeFlora | MakeUNet
+    steps: int = 500
+    word: Literal["output", "index"] = "output"
+    dates: Literal["after", "both"] = "both"
+
+    def make(
+        self,
+        chips: FloodDataset,
+        training: TrainingConfig,
+        setting: Setting,
+        folder: Path,
+        quiet: bool,
+    ) -> Made:
+        """See `Maker.make`."""
+        if setting.pairs is None:
+            raise FloraError("an adapted competitor needs an experiment with pairs to adapt to")
+        shared = folder.parent
+        base = self.learner.make(chips, training, setting, shared / f"base-{training.seed}", quiet)
+        teacher: Teacher = IndexTeacher(self.dates)
+        if self.word == "output":
+            run = shared / f"all-{self.dates}-{training.seed}"
+            teacher = _optical_teacher(chips, self.dates, training, run, quiet)
+        model = load_any(base.weights)
+        if isinstance(model, LateFusion):
+            raise FloraError("late fusion needs the optical image itself: nothing to adapt")
+        further = replace(
+            training, steps=self.steps, learning_rate=training.learning_rate / ADAPTING_RATE
+        )
+        result = adapt(
+            model,
+            setting.pairs,
+            folder / "adapted",
+            teacher=teacher,
+            training=further,
+            labelled=chips,
+            quiet=quiet,
+        )
+        return Made(result.last, teacher, {"adapted_to": sorted(setting.pairs.manifest())})
+
+
+def _optical_teacher(
+    labelled: FloodDataset,
+    dates: Literal["after", "both"],
+    training: TrainingConfig,
+    run: Path,
+    quiet: bool,
+) -> Teacher:
+    """A teacher that learned from labelled chips; competitors that need the same one share it."""
+    torch.manual_seed(training.seed)
+    model = OpticalWater(len(labelled.optical_scaling.bands), dates)
+    run = run.with_name(f"optical-{run.name}")
+    load_weights(model, fit(OpticalWaterTask(model), labelled, training, run, quiet=quiet).last)
+    return model.teach

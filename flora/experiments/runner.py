@@ -24,6 +24,7 @@ from flora.datasets.base import FloodDataset
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.competitors import Competitor, prepared
+from flora.experiments.makers import Setting
 from flora.experiments.provenance import provenance, write_record
 from flora.files import make_folder
 from flora.models.layers import Norm
@@ -63,6 +64,7 @@ class Experiment:
             was recorded before version 0.2 made layer normalisation the default.
         seeds: Seeds of initial weights and crops.
         cite: Attribution of the data.
+        pairs: Chips whose images, never whose labels, may be trained on.
 
     Example:
         >>> from flora import TrainingConfig
@@ -95,6 +97,7 @@ class Experiment:
     norm: Norm = "layer"
     seeds: tuple[int, ...] = (0, 1, 2)
     cite: str = ""
+    pairs: Source | None = None
 
 
 @dataclass
@@ -253,7 +256,14 @@ class Runner:
         described: dict[str, Any] = {"model": competitor.by.kind}
         if trial.seed is not None:
             training = replace(experiment.training, seed=trial.seed)
-            made = competitor.by.make(chips, training, experiment, folder, self.quiet)  # type: ignore[union-attr]
+            pairs = experiment.pairs
+            setting = Setting(
+                experiment.size,
+                experiment.teacher_steps,
+                experiment.norm,
+                None if pairs is None else self._prepared(pairs, competitor),
+            )
+            made = competitor.by.make(chips, training, setting, folder, self.quiet)  # type: ignore[union-attr]
             model = load_any(made.weights).to(device)
             described |= {"parameters": parameter_count(model), **made.notes}
             if made.teacher is not None:

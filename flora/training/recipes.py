@@ -8,12 +8,19 @@ from pathlib import Path
 import torch
 
 from flora.datasets.base import FloodDataset
+from flora.datasets.unlabelled import Mixed, Unlabelled
+from flora.errors import FloraError
 from flora.models.checkpoints import load_weights
 from flora.models.network import Flora, FloraConfig, named_config
 from flora.models.unet import UNet
 from flora.training.fit import BatchChange, FitResult, TrainingConfig, fit
 from flora.training.losses import LossWeights
+from flora.training.task import Task
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask, UNetTask
+from flora.training.teaching import Teacher, teach
+
+UNDISTILLED = LossWeights(distill_fused=0.0, distill_prior=0.0)
+ONLY_SAR = GuidanceMix(sar=1.0, before=0.0, oracle=0.0)
 
 
 def config_for(size: str, dataset: FloodDataset) -> FloraConfig:
@@ -92,3 +99,65 @@ def train_unet(
     torch.manual_seed(training.seed)
     task = UNetTask(UNet(len(chips.sar_scaling.bands)), dates=chips.sar_scaling.dates)
     return fit(task, chips, training, folder / "unet", valid, quiet)
+
+
+def adapt(
+    model: Flora | UNet,
+    pairs: FloodDataset,
+    folder: Path,
+    *,
+    teacher: Teacher,
+    training: TrainingConfig,
+    confidence: float = 0.8,
+    labelled: FloodDataset | None = None,
+    quiet: bool = False,
+) -> FitResult:
+    """Train weights further on pairs of radar and optical images without labels.
+
+    The teacher says what the optical images show of water, and the model learns to say so from
+    radar alone. Labels of the pairs, if there are any, are not looked at.
+
+    Args:
+        model: The weights to begin with; changed in place.
+        pairs: Chips of the region or the flood to adapt to.
+        folder: Where the run goes.
+        teacher: Who says what is water, see `flora.training.teaching`.
+        training: Length and schedule; a tenth of the usual learning rate keeps what was learned.
+        confidence: See `flora.training.teaching.teach`.
+        labelled: Chips with labels that take half of every batch, so that what they teach is not
+            forgotten; None trains on the pairs alone.
+        quiet: Hide the progress bar.
+
+    Raises:
+        FloraError: If the teacher is sure of nothing on all pairs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import TrainingConfig, load_model, open_dataset
+        >>> from flora.training.recipes import adapt
+        >>> from flora.training.teaching import flora_teacher
+        >>> pairs = open_dataset("simulated", None, "test", count=2, size=64)
+        >>> short = TrainingConfig(steps=1, batch=1, crop=32)
+        >>> run = Path("runs/adapted")
+        >>> model = load_model()
+        >>> teacher = flora_teacher(load_model())
+        >>> result = adapt(model, pairs, run, teacher=teacher, training=short, quiet=True)
+        >>> result.last.name
+        'last.safetensors'
+    """
+    heard = teach(teacher, pairs, confidence)
+    if not any(bool(words.isfinite().any()) for words in heard):
+        raise FloraError(
+            f"{pairs.name}: the teacher is sure of no pixel of {len(pairs)} pairs (cloud, or no "
+            "optical image): choose clearer pairs or a lower confidence"
+        )
+    unlabelled = Unlabelled(pairs, heard)
+    seen = unlabelled if labelled is None else Mixed(labelled, unlabelled)
+    torch.manual_seed(training.seed)
+    dates = pairs.sar_scaling.dates
+    task: Task
+    if isinstance(model, Flora):
+        task = StudentTask(model, UNDISTILLED, ONLY_SAR, dates)
+    else:
+        task = UNetTask(model, dates=dates)
+    return fit(task, seen, training, folder, quiet=quiet)

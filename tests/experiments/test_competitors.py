@@ -8,7 +8,8 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
-from flora.experiments.competitors import train_competitor
+from flora.experiments.makers import FewLabels, MakeFlora, MakeUNet
+from flora.models.checkpoints import read_metadata
 from flora.models.network import SIZES, Flora, FloraConfig
 from flora.models.predict import predictor
 from flora.models.unet import LateFusion, UNet, stack_inputs
@@ -47,12 +48,12 @@ def trained(task, batch, steps=2):
 def test_every_competitor_trains_and_answers_in_its_modes(name, chips, batch, tmp_path) -> None:
     competitor = SIMULATED.competitors[name]
     if not competitor.learns:
-        water, _ = answer(competitor.predictor(), batch)
+        water, _ = answer(competitor.by.predictor(), batch)
         assert water.shape == (2, 1, 64, 64)
         return
     setting = replace(SIMULATED, teacher_steps=1)
-    weights = train_competitor(competitor, chips, SHORT, setting, tmp_path, quiet=True)
-    model = load_any(weights)
+    made = competitor.by.make(chips, SHORT, setting, tmp_path, quiet=True)
+    model = load_any(made.weights)
     for mode in competitor.modes:
         with torch.inference_mode():
             water, rgb = answer(predictor(model), batch, mode)
@@ -83,12 +84,6 @@ def test_fusion_baselines_see_the_image_they_name_and_no_other(batch, sees, late
     same = model(stack_inputs(batch["sar"], optical_stack(batch, sees))).water_logits
     assert torch.equal(water("oracle" if sees == "before" else "before"), same)
     assert not torch.allclose(water(sees), same)
-
-
-def test_a_normalisation_that_would_be_ignored_is_refused() -> None:
-    with pytest.raises(FloraError, match="norm 'group' for a competitor of kind 'pix2pix'"):
-        replace(SIMULATED.competitors["pix2pix"], norm="group")
-    assert SIMULATED.competitors["unet_group"].norm == "group"
 
 
 def test_what_is_under_cloud_is_not_seen(batch) -> None:
@@ -175,21 +170,61 @@ def test_without_film_or_gate_the_rest_still_fuses(batch, part) -> None:
     assert not torch.allclose(guided, model(batch["sar"]).water_logits)
 
 
-def test_jitter_changes_training_only_and_never_nodata(batch) -> None:
+def test_jitter_is_one_gain_and_offset_a_band_and_leaves_nodata(batch) -> None:
     torch.manual_seed(0)
-    task = RadiometricJitter(UNetTask(UNet(2, (8, 16))))
     valid = torch.ones_like(batch["sar_valid"])
     valid[:, :10] = False
-    changed = task.change(batch["sar"], valid)
+    jittered = RadiometricJitter()({**batch, "sar_valid": valid})
+    assert all(jittered[name] is batch[name] for name in ("water", "optical", "index"))
+    changed = jittered["sar"]
     assert torch.equal(changed[:, :, :10], batch["sar"][:, :, :10])
-    # Gain and offset are one number a sample and band: the change is affine.
     sar, new = batch["sar"][0, 0, 10:].flatten(), changed[0, 0, 10:].flatten()
     slope = (new[1:] - new[0]) / (sar[1:] - sar[0])
     far = (sar[1:] - sar[0]).abs() > 0.1
     torch.testing.assert_close(slope[far], slope[far][:1].expand(int(far.sum())), rtol=1e-3, atol=0)
-    task.eval()
-    assert torch.equal(task(batch)[0], task.task(batch)[0])
-    assert task.describe()["radiometric_jitter"]["gain"] == 0.2
+
+
+def test_jitter_reaches_the_training_and_its_record(chips, tmp_path) -> None:
+    runs = {
+        name: MakeUNet(optical=False, change=change).make(
+            chips, SHORT, SIMULATED, tmp_path / name, quiet=True
+        )
+        for name, change in (("plain", None), ("jittered", RadiometricJitter()))
+    }
+    plain, jittered = (load_any(made.weights).head.weight for made in runs.values())
+    assert not torch.equal(plain, jittered)
+    assert read_metadata(runs["jittered"].weights)["change"] == (
+        "RadiometricJitter(gain=0.2, offset=0.3)"
+    )
+
+
+def test_few_labels_hide_the_others_and_the_teacher_speaks_instead(
+    chips, tmp_path, monkeypatch
+) -> None:
+    seen = []
+
+    def watched(self, dataset, training, setting, folder, quiet):
+        seen.extend(dataset[index] for index in range(len(dataset)))
+        return original(self, dataset, training, setting, folder, quiet)
+
+    original = MakeFlora.make
+    monkeypatch.setattr(MakeFlora, "make", watched)
+    setting = replace(SIMULATED, teacher_steps=1)
+    few = FewLabels(MakeFlora(teacher=False), labels=1, word="output", confidence=0.5)
+    made = few.make(chips, SHORT, setting, tmp_path / "few", quiet=True)
+    assert made.notes["labelled"] == 1 and len(made.notes["labelled_ids"]) == 1
+    labelled = [chip for chip in seen if (chip["water"] != 255).any()]
+    hidden = [chip for chip in seen if (chip["water"] == 255).all()]
+    assert {chip["meta"]["id"] for chip in labelled} == set(made.notes["labelled_ids"])
+    assert len(labelled) == len(hidden) == 2
+    assert all(chip["taught"].isnan().all() for chip in labelled)
+    for chip in hidden:  # heard where both images are clear, and nowhere else
+        clear = chip["optical_valid"] & chip["before"].valid
+        assert torch.equal(chip["taught"].isfinite(), clear)
+    free = FewLabels(MakeFlora(teacher=False), labels=0, word="index").make(
+        chips, SHORT, setting, tmp_path / "free", quiet=True
+    )
+    assert free.notes == {"labelled": 0, "labelled_ids": []}
 
 
 def test_every_experiment_is_reachable_and_fair() -> None:

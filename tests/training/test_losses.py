@@ -435,7 +435,7 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(FloraError, match="ssim is nan"):
         LossWeights(ssim=float("nan"))
     with pytest.raises(FloraError, match="all loss weights"):
-        LossWeights(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        LossWeights(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     with pytest.raises(FloraError, match="bool map"):
         charbonnier(case["rgb"], case["optical"], case["valid"][:, None])
     with pytest.raises(FloraError, match="bool map"):

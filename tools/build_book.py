@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from flora.figures.model_diagram import ModelDiagram
 from tools.npm import NpmError
 from tools.vendor import localise
 
@@ -136,6 +137,8 @@ def book_config() -> dict[str, Any]:
 def stage(source: Path) -> Path:
     """Lay the book's pages, configuration and committed notebooks into an empty folder.
 
+    The drawing of the model comes from the library, as `book/model_diagram.html`.
+
     Raises:
         BuildError: If a page of the table of contents does not exist.
     """
@@ -154,6 +157,8 @@ def stage(source: Path) -> Path:
         target = source / found[0]
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / found[0], target)
+    diagram = ModelDiagram()._repr_html_()
+    (source / "book/model_diagram.html").write_text(diagram, encoding="utf-8")
     return source
 
 

@@ -32,6 +32,7 @@ from flora.scenes.outputs import (
     draw_quicklook,
     layers_of,
 )
+from flora.scenes.thresholds import SceneThresholds
 from flora.scenes.tiles import PredictedRows, Progress, Tiling, predict_rows
 from flora.scenes.work import Work, open_work
 
@@ -49,7 +50,7 @@ def map_scene(
     tiling: Tiling = Tiling(),
     threshold: float = 0.5,
     overwrite: bool = False,
-    model_id: str | None = None,
+    model_id: str | dict[str, str] | None = None,
     progress: Progress | None = None,
 ) -> SceneOutputs:
     """Map the water of a scene, and reconstruct its optical image, on the scene's own grid.
@@ -77,7 +78,8 @@ def map_scene(
             local and the overlap wide enough.
         threshold: Probability from which a pixel is water.
         overwrite: Replace existing results.
-        model_id: A text that differs where the model does, such as the checksum of its weights.
+        model_id: A text that differs where the model does, such as the checksum of its weights;
+            or several by name, which the maps then keep as tags (`weights` as FLORA_WEIGHTS).
             Without it, no run goes on from an interrupted one.
         progress: Called with the number of tiles done and of all tiles; the first call of a run
             that goes on from another says how many were done already.
@@ -125,6 +127,11 @@ def map_scene(
         _write_all(work, stack.enter_context(closing(rows)), threshold, areas)
 
         tags = {"FLORA_SCENE": scene.stem, "FLORA_WATER_THRESHOLD": f"{threshold:g}"}
+        tags |= {"FLORA_VERSION": __version__}
+        if isinstance(model_id, dict):
+            tags |= {f"FLORA_{name.upper()}": said for name, said in model_id.items()}
+        if isinstance(model, SceneThresholds):
+            tags |= model.tags
         maps = work.finish(scene, tags)
         water = f"{work.total('water_pixels'):,} px"
         if areas is not None:

@@ -47,6 +47,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Names that differ: on conda-forge, and between a distribution and what it is imported as.
 CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
 IMPORT_NAMES = {
+    "lazy-loader": "lazy_loader",
     "odc-geo": "odc",
     "odc-stac": "odc",
     "pillow": "PIL",

@@ -387,7 +387,7 @@ def named_experiment(name: str) -> Experiment:
         FloraError: If there is none.
 
     Example:
-        >>> from flora import named_experiment
+        >>> from flora.experiments import named_experiment
         >>> experiment = named_experiment("simulated")
         >>> experiment.train.dataset, experiment.seeds, "no_film" in experiment.competitors
         ('simulated', (0, 1, 2), True)

@@ -78,7 +78,7 @@ class Competitor:
 
     Example:
         >>> from dataclasses import replace
-        >>> from flora import named_experiment
+        >>> from flora.experiments import named_experiment
         >>> from flora.experiments.competitors import Competitor
         >>> no_gate = Competitor("no gate", group="ablation", config={"gated": False})
         >>> compared = {"flora": Competitor("FLoRA"), "no_gate": no_gate}

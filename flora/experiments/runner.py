@@ -129,7 +129,8 @@ class Runner:
     Example:
         >>> from dataclasses import replace
         >>> from pathlib import Path
-        >>> from flora import load_record, named_experiment
+        >>> from flora import load_record
+        >>> from flora.experiments import named_experiment
         >>> from flora.experiments.competitors import Competitor
         >>> from flora.experiments.runner import Runner, Source
         >>> chips = {"count": 2, "size": 64}

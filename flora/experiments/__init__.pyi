@@ -1,0 +1,15 @@
+from .catalogue import SIMULATED as SIMULATED
+from .catalogue import named_experiment as named_experiment
+from .competitors import Competitor as Competitor
+from .records import METRICS as METRICS
+from .records import Table as Table
+from .records import by_place as by_place
+from .records import comparison as comparison
+from .records import differences as differences
+from .records import judge as judge
+from .records import load_record as load_record
+from .records import mean_and_spread as mean_and_spread
+from .records import scored as scored
+from .runner import Experiment as Experiment
+from .runner import Runner as Runner
+from .runner import Source as Source

@@ -52,9 +52,10 @@ class SceneOptions:
     before: Annotated[
         str | None,
         typer.Option(
-            help="Sentinel-2 Level-1C GeoTIFF from before the flood: 13 bands, or B4, B3, B2, B8; "
-            "reflectance x 10000 without the offset of baseline 04.00. With --stac, `auto` "
-            "fetches the clearest image of the two months before.",
+            help="Sentinel-2 image from before the flood: a GeoTIFF (bands by name, or 13, 12 or "
+            "B4, B3, B2, B8; reflectance x 10000, or as its scale and offset say), or a product "
+            "(.SAFE, .zip). With --stac, `auto` fetches the clearest image of the two months "
+            "before.",
             metavar="FILE",
         ),
     ] = None

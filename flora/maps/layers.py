@@ -27,6 +27,7 @@ from flora.maps.pictures import (
     radar_picture,
 )
 from flora.maps.screen import Screen
+from flora.scenes.optical import product_raster
 from flora.scenes.outputs import cell_areas_km2
 from flora.sensors import BoolArray
 
@@ -200,7 +201,8 @@ def read_map(
         rgb: Reconstructed image of `map_scene`.
         before: What to compare with: a radar scene, Sentinel-2 reflectance (0 to 1, or x 10000;
             red, green and blue found by the bands' names, else 12 or 13 bands in Sentinel-2's
-            order, or B4, B3, B2 first), or an 8-bit image of red, green, blue.
+            order, or B4, B3, B2 first), a Sentinel-2 product, or an 8-bit image of red, green,
+            blue.
         permanent_water: See `flora.split_flood`.
         permanent_threshold: See there.
         permanent_class: See there.
@@ -269,7 +271,8 @@ def _read_images(
     for argument, path in (("sar", sar), ("rgb", rgb), ("before", before)):
         if path is None:
             continue
-        with open_raster(Path(path), argument) as file:
+        product = product_raster(Path(path)) if argument == "before" else None
+        with open_raster(Path(path), argument, product) as file:
             radar = argument == "sar" or (argument == "before" and is_radar(file))
             name = f"SAR {radar_band(file)[1]}" if radar else "optical"
             name = {"sar": name, "rgb": RGB, "before": f"{name}, before"}[argument]

@@ -132,6 +132,8 @@ def map_scene(
             tags |= {f"FLORA_{name.upper()}": said for name, said in model_id.items()}
         if isinstance(model, SceneThresholds):
             tags |= model.tags
+        if before is not None:
+            tags |= before.tags
         maps = work.finish(scene, tags)
         water = f"{work.total('water_pixels'):,} px"
         if areas is not None:

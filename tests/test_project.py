@@ -28,7 +28,7 @@ PROJECT = PYPROJECT["project"]
 # A room may import from its own floor and from those below it (above it here), never in a circle.
 # The longest name counts: `models.layers` stands lower than the rest of `models`.
 FLOORS = (
-    ("errors",),
+    ("errors", "areas"),
     ("files", "grid", "sensors", "colours", "predictors"),
     ("models.layers", "models.otsu", "training.operators", "simulate"),
     ("datasets",),

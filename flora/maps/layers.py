@@ -28,7 +28,6 @@ from flora.maps.pictures import (
 )
 from flora.maps.screen import Screen
 from flora.scenes.optical import product_raster
-from flora.scenes.outputs import cell_areas_km2
 from flora.sensors import BoolArray
 
 # A map may be moved to any of these; stored probabilities say only which of them are reached.
@@ -281,7 +280,7 @@ def _read_images(
 
 
 def _unit(grid: Grid) -> str:
-    return "px" if cell_areas_km2(grid.crs, grid.transform, grid.shape) is None else "km²"
+    return "px" if grid.cell_areas() is None else "km²"
 
 
 def _levels(probability: NDArray[np.float32]) -> ByteArray:
@@ -294,8 +293,7 @@ def _sum_areas(
     chance: Any, permanent: PermanentWater | None, screen: Screen
 ) -> tuple[NDArray[np.float64], float, BoolArray]:
     """Areas from each threshold on, (101, 2); area of all; permanent water on the grid (H, W)."""
-    cells = cell_areas_km2(chance.crs, chance.transform, chance.shape)
-    cells = np.ones(chance.height) if cells is None else cells
+    cells = Grid.of(chance).cell_areas()
     sums = np.zeros((2, UNSEEN + 1))
     shown = np.zeros(screen.grid.shape, dtype=bool)
     rows, columns = screen.pixels_of(chance)
@@ -307,7 +305,7 @@ def _sum_areas(
             wet, _ = permanent.read(row, height)
             here = (rows >= row) & (rows < row + height)
             shown[here] = wet[rows[here] - row, columns[here]]
-        weights = np.broadcast_to(cells[row : row + height, None], level.shape)
+        weights = np.ones(level.shape) if cells is None else cells.rows(row, height)
         for part, chosen in enumerate((~wet, wet)):
             sums[part] += np.bincount(level[chosen], weights[chosen], minlength=UNSEEN + 1)
     from_threshold = sums[:, :101][:, ::-1].cumsum(axis=1)[:, ::-1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -247,10 +248,17 @@ MENDED = {
 
 
 def mend(page: Path) -> None:
-    """Correct what the generators write into a page and its readers stumble on."""
+    """Correct what the generators write into a page and its readers stumble on.
+
+    A line does not break between a number and its spread.
+    """
     text = mended = page.read_text(encoding="utf-8")
     for wrong, right in MENDED.items():
         mended = mended.replace(wrong, right)
+    # Every other part is a block of code, whose text somebody may copy.
+    parts = re.split(r"(<pre.*?</pre>)", mended, flags=re.DOTALL)
+    parts[::2] = [part.replace(" ± ", "\u00a0±\u00a0") for part in parts[::2]]
+    mended = "".join(parts)
     if mended != text:
         page.write_text(mended, encoding="utf-8")
 

@@ -104,6 +104,30 @@ class Grid:
         """(west, south, east, north) in degrees; east exceeds 180 across the antimeridian."""
         return lon_lat_box(*self.outline(LON_LAT))
 
+    @property
+    def crs_name(self) -> str | None:
+        """The CRS in words, e.g. "EPSG:4326"."""
+        return None if self.crs is None else str(self.crs.to_string())
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The six of the transform: x = a column + b row + c, y = d column + e row + f."""
+        return tuple(self.transform)[:6]
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(west, south, east, north) in units of the CRS."""
+        rows, columns = self.shape
+        corners = apply(
+            self.transform, np.array([0, columns, 0, columns]), np.array([0, 0, rows, rows])
+        )
+        (west, east), (south, north) = ((float(v.min()), float(v.max())) for v in corners)
+        return west, south, east, north
+
+    def __str__(self) -> str:
+        numbers = ", ".join(f"{number:.6g}" for number in self.numbers)
+        return f"{self.shape[1]} x {self.shape[0]} px in {self.crs} with transform ({numbers})"
+
     def cell_areas(self) -> CellAreas | None:
         """Areas of its cells on the ellipsoid, or None where its CRS does not say how large."""
         if not measurable(self.crs):

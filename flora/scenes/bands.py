@@ -289,8 +289,7 @@ def _check_own_grid(files: tuple[BandFile, ...]) -> None:
     for other in files[1:]:
         if not other.grid.same_as(first.grid):
             raise FloraError(
-                f"{_said(other.grid)}, but {first.path.name} is of {_said(first.grid)}: expected "
-                "one grid",
+                f"{other.grid}, but {first.path.name} is of {first.grid}: expected one grid",
                 argument="sar_path",
                 value=other.path,
                 remedy="pass {grid} to resample both",
@@ -316,11 +315,6 @@ def _check_own_grid(files: tuple[BandFile, ...]) -> None:
 
 def _size(grid: Grid) -> str:
     return f"{grid.shape[1]} x {grid.shape[0]}"
-
-
-def _said(grid: Grid) -> str:
-    numbers = ", ".join(f"{number:.6g}" for number in grid.transform[:6])
-    return f"{_size(grid)} px in {grid.crs} with transform ({numbers})"
 
 
 def _target(files: tuple[BandFile, ...], grid: str) -> Grid:

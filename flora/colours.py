@@ -15,6 +15,8 @@ DRY_COLOUR = "#ecd9a8"
 OVERLAY_COLOUR = "#2fa4ff"  # lighter than WATER_COLOUR: it lies on radar-dark water
 FLOOD_COLOUR = OVERLAY_COLOUR
 PERMANENT_COLOUR = "#08519c"
+MISS_COLOUR = "#c0261c"
+FALSE_ALARM_COLOUR = "#f0b400"
 
 # dB, by band: open water lies at the dark end, towns at the bright one.
 BACKSCATTER_LIMITS = {"VV": (-25.0, 0.0), "VH": (-32.0, -7.0)}

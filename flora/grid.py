@@ -20,6 +20,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
+from flora.areas import CellAreas, measurable, pixel_metres
 from flora.errors import NAME_ALONE, FloraError, FloraWarning, Given
 
 # rasterio lets some of GDAL's own errors through, and has no public name for them.
@@ -102,6 +103,40 @@ class Grid:
     def lon_lat_box(self) -> LonLatBox:
         """(west, south, east, north) in degrees; east exceeds 180 across the antimeridian."""
         return lon_lat_box(*self.outline(LON_LAT))
+
+    @property
+    def crs_name(self) -> str | None:
+        """The CRS in words, e.g. "EPSG:4326"."""
+        return None if self.crs is None else str(self.crs.to_string())
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The six of the transform: x = a column + b row + c, y = d column + e row + f."""
+        return tuple(self.transform)[:6]
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(west, south, east, north) in units of the CRS."""
+        rows, columns = self.shape
+        corners = apply(
+            self.transform, np.array([0, columns, 0, columns]), np.array([0, 0, rows, rows])
+        )
+        (west, east), (south, north) = ((float(v.min()), float(v.max())) for v in corners)
+        return west, south, east, north
+
+    def __str__(self) -> str:
+        numbers = ", ".join(f"{number:.6g}" for number in self.numbers)
+        return f"{self.shape[1]} x {self.shape[0]} px in {self.crs} with transform ({numbers})"
+
+    def cell_areas(self) -> CellAreas | None:
+        """Areas of its cells on the ellipsoid, or None where its CRS does not say how large."""
+        if not measurable(self.crs):
+            return None
+        return CellAreas(self.crs, self.transform, self.shape)
+
+    def pixel_metres(self) -> tuple[float, float] | None:
+        """Width and height of the middle pixel on the ground, in metres, or None likewise."""
+        return pixel_metres(self.crs, self.transform, self.shape)
 
     def same_as(self, other: Grid) -> bool:
         """Whether both have one shape, one CRS and corners that agree to 1/20 pixel."""
@@ -211,17 +246,22 @@ def check_georeference(grid: Grid, source: Given, resampled: bool = False) -> No
         )
     if grid.crs is None:
         return
-    side = math.sqrt(abs(grid.transform.determinant))
+    sides = grid.pixel_metres()
+    if sides is None:
+        raise FloraError(
+            f"its CRS, {grid.crs}, is neither geographic nor projected",
+            argument=source,
+            remedy="reproject it to one that is (gdalwarp -t_srs), or set the one its coordinates "
+            "are in (gdal_edit -a_srs)",
+        )
+    side, metres = math.sqrt(abs(grid.transform.determinant)), math.sqrt(math.prod(sides))
     rows, columns = grid.shape
     x, y = apply(grid.transform, columns / 2, rows / 2)
     if grid.crs.is_geographic:
         possible = abs(x) <= 360 and abs(y) <= 90
-        metres = side * DEGREE * math.sqrt(math.cos(math.radians(y))) if possible else side
     else:
-        metres = side * float(grid.crs.linear_units_factor[1])
-        longitude, latitude = grid.outline(LON_LAT)
-        possible = metres > 0.1 and bool(np.isfinite([longitude, latitude]).all())
-    if not possible:
+        possible = bool(np.isfinite(grid.outline(LON_LAT)).all())
+    if not (possible and metres > 0.1):
         raise FloraError(
             f"its centre ({x:.6g}, {y:.6g}) and pixels of {side:.3g} are impossible in its CRS, "
             f"{grid.crs}: wrong CRS",

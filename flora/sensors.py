@@ -6,14 +6,16 @@ from land, so two chips with the same sigma0 must reach the model with the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flora.errors import FloraError
+from flora.errors import FloraError, FloraWarning, Given
 
 if TYPE_CHECKING:
     import torch
@@ -224,6 +226,15 @@ SENTINEL2_BANDS = (
     "B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12",
 )  # fmt: skip
 
+# Level-2A holds no cirrus band.
+SENTINEL2_L2A_BANDS = tuple(band for band in SENTINEL2_BANDS if band != "B10")
+
+# What an image, and NDVI, are made of: red, green, blue and near infrared.
+COLOUR_BANDS = ("B4", "B3", "B2", "B8")
+_IN_ORDER = {4: COLOUR_BANDS, 12: SENTINEL2_L2A_BANDS, 13: SENTINEL2_BANDS}
+_COLOURS = {"RED": "B4", "GREEN": "B3", "BLUE": "B2", "NIR": "B8", "INFRARED": "B8"}
+_OTHER_COLOURS = {"EDGE", "NARROW", "COASTAL", "SHORTWAVE", "SHORT", "SWIR", "THERMAL"}
+
 # Reflectance 0.3 is the usual white of a true-colour Sentinel-2 picture.
 SENTINEL2_RGB = OpticalScaling(
     name="sentinel-2 true colour", bands=("B4", "B3", "B2"), white=3000.0, index_name="NDVI"
@@ -256,3 +267,85 @@ def normalised_difference(first: FloatArray, second: FloatArray) -> FloatArray:
     ratio = np.divide(first - second, total, out=np.zeros_like(total), where=nonzero)
     clipped: FloatArray = np.clip(ratio, -1.0, 1.0)
     return clipped
+
+
+def sentinel2_band(description: str) -> str | None:
+    """The band of Sentinel-2 that a description names by a word, or None.
+
+    Example:
+        >>> from flora.sensors import sentinel2_band
+        >>> said = ("B4, central wavelength 665 nm", "S2_B08", "blue", "red edge 1", "Band 4")
+        >>> [sentinel2_band(text) for text in said]
+        ['B4', 'B8', 'B2', None, None]
+    """
+    words = set(re.split(r"[^A-Z0-9]+", description.upper()))
+    numbers = (re.fullmatch(r"B0*(\d{1,2}A?)", word) for word in words)
+    named = {f"B{match[1]}" for match in numbers if match} & set(SENTINEL2_BANDS)
+    if not named and not words & _OTHER_COLOURS:
+        named = {band for word, band in _COLOURS.items() if word in words}
+    return named.pop() if len(named) == 1 else None
+
+
+def sentinel2_bands(descriptions: Sequence[str | None], source: Given) -> tuple[str | None, ...]:
+    """Which band of Sentinel-2 each band of a file is: by description, else by their number.
+
+    Without a description that names one, 13 bands are Level-1C, 12 are Level-2A, and 4 are
+    `COLOUR_BANDS`. Of four bands of which three are named red, green and blue, the other is near
+    infrared.
+
+    Args:
+        descriptions: One a band, None where there is none.
+        source: The argument that named the file.
+
+    Raises:
+        FloraError: If there are others than named ones to choose from, one of `COLOUR_BANDS` is
+            named twice, or not all of them are named.
+
+    Warns:
+        FloraWarning: If the order is taken for granted where it might be another.
+
+    Example:
+        >>> from flora.errors import Given
+        >>> from flora.sensors import sentinel2_bands
+        >>> sentinel2_bands(["blue", "green", "red", "nir"], Given("before_path", "b.tif"))
+        ('B2', 'B3', 'B4', 'B8')
+    """
+    names = [sentinel2_band(text or "") for text in descriptions]
+    if len(names) == 4 and names.count(None) == 1 and {"B4", "B3", "B2"} < {*names}:
+        names[names.index(None)] = "B8"
+    said = ", ".join(text or "-" for text in descriptions)
+    twice = [band for band in COLOUR_BANDS if names.count(band) > 1]
+    if twice:
+        raise FloraError(
+            f"its bands are described as {said}: expected one {twice[0]}",
+            argument=source,
+            remedy="write a file of one date's B4, B3, B2 and B8",
+        )
+    if set(COLOUR_BANDS) <= set(names):
+        return tuple(names)
+    if any(names):
+        raise FloraError(
+            f"its bands are described as {said}: expected {', '.join(COLOUR_BANDS)} among them",
+            argument=source,
+            remedy="choose a file that has them, or correct the descriptions",
+        )
+    if len(names) not in _IN_ORDER:
+        raise FloraError(
+            f"{len(names)} bands without names, expected 13 (Level-1C: "
+            f"{', '.join(SENTINEL2_BANDS)}), 12 (Level-2A: the same without B10) or 4 "
+            f"({', '.join(COLOUR_BANDS)})",
+            argument=source,
+            remedy="describe the bands, e.g. as B4",
+        )
+    order = _IN_ORDER[len(names)]
+    if len(names) == 12 or any(descriptions):
+        described = f"described as {said}" if any(descriptions) else "without names"
+        warnings.warn(
+            FloraWarning(
+                f"{len(names)} bands {described}: taken for {', '.join(order)} in this order",
+                argument=source,
+                remedy="describe the bands, e.g. as B4, if it is another",
+            ),
+            stacklevel=2,
+        )
+    return order

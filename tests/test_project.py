@@ -28,7 +28,7 @@ PROJECT = PYPROJECT["project"]
 # A room may import from its own floor and from those below it (above it here), never in a circle.
 # The longest name counts: `models.layers` stands lower than the rest of `models`.
 FLOORS = (
-    ("errors",),
+    ("errors", "areas"),
     ("files", "grid", "sensors", "colours", "predictors"),
     ("models.layers", "models.otsu", "training.operators", "simulate"),
     ("datasets",),
@@ -47,6 +47,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Names that differ: on conda-forge, and between a distribution and what it is imported as.
 CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
 IMPORT_NAMES = {
+    "lazy-loader": "lazy_loader",
     "odc-geo": "odc",
     "odc-stac": "odc",
     "pillow": "PIL",

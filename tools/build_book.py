@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from flora.figures.model_diagram import ModelDiagram
 from tools.npm import NpmError
 from tools.vendor import localise
 
@@ -136,6 +138,8 @@ def book_config() -> dict[str, Any]:
 def stage(source: Path) -> Path:
     """Lay the book's pages, configuration and committed notebooks into an empty folder.
 
+    The drawing of the model comes from the library, as `book/model_diagram.html`.
+
     Raises:
         BuildError: If a page of the table of contents does not exist.
     """
@@ -154,6 +158,8 @@ def stage(source: Path) -> Path:
         target = source / found[0]
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / found[0], target)
+    diagram = ModelDiagram()._repr_html_()
+    (source / "book/model_diagram.html").write_text(diagram, encoding="utf-8")
     return source
 
 
@@ -242,10 +248,17 @@ MENDED = {
 
 
 def mend(page: Path) -> None:
-    """Correct what the generators write into a page and its readers stumble on."""
+    """Correct what the generators write into a page and its readers stumble on.
+
+    A line does not break between a number and its spread.
+    """
     text = mended = page.read_text(encoding="utf-8")
     for wrong, right in MENDED.items():
         mended = mended.replace(wrong, right)
+    # Every other part is a block of code, whose text somebody may copy.
+    parts = re.split(r"(<pre.*?</pre>)", mended, flags=re.DOTALL)
+    parts[::2] = [part.replace(" ± ", "\u00a0±\u00a0") for part in parts[::2]]
+    mended = "".join(parts)
     if mended != text:
         page.write_text(mended, encoding="utf-8")
 

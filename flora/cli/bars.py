@@ -40,10 +40,8 @@ class SceneBar:
 
     def accepted(self, scene: SarScene) -> None:
         """Take the area of a scene."""
-        from flora.scenes.outputs import cell_areas_km2
-
-        areas = cell_areas_km2(scene.crs, scene.transform, scene.shape)
-        self._km2 = None if areas is None else float(areas.sum()) * scene.shape[1]
+        areas = scene.grid.cell_areas()
+        self._km2 = None if areas is None else areas.total
 
     def show(self, done: int, total: int) -> None:
         """Show `done` of `total` tiles, and the speed since the first call."""

@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ def finished_maps(
     """
     from flora.grid import Grid, open_raster
     from flora.maps.floods import water_strips
-    from flora.scenes.outputs import SceneOutputs, cell_areas_km2, check_targets
+    from flora.scenes.outputs import SceneOutputs, check_targets
     from flora.sensors import IGNORE, WATER
 
     targets = check_targets(folder, stem, overwrite=True)
@@ -54,16 +52,12 @@ def finished_maps(
                     f"{wrong} of another part or on another grid than is asked for; pass the same "
                     "options, or --overwrite without --reuse"
                 )
-        areas = cell_areas_km2(mask.crs, mask.transform, mask.shape)
-        counts = np.concatenate(
-            [
-                np.stack([(codes == WATER).sum(axis=1), (codes != IGNORE).sum(axis=1)])
-                for _, codes in water_strips(mask)
-            ],
-            axis=1,
-        )
-    pixels = counts.sum(axis=1).tolist()
-    km2 = [None, None] if areas is None else (counts @ areas).tolist()
+        areas = Grid.of(mask).cell_areas()
+        pixels, km2 = [0, 0], [0.0, 0.0]
+        for row, codes in water_strips(mask):
+            for number, chosen in enumerate((codes == WATER, codes != IGNORE)):
+                pixels[number] += int(chosen.sum())
+                km2[number] += 0.0 if areas is None else areas.sum(row, chosen)
     return SceneOutputs(
         water_probability=targets["water_probability"],
         water_mask=targets["water_mask"],
@@ -71,6 +65,6 @@ def finished_maps(
         quicklook=targets["quicklook"],
         water_pixels=pixels[0],
         valid_pixels=pixels[1],
-        water_km2=km2[0],
-        valid_km2=km2[1],
+        water_km2=None if areas is None else km2[0],
+        valid_km2=None if areas is None else km2[1],
     )

@@ -1,4 +1,4 @@
-"""The command line: download, check, train, evaluate, experiment, search, map."""
+"""The command line: download, check, train, adapt, evaluate, experiment, search, map."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from flora.cli.adapt import adapt
 from flora.cli.data import check, download_app
 from flora.cli.evaluate import evaluate
 from flora.cli.experiment import experiment
@@ -62,6 +63,7 @@ app = typer.Typer(
 app.add_typer(download_app, name="download")
 app.command()(check)
 app.command()(grouped(train))
+app.command()(grouped(adapt))
 app.command()(grouped(evaluate))
 app.command()(experiment)
 app.command(cls=BoxCommand)(search)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,10 +19,12 @@ from flora.sensors import Units
 
 if TYPE_CHECKING:
     from flora.scenes.inputs import SceneReading
-    from flora.scenes.many import Mapping, WeightsPredictor
+    from flora.scenes.many import MakePredictor, Mapping
     from flora.sensors import OpticalScaling, SarScaling
 
 PART, MANY = "Part, grid and tiles", "Many scenes"
+
+Method = Literal["flora", "otsu"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ class SceneOptions:
     before: Annotated[
         str | None,
         typer.Option(
-            help="Sentinel-2 Level-1C GeoTIFF from before the flood: 13 bands, or B4, B3, B2, B8; "
-            "reflectance x 10000 without the offset of baseline 04.00. With --stac, `auto` "
-            "fetches the clearest image of the two months before.",
+            help="Sentinel-2 image from before the flood: a GeoTIFF (bands by name, or 13, 12 or "
+            "B4, B3, B2, B8; reflectance x 10000, or as its scale and offset say), or a product "
+            "(.SAFE, .zip). With --stac, `auto` fetches the clearest image of the two months "
+            "before.",
             metavar="FILE",
         ),
     ] = None
@@ -74,9 +77,65 @@ class SceneOptions:
 class ModelOptions:
     """What maps them."""
 
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="flora: the network; otsu: a threshold on VH that the scene gives for itself."
+        ),
+    ] = "flora"
     weights: Weights = None
     threshold: Threshold = 0.5
     device: Device = None
+
+    def check(self, before: str | None) -> None:
+        """Refuse what Otsu's method has no use for.
+
+        Raises:
+            FloraError: If weights, a threshold, a device or an optical image are given with it.
+        """
+        if self.method == "flora":
+            return
+        threshold = None if self.threshold == 0.5 else self.threshold
+        for argument, value in (
+            ("weights", self.weights),
+            ("threshold", threshold),
+            ("device", self.device),
+            ("before_path", before),
+        ):
+            if value is not None:
+                raise FloraError(
+                    "--method otsu looks at the radar alone and finds its own threshold",
+                    argument=argument,
+                    value=value,
+                    remedy="leave one of the two out",
+                )
+
+    @property
+    def makes(self) -> MakePredictor:
+        """Makes what maps a scene, in each process."""
+        from flora.scenes.many import WeightsPredictor
+        from flora.scenes.thresholds import SceneOtsu
+
+        if self.method == "otsu":
+            return SceneOtsu
+        return WeightsPredictor(self.weights and self.weights.absolute(), self.device)
+
+    def facts(self, place: str) -> dict[str, str]:
+        """What tells this model from others, by name: they are kept as tags of the maps."""
+        import torch
+
+        from flora.models.checkpoints import shipped_weights
+
+        if self.method == "otsu":
+            return {"method": self.method}
+        path = self.weights or shipped_weights()
+        return {
+            "method": self.method,
+            "weights": path.name,
+            "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "device": place,
+            "torch": torch.__version__,
+        }
 
 
 @dataclass(frozen=True)
@@ -206,7 +265,8 @@ def map_(
 
     _check_usage(scenes, workers)
     box = None if part.bbox is None else parse_bbox(part.bbox)
-    sensors = _check_model(model.weights)
+    model.check(scenes.before)
+    sensors = _check_model(model)
     wanted.check(model.threshold)
     remote = workers.dask is not None and model.device is None
     place = "each worker's" if remote else str(choose_device(model.device))
@@ -221,7 +281,7 @@ def map_(
     products.check_files(stems, _inputs(found, model.weights))
     run = Run(
         out,
-        _predictor(model),
+        model.makes,
         products,
         _reading(found, part, sensors),
         _mapping(model, part, existing.overwrite, place),
@@ -254,10 +314,14 @@ def _check_usage(scenes: SceneOptions, workers: WorkerOptions) -> None:
         )
 
 
-def _check_model(weights: Path | None) -> tuple[SarScaling, OpticalScaling]:
+def _check_model(model: ModelOptions) -> tuple[SarScaling, OpticalScaling]:
     """The sensors of the model; a file that is refused is refused once, not by every scene."""
     from flora.models.weights import load_model, sensor_of
+    from flora.sensors import SENTINEL1, SENTINEL2_RGB
 
+    if model.method == "otsu":
+        return SENTINEL1, SENTINEL2_RGB
+    weights = model.weights
     load_model(weights)
     sar, optical = sensor_of(weights)
     if sar.unit != "dB":
@@ -311,12 +375,6 @@ def _inputs(found: Found, weights: Path | None) -> list[Given]:
     return [*scenes, Given("before_path", found.before), Given("weights", weights)]
 
 
-def _predictor(model: ModelOptions) -> WeightsPredictor:
-    from flora.scenes.many import WeightsPredictor
-
-    return WeightsPredictor(model.weights and model.weights.absolute(), model.device)
-
-
 def _reading(
     found: Found, part: PartOptions, sensors: tuple[SarScaling, OpticalScaling]
 ) -> SceneReading:
@@ -335,17 +393,9 @@ def _reading(
 
 
 def _mapping(model: ModelOptions, part: PartOptions, overwrite: bool, place: str) -> Mapping:
-    """How scenes are mapped; the model's name changes with its weights, device and torch."""
-    import torch
-
-    from flora.models.checkpoints import shipped_weights
+    """How scenes are mapped; what is said of the model changes with weights, device and torch."""
     from flora.scenes.many import Mapping
     from flora.scenes.tiles import Tiling
 
-    checksum = hashlib.sha256((model.weights or shipped_weights()).read_bytes()).hexdigest()
-    return Mapping(
-        Tiling(part.tile, part.overlap, part.batch),
-        model.threshold,
-        f"{checksum} on {place} by torch {torch.__version__}",
-        overwrite,
-    )
+    tiling = Tiling(part.tile, part.overlap, part.batch)
+    return Mapping(tiling, model.threshold, model.facts(place), overwrite)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flora.cli.bars import SceneBar
     from flora.cli.finished import OpenScene
     from flora.scenes.inputs import SceneReading
-    from flora.scenes.many import Mapping, SceneReport, WeightsPredictor, Workers
+    from flora.scenes.many import MakePredictor, Mapping, SceneReport, Workers
     from flora.scenes.outputs import SceneOutputs
 
 
@@ -27,7 +27,7 @@ class Run:
 
     Args:
         out: Where maps go.
-        predictor: Makes the model.
+        predictor: Makes the model, or the method.
         products: What is made of the maps.
         reading: How scenes are opened.
         mapping: How they are mapped.
@@ -38,7 +38,7 @@ class Run:
     def __init__(
         self,
         out: Path,
-        predictor: WeightsPredictor,
+        predictor: MakePredictor,
         products: Products,
         reading: SceneReading,
         mapping: Mapping,
@@ -54,6 +54,7 @@ class Run:
     def one(self, paths: list[Path], bar: SceneBar) -> None:
         """Map one scene of one file or two, and make its products."""
         from flora.scenes.mapping import map_scene
+        from flora.scenes.thresholds import fitted
 
         outputs = self._finished(paths)
         if outputs is None:
@@ -63,7 +64,7 @@ class Run:
                 outputs = map_scene(
                     scene,
                     self._out,
-                    self._predictor(),
+                    fitted(self._predictor(), scene),
                     before=before,
                     tiling=self._mapping.tiling,
                     threshold=self._mapping.threshold,
@@ -154,6 +155,7 @@ class Run:
         self._console.print(
             f"Water: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}"
         )
+        self._say_thresholds(outputs)
         year = self._year or year_in_name(paths[0])
         try:
             for line in self._products.make(outputs, paths[0].stem, self._opener(paths), year):
@@ -162,6 +164,21 @@ class Run:
             if not self._reuse:
                 error.add_note("the maps are finished: pass --reuse to go on from them")
             raise
+
+    def _say_thresholds(self, outputs: SceneOutputs) -> None:
+        """Say which thresholds Otsu's method has found: the maps keep them."""
+        from flora.grid import open_raster
+        from flora.scenes.thresholds import OTSU_CHANGE_TAG, OTSU_TAG
+
+        with open_raster(outputs.water_mask, "output_folder") as mask:
+            tags = mask.tags()
+        said = [
+            f"{name} below {tags[tag]} dB"
+            for name, tag in (("VH", OTSU_TAG), ("its change", OTSU_CHANGE_TAG))
+            if tag in tags
+        ]
+        if said:
+            self._console.print(f"Otsu: {', '.join(said)}")
 
     def _opener(self, paths: list[Path]) -> OpenScene:
         return partial(self._reading.scene, paths)

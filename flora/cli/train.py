@@ -13,6 +13,7 @@ from flora.cli.options import ChipOptions, Quiet
 from flora.errors import FloraError
 
 if TYPE_CHECKING:
+    from flora.datasets.base import FloodDataset
     from flora.training.fit import TrainingConfig
 
 
@@ -59,10 +60,75 @@ class ScheduleOptions:
         )
 
 
+@dataclass(frozen=True)
+class PairOptions:
+    """Chips without labels, on which a teacher speaks instead."""
+
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of pairs of radar and optical images without labels, named as the dataset "
+            "`folder` has them: an optical teacher learns from the labelled chips, and says what "
+            "these show."
+        ),
+    ] = None
+    labels: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Keep the labels of so many chips, drawn by --seed; the others are pairs."
+        ),
+    ] = None
+    confidence: Annotated[
+        float,
+        typer.Option(min=0.5, max=1.0, help="Probability from which the teacher is heard."),
+    ] = 0.8
+
+    def mixed(
+        self, seen: FloodDataset, out: Path, config: TrainingConfig, quiet: bool
+    ) -> FloodDataset:
+        """The chips with the pairs, where there are any.
+
+        Raises:
+            FloraError: If the pairs are of another sensor, or show the teacher nothing.
+        """
+        from flora.datasets.registry import open_dataset
+        from flora.datasets.unlabelled import drawn
+        from flora.datasets.wrapped import InMemory
+        from flora.training.recipes import with_pairs
+        from flora.training.teaching import Dates
+
+        if self.unlabelled is None and self.labels is None:
+            return seen
+        if self.unlabelled is not None and self.labels is not None:
+            raise FloraError(
+                "the pairs of --unlabelled are without labels already",
+                argument="labels",
+                value=str(self.labels),
+                remedy="leave one of both out",
+            )
+        labelled, pairs = seen, seen
+        if self.labels is not None:
+            labelled = drawn(seen, self.labels, config.seed)
+        else:
+            pairs = InMemory(open_dataset("folder", self.unlabelled, "all"))
+        dates: Dates = "both" if "before" in labelled[0] and "before" in pairs[0] else "after"
+        mixed, _ = with_pairs(
+            labelled,
+            pairs,
+            out / "optical",
+            training=config,
+            dates=dates,
+            confidence=self.confidence,
+            quiet=quiet,
+        )
+        return mixed
+
+
 def train(
     chips: ChipOptions,
     network: NetworkOptions,
     schedule: ScheduleOptions,
+    pairs: PairOptions,
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one continues.")],
     split: Annotated[str, typer.Option(help="Split to train on.")] = "train",
     valid_split: Annotated[
@@ -85,6 +151,7 @@ def train(
         seen = InMemory(seen)
         valid = InMemory(valid) if valid is not None else None
     config = schedule.config()
+    seen = pairs.mixed(seen, out, config, quiet)
     other = {"flora": "unet", "unet": "student"}[network.model]
     if (out / other).exists():
         raise FloraError(f"--out {out} holds a run of the other model: choose another folder")

@@ -172,7 +172,7 @@ class DeepFlood(FloodDataset):
         """See `FloodDataset.shape`; that of the first, for all: `read` refuses another."""
         if self._size is None:
             grid = read_grid(self.path(0, "Mask"))
-            self._size = grid.rows, grid.columns
+            self._size = grid.shape
         return self._size
 
     def path(self, index: int, layer: str) -> Path:
@@ -215,8 +215,8 @@ class DeepFlood(FloodDataset):
                 id=tile.name,
                 place=tile.site,
                 date=tile.date,
-                crs=mask.grid.crs,
-                transform=mask.grid.transform,
+                crs=mask.grid.crs_name,
+                transform=mask.grid.numbers,
                 split=self.split,
             ),
         )

@@ -13,9 +13,10 @@ import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Window, require_folder
 from flora.datasets.pairing import EmptySplitError, excluded
-from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid
+from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sentinel import decode_labels, read_optical, read_sentinel1
 from flora.errors import FloraError, FloraWarning
+from flora.grid import Grid
 from flora.sensors import (
     DRY,
     IGNORE,
@@ -154,7 +155,7 @@ class Folder(FloodDataset):
         """See `FloodDataset.shape`."""
         if index not in self._grids:
             self._grids[index] = read_grid(self._chips[index].first)
-        return self._grids[index].rows, self._grids[index].columns
+        return self._grids[index].shape
 
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See `FloodDataset.read`.
@@ -194,8 +195,8 @@ class Folder(FloodDataset):
                 id=chip.name,
                 place=chip.name.rpartition("_")[0] or chip.name,
                 date=None,
-                crs=grid.crs,
-                transform=grid.transform,
+                crs=grid.crs_name,
+                transform=grid.numbers,
                 split=self.split,
             ),
         )

@@ -15,57 +15,12 @@ from rasterio.windows import Window as RasterWindow
 
 from flora.datasets.base import Window
 from flora.errors import FloraError
+from flora.grid import Grid
 from flora.sensors import FloatArray
 
 Bytes = NDArray[np.uint8]
 
 _PICTURE_MODES = ("1", "L", "P", "RGB", "RGBA")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where a raster's pixels lie.
-
-    Attributes:
-        rows: Height in pixels.
-        columns: Width in pixels.
-        crs: Coordinate reference system, e.g. "EPSG:4326", or None.
-        transform: Six numbers (a, b, c, d, e, f): x = a column + b row + c, y = d column + e row
-            + f, in units of the CRS.
-    """
-
-    rows: int
-    columns: int
-    crs: str | None
-    transform: tuple[float, ...]
-
-    def corners(self) -> NDArray[np.float64]:
-        """The four corners (4, 2) as x and y in units of the CRS."""
-        a, b, c, d, e, f = self.transform
-        pixels = [(0, 0), (self.columns, 0), (0, self.rows), (self.columns, self.rows)]
-        return np.array([(a * x + b * y + c, d * x + e * y + f) for x, y in pixels])
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """(west, south, east, north) in units of the CRS."""
-        corners = self.corners()
-        west, south = corners.min(axis=0).tolist()
-        east, north = corners.max(axis=0).tolist()
-        return west, south, east, north
-
-    def matches(self, other: Grid, tolerance: float = 0.01) -> bool:
-        """Whether both have the same pixels: corners within `tolerance` of a pixel.
-
-        Publishers write the same bounds with different float rounding, so equality is too strict.
-        """
-        if (self.rows, self.columns, self.crs) != (other.rows, other.columns, other.crs):
-            return False
-        a, b, _, d, e, _ = self.transform
-        pixel = min(float(np.hypot(a, d)), float(np.hypot(b, e)))
-        return bool(np.abs(self.corners() - other.corners()).max() <= tolerance * pixel)
-
-    def __str__(self) -> str:
-        return f"{self.rows} x {self.columns} px, {self.crs}, transform {self.transform}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +40,7 @@ def read_grid(path: Path) -> Grid:
     """
     try:
         with rasterio.open(path) as source:
-            return _grid(source)
+            return Grid.of(source)
     except RasterioError as error:
         raise _unreadable(path, error) from error
 
@@ -123,7 +78,7 @@ def read_raster(
     """
     try:
         with rasterio.open(path) as source:
-            grid = _grid(source)
+            grid = Grid.of(source)
             if source.count != len(bands):
                 raise FloraError(
                     f"{path} has {source.count} bands: expected {len(bands)}, {', '.join(bands)}"
@@ -141,7 +96,7 @@ def require_same_grid(first: Grid, first_path: Path, second: Grid, second_path: 
     Raises:
         FloraError: If size, CRS or position differ.
     """
-    if not first.matches(second):
+    if not first.same_as(second):
         raise FloraError(
             f"{first_path.name} and {second_path.name} lie on different grids ({first}; {second}):"
             " reproject one onto the other, for example with gdalwarp"
@@ -154,9 +109,9 @@ def require_size(grid: Grid, path: Path, size: tuple[int, int]) -> None:
     Raises:
         FloraError: If it has another number of rows or columns.
     """
-    if (grid.rows, grid.columns) != size:
+    if grid.shape != size:
         raise FloraError(
-            f"{path} has {grid.rows} x {grid.columns} px where the first chip has "
+            f"{path} has {grid.shape[0]} x {grid.shape[1]} px where the first chip has "
             f"{size[0]} x {size[1]}: download it again, or exclude this chip"
         )
 
@@ -249,17 +204,11 @@ def _open_picture(path: Path) -> Image.Image:
     return picture
 
 
-def _grid(source: Any) -> Grid:
-    crs = None if source.crs is None else source.crs.to_string()
-    return Grid(source.height, source.width, crs, tuple(source.transform)[:6])
-
-
 def _raster_window(window: Window, grid: Grid, path: Path) -> RasterWindow:
+    rows, columns = grid.shape
     bottom, right = window.row + window.height, window.column + window.width
-    if min(window.row, window.column) < 0 or bottom > grid.rows or right > grid.columns:
-        raise FloraError(
-            f"{window} leaves {path.name} of {grid.rows} x {grid.columns} px: crop inside it"
-        )
+    if min(window.row, window.column) < 0 or bottom > rows or right > columns:
+        raise FloraError(f"{window} leaves {path.name} of {rows} x {columns} px: crop inside it")
     return RasterWindow(window.column, window.row, window.width, window.height)
 
 

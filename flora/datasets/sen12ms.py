@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.pairing import EmptySplitError, complete_chips, excluded
-from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid, require_size
+from flora.datasets.rasters import read_grid, read_raster, require_same_grid, require_size
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
 from flora.errors import FloraError, FloraWarning
+from flora.grid import Grid
 from flora.sensors import (
     DECIBEL,
     DRY,
@@ -210,7 +211,7 @@ class Sen12MS(FloodDataset):
         """See `FloodDataset.shape`; that of the first, for all: `read` refuses another."""
         if self._size is None:
             grid = read_grid(self._layers["s1"].path(self._patches[0]))
-            self._size = grid.rows, grid.columns
+            self._size = grid.shape
         return self._size
 
     def path(self, index: int, layer: str) -> Path | None:
@@ -246,8 +247,8 @@ class Sen12MS(FloodDataset):
                 id=str(patch),
                 place=patch.place,
                 date=None,
-                crs=grid.crs,
-                transform=grid.transform,
+                crs=grid.crs_name,
+                transform=grid.numbers,
                 split=self.split,
             ),
         )

@@ -15,9 +15,10 @@ import torch
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.blocks import touching, whole_blocks
 from flora.datasets.pairing import complete_chips, excluded, held_out, require_split
-from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid
+from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
 from flora.errors import FloraError
+from flora.grid import Grid
 from flora.sensors import (
     DECIBEL,
     DRY,
@@ -158,7 +159,7 @@ class Sen1Floods11(FloodDataset):
         """See `FloodDataset.shape`."""
         if index not in self._grids:
             self._grids[index] = read_grid(self.path(index, "S1Hand"))
-        return self._grids[index].rows, self._grids[index].columns
+        return self._grids[index].shape
 
     def path(self, index: int, layer: str) -> Path:
         """The file of chip `index` for layer "S1Hand", "S2Hand" or "LabelHand"."""
@@ -193,8 +194,8 @@ class Sen1Floods11(FloodDataset):
                 id=chip,
                 place=place,
                 date=self.dates.get(place),
-                crs=grid.crs,
-                transform=grid.transform,
+                crs=grid.crs_name,
+                transform=grid.numbers,
                 split=self.split,
             ),
         )

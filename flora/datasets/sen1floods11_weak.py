@@ -12,10 +12,11 @@ import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.pairing import complete_chips, excluded, held_out
-from flora.datasets.rasters import Grid, read_grid, read_raster, require_same_grid
+from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sen1floods11 import LABEL_MEANING, Sen1Floods11
 from flora.datasets.sentinel import decode_labels, read_sentinel1
 from flora.errors import FloraError
+from flora.grid import Grid
 from flora.sensors import DECIBEL, IGNORE, SENTINEL1, SENTINEL2_RGB, BoolArray
 
 LabelLayer = Literal["S2IndexLabelWeak", "S1OtsuLabelWeak"]
@@ -122,7 +123,7 @@ class Sen1Floods11Weak(FloodDataset):
         """See `FloodDataset.shape`."""
         if index not in self._grids:
             self._grids[index] = read_grid(self.path(index, "S1Weak"))
-        return self._grids[index].rows, self._grids[index].columns
+        return self._grids[index].shape
 
     def path(self, index: int, layer: str) -> Path:
         """The file of chip `index` for layer "S1Weak" or the label layer."""
@@ -155,8 +156,8 @@ class Sen1Floods11Weak(FloodDataset):
                 id=chip,
                 place=place,
                 date=Sen1Floods11.dates.get(place),
-                crs=grid.crs,
-                transform=grid.transform,
+                crs=grid.crs_name,
+                transform=grid.numbers,
                 split=self.split,
             ),
         )

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from flora.datasets.base import Window
 from flora.datasets.rasters import (
-    Grid,
     Raster,
     count_bands,
     looks_linear,
@@ -21,6 +20,7 @@ from flora.datasets.rasters import (
     require_same_grid,
 )
 from flora.errors import FloraError
+from flora.grid import Grid
 from flora.sensors import (
     IGNORE,
     SENTINEL1,

@@ -11,7 +11,7 @@ from torch import Tensor
 from flora.datasets.base import FloodDataset, Sample, Window, crop_sample
 from flora.datasets.wrapped import Wrapped
 from flora.errors import FloraError
-from flora.sensors import IGNORE
+from flora.sensors import IGNORE, OpticalStack
 
 
 class Chosen(Wrapped):
@@ -113,7 +113,8 @@ class Mixed(FloodDataset):
     """Labelled and unlabelled chips for one training, a fixed share of each.
 
     The smaller group is repeated, so that random crops come from unlabelled chips with
-    probability `share`. Labelled chips carry an empty `taught`.
+    probability `share`. Labelled chips carry an empty `taught`; where one group has images from
+    before the flood and the other has none, that of the other is invalid everywhere.
 
     Args:
         labelled: Chips whose labels count.
@@ -146,6 +147,7 @@ class Mixed(FloodDataset):
                 )
         self.labelled, self.unlabelled = labelled, unlabelled
         self.sar_scaling, self.optical_scaling = labelled.sar_scaling, labelled.optical_scaling
+        self._before = any("before" in chips[0] for chips in (labelled, unlabelled))
         total = max(len(labelled) / (1 - share), len(unlabelled) / share)
         self._counts = round(total * (1 - share)), round(total * share)
 
@@ -181,8 +183,15 @@ class Mixed(FloodDataset):
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See `FloodDataset.read`."""
         chips, number = self._at(index)
-        sample = chips.read(number, window)
-        return sample if "taught" in sample else Sample(**{**sample, "taught": _silent(sample)})
+        sample = Sample(**chips.read(number, window))
+        if "taught" not in sample:
+            sample["taught"] = _silent(sample)
+        if self._before and "before" not in sample:
+            unseen = torch.zeros_like(sample["optical_valid"])
+            sample["before"] = OpticalStack(
+                torch.zeros_like(sample["optical"]), torch.zeros_like(sample["index"]), unseen
+            )
+        return sample
 
     def preload(self, workers: int = 0) -> None:
         """See `FloodDataset.preload`."""

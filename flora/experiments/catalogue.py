@@ -24,11 +24,11 @@ from flora.predictors import MODES
 from flora.training.fit import TrainingConfig
 from flora.training.jitter import RadiometricJitter
 from flora.training.losses import LossWeights
+from flora.training.recipes import ONLY_SAR
 from flora.training.tasks import GuidanceMix
 
 BOTH_DATES = {"sar_dates": ("before", "after")}
 UNDISTILLED = {"distill_fused": 0.0, "distill_prior": 0.0}
-ONLY_SAR = GuidanceMix(sar=1.0, before=0.0, oracle=0.0)
 NEVER_SAR = GuidanceMix(sar=0.0, before=0.5, oracle=0.5)
 
 FLORA = Competitor("FLoRA", modes=MODES)
@@ -504,7 +504,7 @@ def named_experiment(name: str) -> Experiment:
         FloraError: If there is none.
 
     Example:
-        >>> from flora import named_experiment
+        >>> from flora.experiments import named_experiment
         >>> experiment = named_experiment("simulated")
         >>> experiment.train.dataset, experiment.seeds, "no_film" in experiment.competitors
         ('simulated', (0, 1, 2), True)

@@ -28,7 +28,7 @@ class Competitor:
 
     Example:
         >>> from dataclasses import replace
-        >>> from flora import named_experiment
+        >>> from flora.experiments import named_experiment
         >>> from flora.experiments.competitors import Competitor
         >>> from flora.experiments.makers import MakeFlora
         >>> no_gate = Competitor("no gate", MakeFlora(config={"gated": False}), "ablation")

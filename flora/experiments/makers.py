@@ -22,18 +22,11 @@ from flora.predictors import Mode, Predictor
 from flora.training.fit import BatchChange, TrainingConfig, fit
 from flora.training.losses import LossWeights
 from flora.training.pix2pix import Pix2PixTask
-from flora.training.recipes import adapt, config_for, train
+from flora.training.recipes import adapt, config_for, taught_pairs, train, with_pairs
 from flora.training.released import ReleasedTask, released_config
 from flora.training.task import Task
 from flora.training.tasks import GuidanceMix, UNetTask
-from flora.training.teaching import (
-    IndexTeacher,
-    OpticalWater,
-    OpticalWaterTask,
-    Teacher,
-    flora_teacher,
-    teach,
-)
+from flora.training.teaching import Dates, IndexTeacher, Teacher, flora_teacher
 
 # Adaptation takes a learning rate that is so much lower than the training's.
 ADAPTING_RATE = 4
@@ -294,7 +287,7 @@ class FewLabels:
     word: Word = "none"
     confidence: float = 0.8
     share: float = 0.5
-    dates: Literal["after", "both"] = "both"
+    dates: Dates = "both"
 
     def make(
         self,
@@ -306,33 +299,34 @@ class FewLabels:
     ) -> Made:
         """See `Maker.make`."""
         labelled = drawn(chips, self.labels, training.seed) if self.labels else None
-        teacher = self._teacher(chips, labelled, training, folder, quiet)
-        pairs: FloodDataset = Unlabelled(
-            chips, None if teacher is None else teach(teacher, chips, self.confidence)
-        )
-        if labelled is None:
-            seen = pairs
+        teacher: Teacher | None = None
+        seen: FloodDataset
+        if self.word == "index":
+            teacher = IndexTeacher(chips.optical_scaling.index_name, self.dates)
+            pairs = taught_pairs(teacher, chips)
+            seen = pairs if labelled is None else Mixed(labelled, pairs, self.share)
+        elif labelled is None:
+            raise FloraError("0 labels: only a water index can teach without any")
+        elif self.word == "output":
+            run = folder.parent / f"optical-{self.labels}-{self.dates}-{training.seed}"
+            seen, model = with_pairs(
+                labelled,
+                chips,
+                run,  # what it learns depends on nothing else, so competitors share it
+                training=training,
+                dates=self.dates,
+                confidence=self.confidence,
+                share=self.share,
+                quiet=quiet,
+            )
+            teacher = model.teach
         else:
+            pairs = Unlabelled(chips)
             seen = labelled if self.word == "none" else Mixed(labelled, pairs, self.share)
         made = self.learner.make(seen, training, setting, folder, quiet)
         ids = [] if labelled is None else sorted(labelled.manifest())
         notes = {"labelled": len(ids), "labelled_ids": ids if len(ids) < len(chips) else "all"}
         return Made(made.weights, teacher or made.teacher, {**made.notes, **notes})
-
-    def _teacher(
-        self,
-        chips: FloodDataset,
-        labelled: FloodDataset | None,
-        training: TrainingConfig,
-        folder: Path,
-        quiet: bool,
-    ) -> Teacher | None:
-        if self.word == "index":
-            return IndexTeacher(self.dates)
-        if self.word != "output" or labelled is None:
-            return None
-        run = f"{self.labels}-{self.dates}-{training.seed}"
-        return _optical_teacher(labelled, self.dates, training, folder.parent / run, quiet)
 
 
 @dataclass(frozen=True)
@@ -351,7 +345,7 @@ class Adapted:
     learner: MakeFlora | MakeUNet
     steps: int = 500
     word: Literal["output", "index"] = "output"
-    dates: Literal["after", "both"] = "both"
+    dates: Dates = "both"
 
     def make(
         self,
@@ -366,10 +360,13 @@ class Adapted:
             raise FloraError("an adapted competitor needs an experiment with pairs to adapt to")
         shared = folder.parent
         base = self.learner.make(chips, training, setting, shared / f"base-{training.seed}", quiet)
-        teacher: Teacher = IndexTeacher(self.dates)
+        teacher: Teacher = IndexTeacher(chips.optical_scaling.index_name, self.dates)
         if self.word == "output":
-            run = shared / f"all-{self.dates}-{training.seed}"
-            teacher = _optical_teacher(chips, self.dates, training, run, quiet)
+            run = shared / f"optical-all-{self.dates}-{training.seed}"
+            _, optical = with_pairs(
+                chips, setting.pairs, run, training=training, dates=self.dates, quiet=quiet
+            )
+            teacher = optical.teach
         model = load_any(base.weights)
         if isinstance(model, LateFusion):
             raise FloraError("late fusion needs the optical image itself: nothing to adapt")
@@ -386,18 +383,3 @@ class Adapted:
             quiet=quiet,
         )
         return Made(result.last, teacher, {"adapted_to": sorted(setting.pairs.manifest())})
-
-
-def _optical_teacher(
-    labelled: FloodDataset,
-    dates: Literal["after", "both"],
-    training: TrainingConfig,
-    run: Path,
-    quiet: bool,
-) -> Teacher:
-    """A teacher that learned from labelled chips; competitors that need the same one share it."""
-    torch.manual_seed(training.seed)
-    model = OpticalWater(len(labelled.optical_scaling.bands), dates)
-    run = run.with_name(f"optical-{run.name}")
-    load_weights(model, fit(OpticalWaterTask(model), labelled, training, run, quiet=quiet).last)
-    return model.teach

@@ -231,36 +231,3 @@ def by_place(
                     if metric in score:
                         found.setdefault(place, []).append(score[metric])
     return {place: statistics.mean(values) for place, values in found.items()}
-
-
-def judge(values: Sequence[float], spread: float | None, fewest: int = 3) -> str:
-    """What paired differences to FLoRA show, by a rule that was set before any was looked at.
-
-    "helps" (the part that was taken away, or FLoRA over the other) if FLoRA is ahead with every
-    seed and by more than one standard deviation of its own scores over seeds on average; "hurts"
-    if it is behind likewise; else "no difference". With fewer than `fewest` seeds, "open".
-
-    Args:
-        values: Score of the other less that of FLoRA, one a seed; see `differences`.
-        spread: Standard deviation of FLoRA's scores over seeds.
-        fewest: Seeds that are needed.
-
-    Example:
-        Differences in IoU to FLoRA, one a seed, where FLoRA's own scores spread by 0.01:
-
-        >>> from flora.experiments.records import judge
-        >>> judge([-0.05, -0.05, -0.05], spread=0.01)
-        'helps'
-        >>> judge([-0.05, 0.02, -0.05], spread=0.01)
-        'no difference'
-        >>> judge([-0.05], spread=None)
-        'open'
-    """
-    if len(values) < fewest or spread is None:
-        return "open"
-    mean = sum(values) / len(values)
-    if max(values) < 0 and -mean > spread:
-        return "helps"
-    if min(values) > 0 and mean > spread:
-        return "hurts"
-    return "no difference"

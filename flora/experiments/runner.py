@@ -134,7 +134,8 @@ class Runner:
     Example:
         >>> from dataclasses import replace
         >>> from pathlib import Path
-        >>> from flora import load_record, named_experiment
+        >>> from flora import load_record
+        >>> from flora.experiments import named_experiment
         >>> from flora.experiments.competitors import Competitor
         >>> from flora.experiments.makers import Otsu
         >>> from flora.experiments.runner import Runner, Source

@@ -19,7 +19,14 @@ from matplotlib.rcsetup import cycler
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from flora.colours import BACKSCATTER_LIMITS, DRY_COLOUR, OVERLAY_COLOUR, WATER_COLOUR
+from flora.colours import (
+    BACKSCATTER_LIMITS,
+    DRY_COLOUR,
+    FALSE_ALARM_COLOUR,
+    MISS_COLOUR,
+    OVERLAY_COLOUR,
+    WATER_COLOUR,
+)
 from flora.errors import FloraError
 from flora.sensors import DRY, WATER
 
@@ -184,6 +191,49 @@ def show_water_over(
     return ax
 
 
+def show_errors(
+    ax: Axes,
+    predicted: ArrayLike,
+    label: ArrayLike,
+    *,
+    title: str = "map against label",
+    legend: bool = True,
+    aspect: float = 1.0,
+) -> Axes:
+    """Draw hits, misses and false alarms of a water map.
+
+    Args:
+        ax: Where to draw.
+        predicted: Label codes (H, W) of the map: 0 dry, 1 water; other codes are no answer.
+        label: Label codes of the truth; what either does not know stays hatched.
+        title: Above the panel.
+        legend: Whether the colours are explained below.
+        aspect: Height of a pixel over its width.
+
+    Raises:
+        FloraError: If the two differ in shape.
+    """
+    found, truth = _plane(predicted, "predicted"), _plane(label, "label")
+    if found.shape != truth.shape:
+        raise FloraError(f"predicted of shape {found.shape}, label of {truth.shape}: expected one")
+    known = np.isin(found, (DRY, WATER)) & np.isin(truth, (DRY, WATER))
+    codes = np.where(known, 2 * (truth == WATER) + (found == WATER), np.nan)
+    names = {
+        "dry, both": DRY_COLOUR,
+        "false alarm": FALSE_ALARM_COLOUR,
+        "missed": MISS_COLOUR,
+        "found": WATER_COLOUR,
+    }
+    norm = BoundaryNorm([-0.5, 0.5, 1.5, 2.5, 3.5], 4)
+    colours = ListedColormap(list(names.values()))
+    _draw(ax, codes, title, aspect, cmap=colours, norm=norm, interpolation="nearest")
+    if legend:
+        order = ("found", "missed", "false alarm", "dry, both")
+        handles = [Patch(color=names[name], label=name) for name in order]
+        _legend(ax, handles, bool(np.isnan(codes).any()), columns=2)
+    return ax
+
+
 def scale_bar(ax: Axes, pixel_metres: float) -> Axes:
     """Draw a bar of a round length, about a quarter of the image wide.
 
@@ -257,7 +307,7 @@ def colour_bar_beside(ax: Axes, image: Any, label: str, extend: str = "neither")
         figure_of_ax.colorbar(image, ax=ax, label=label, shrink=0.8, pad=0.02, extend=extend)
 
 
-def _legend(ax: Axes, handles: list[Patch], unseen: bool) -> None:
+def _legend(ax: Axes, handles: list[Patch], unseen: bool, columns: int = 9) -> None:
     if unseen:
         handles = [*handles, Patch(facecolor="white", edgecolor="0.65", hatch="////")]
         handles[-1].set_label("no data")
@@ -266,7 +316,7 @@ def _legend(ax: Axes, handles: list[Patch], unseen: bool) -> None:
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(0.0, 0.0),
-        ncols=len(handles),
+        ncols=min(len(handles), columns),
         frameon=False,
         handlelength=1.2,
         borderaxespad=0.3,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flora.errors import FloraError
+from flora.experiments.evidence import judge
 from flora.experiments.records import METRICS, by_place, differences
 from flora.figures.plots import BookFigure, figure, style
 
@@ -27,8 +28,8 @@ def difference_figure(
 ) -> BookFigure:
     """What each competitor scores above or below FLoRA with the same seed.
 
-    A dot is one seed, the bar their mean; FLoRA is the line at 0, and the grey band, narrow where
-    its seeds agree, one standard deviation of its own scores over seeds.
+    A dot is one seed, the bar their mean, the whisker its 95 % interval where there are three
+    seeds or more; FLoRA is the line at 0.
 
     Args:
         record: From `flora.experiments.records.load_record`.
@@ -52,21 +53,20 @@ def difference_figure(
     fig, axes = figure(panel=(7.0, 0.6 + 0.34 * len(names)))
     with style():
         ax = axes[0, 0]
-        spread = record["competitors"]["flora"]["scores"][test][mode][metric]["sd"]
-        if spread is not None:
-            ax.axvspan(-spread, spread, color="#bbbbbb", zorder=0, label="FLoRA, ± 1 sd over seeds")
         for row, name in enumerate(reversed(names)):
             values = paired[name]
             mean = float(np.mean(values))
             ax.barh(row, mean, height=0.6, color=MEAN[mean >= 0], alpha=0.85)
+            found = judge(values)
+            if found.low is not None and found.high is not None:
+                whisker = {"color": "black", "linewidth": 1.2, "solid_capstyle": "butt"}
+                ax.plot([found.low, found.high], [row + 0.36] * 2, **whisker)
             ax.plot(values, [row] * len(values), "o", color=SEED, markersize=3.5)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_yticks(range(len(names)))
         labels = [fill(record["competitors"][name]["says"], 44) for name in reversed(names)]
         ax.set_yticklabels(labels)
         ax.set_xlabel(f"{METRICS[metric][0]}, difference to FLoRA (mode {mode}, {test})")
-        if spread is not None:
-            ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=7)
     return fig
 
 

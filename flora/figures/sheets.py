@@ -41,7 +41,8 @@ def sample_figure(
         pixel_metres: Width of a pixel in metres, for a scale bar.
 
     Example:
-        >>> from flora import open_dataset, sample_figure
+        >>> from flora import open_dataset
+        >>> from flora.figures import sample_figure
         >>> chips = open_dataset("simulated", None, "test", count=1, size=64)
         >>> figure = sample_figure(chips[0], pixel_metres=10)
         >>> figure.savefig("chip.png")

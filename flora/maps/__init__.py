@@ -1,1 +1,5 @@
 """What is made of a finished map: flood, polygons, pages."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

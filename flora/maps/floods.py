@@ -18,9 +18,8 @@ from rasterio.windows import Window
 from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, rgb_bytes
 from flora.errors import FloraError, FloraWarning
 from flora.files import folder_beside, new_file, publish
-from flora.grid import GDAL_ERRORS, open_raster, read_bands
+from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.permanent import STRIP, PermanentWater, open_permanent_water
-from flora.scenes.outputs import cell_areas_km2
 from flora.sensors import DRY, IGNORE, WATER
 
 FLOOD = 1
@@ -118,9 +117,8 @@ def split_flood(
                 remedy="choose a raster of the same place",
             )
         _finish(rows, finished, counts.pixels)
-        areas = cell_areas_km2(mask.crs, mask.transform, mask.shape)
         publish({"classes": finished}, {"classes": target}, temporary / "earlier")
-    pixels = counts.pixels.sum(axis=0)
+    pixels, km2 = counts.pixels, counts.km2
     if counts.unknown:
         share = counts.unknown / max(int(pixels[FLOOD] + pixels[PERMANENT]), 1)
         warnings.warn(
@@ -131,30 +129,38 @@ def split_flood(
             ),
             stacklevel=2,
         )
-    km2 = [None] * 3 if areas is None else (areas @ counts.pixels[:, :3]).tolist()
     return FloodAreas(
         classes=target,
         flood_pixels=int(pixels[FLOOD]),
         permanent_pixels=int(pixels[PERMANENT]),
         unknown_pixels=counts.unknown,
         valid_pixels=int(pixels[:3].sum()),
-        flood_km2=km2[FLOOD],
-        permanent_km2=km2[PERMANENT],
-        valid_km2=None if areas is None else sum(km2),
+        flood_km2=None if km2 is None else float(km2[FLOOD]),
+        permanent_km2=None if km2 is None else float(km2[PERMANENT]),
+        valid_km2=None if km2 is None else float(km2[:3].sum()),
     )
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """Pixels (rows, 4) of dry, flood, permanent water and nodata; what is unknown of the water."""
+    """What `_write_classes` found.
+
+    Attributes:
+        pixels: (4,) of dry, flood, permanent water and nodata.
+        km2: Their areas, or None without a CRS.
+        unknown: Pixels of water of which nothing is known.
+        reached: Whether anything is known of the scene.
+    """
 
     pixels: NDArray[np.int64]
+    km2: NDArray[np.float64] | None
     unknown: int
     reached: bool
 
 
 def _write_classes(mask: Any, permanent: PermanentWater, written: Any) -> _Counts:
-    pixels = np.zeros((mask.height, len(CODES)), dtype=np.int64)
+    areas = Grid.of(mask).cell_areas()
+    pixels, km2 = np.zeros(len(CODES), dtype=np.int64), np.zeros(len(CODES))
     unknown, reached = 0, False
     for row, codes in water_strips(mask):
         wet, known = permanent.read(row, len(codes))
@@ -162,9 +168,11 @@ def _write_classes(mask: Any, permanent: PermanentWater, written: Any) -> _Count
         unknown += int(((codes == WATER) & ~known).sum())
         classes = np.where((codes == WATER) & wet, np.uint8(PERMANENT), codes)
         written.write(classes, 1, window=Window(0, row, mask.width, len(codes)))
-        counted = [(classes == code).sum(axis=1) for code in CODES]
-        pixels[row : row + len(codes)] = np.stack(counted, axis=1)
-    return _Counts(pixels, unknown, reached)
+        for number, code in enumerate(CODES):
+            chosen = classes == code
+            pixels[number] += np.count_nonzero(chosen)
+            km2[number] += 0.0 if areas is None else areas.sum(row, chosen)
+    return _Counts(pixels, None if areas is None else km2, unknown, reached)
 
 
 def water_strips(mask: Any) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -232,5 +240,5 @@ def _finish(rows: Path, finished: Path, pixels: NDArray[np.int64]) -> None:
         for row in range(0, file.height, STRIP):
             window = Window(0, row, file.width, min(STRIP, file.height - row))
             counts += np.bincount(file.read(1, window=window).ravel(), minlength=256)
-    if not np.array_equal(counts[list(CODES)], pixels.sum(axis=0)):
+    if not np.array_equal(counts[list(CODES)], pixels):
         raise OSError(f"{finished.name} is incomplete")

@@ -27,7 +27,7 @@ from flora.maps.pictures import (
     radar_picture,
 )
 from flora.maps.screen import Screen
-from flora.scenes.outputs import cell_areas_km2
+from flora.scenes.optical import product_raster
 from flora.sensors import BoolArray
 
 # A map may be moved to any of these; stored probabilities say only which of them are reached.
@@ -200,7 +200,8 @@ def read_map(
         rgb: Reconstructed image of `map_scene`.
         before: What to compare with: a radar scene, Sentinel-2 reflectance (0 to 1, or x 10000;
             red, green and blue found by the bands' names, else 12 or 13 bands in Sentinel-2's
-            order, or B4, B3, B2 first), or an 8-bit image of red, green, blue.
+            order, or B4, B3, B2 first), a Sentinel-2 product, or an 8-bit image of red, green,
+            blue.
         permanent_water: See `flora.split_flood`.
         permanent_threshold: See there.
         permanent_class: See there.
@@ -269,7 +270,8 @@ def _read_images(
     for argument, path in (("sar", sar), ("rgb", rgb), ("before", before)):
         if path is None:
             continue
-        with open_raster(Path(path), argument) as file:
+        product = product_raster(Path(path)) if argument == "before" else None
+        with open_raster(Path(path), argument, product) as file:
             radar = argument == "sar" or (argument == "before" and is_radar(file))
             name = f"SAR {radar_band(file)[1]}" if radar else "optical"
             name = {"sar": name, "rgb": RGB, "before": f"{name}, before"}[argument]
@@ -278,7 +280,7 @@ def _read_images(
 
 
 def _unit(grid: Grid) -> str:
-    return "px" if cell_areas_km2(grid.crs, grid.transform, grid.shape) is None else "km²"
+    return "px" if grid.cell_areas() is None else "km²"
 
 
 def _levels(probability: NDArray[np.float32]) -> ByteArray:
@@ -291,8 +293,7 @@ def _sum_areas(
     chance: Any, permanent: PermanentWater | None, screen: Screen
 ) -> tuple[NDArray[np.float64], float, BoolArray]:
     """Areas from each threshold on, (101, 2); area of all; permanent water on the grid (H, W)."""
-    cells = cell_areas_km2(chance.crs, chance.transform, chance.shape)
-    cells = np.ones(chance.height) if cells is None else cells
+    cells = Grid.of(chance).cell_areas()
     sums = np.zeros((2, UNSEEN + 1))
     shown = np.zeros(screen.grid.shape, dtype=bool)
     rows, columns = screen.pixels_of(chance)
@@ -304,7 +305,7 @@ def _sum_areas(
             wet, _ = permanent.read(row, height)
             here = (rows >= row) & (rows < row + height)
             shown[here] = wet[rows[here] - row, columns[here]]
-        weights = np.broadcast_to(cells[row : row + height, None], level.shape)
+        weights = np.ones(level.shape) if cells is None else cells.rows(row, height)
         for part, chosen in enumerate((~wet, wet)):
             sums[part] += np.bincount(level[chosen], weights[chosen], minlength=UNSEEN + 1)
     from_threshold = sums[:, :101][:, ::-1].cumsum(axis=1)[:, ::-1]

@@ -41,7 +41,8 @@ class StaticMap:
     Example:
         >>> from pathlib import Path
         >>> from flora import load_model, map_scene, open_scene, predictor
-        >>> from flora import StaticMap, read_map
+        >>> from flora import read_map
+        >>> from flora.maps import StaticMap
         >>> from flora.simulate.scene import write_sen1floods11
         >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=64)
         >>> sar = next(Path("chips").rglob("*_S1Hand.tif"))

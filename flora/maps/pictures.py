@@ -12,12 +12,11 @@ from rasterio.enums import ColorInterp
 from flora.colours import BACKSCATTER_LIMITS
 from flora.maps.screen import Screen
 from flora.scenes.names import polarisation
-from flora.sensors import SENTINEL2_RGB, BoolArray
+from flora.sensors import SENTINEL2_RGB, BoolArray, sentinel2_band
 
 ByteArray = NDArray[np.uint8]
 
-# Words that name a band of an image, as Sentinel-2's files and those of others describe it.
-COLOUR_WORDS = ({"RED", "B4", "B04"}, {"GREEN", "B3", "B03"}, {"BLUE", "B2", "B02"})
+COLOURS = SENTINEL2_RGB.bands
 # 13 bands are Level-1C, 12 Level-2A, which lacks B10: both begin with B1, B2, B3, B4.
 BANDS_IN_ORDER = {12: (4, 3, 2), 13: (4, 3, 2)}
 MOST_REFLECTANCE = 2.0  # above it, values are reflectance x 10000
@@ -62,11 +61,8 @@ def colour_bands(file: Any) -> tuple[int, int, int]:
 
     A description names a band by a word, such as "red", "B04" or "B4, central wavelength 665 nm".
     """
-    words = [
-        set() if "EDGE" in (name or "").upper() else set(re.split(r"[^A-Z0-9]+", name.upper()))
-        for name in (text or "" for text in file.descriptions)
-    ]
-    named = [[n for n, said in enumerate(words, 1) if said & wanted] for wanted in COLOUR_WORDS]
+    bands = [sentinel2_band(text or "") for text in file.descriptions]
+    named = [[n for n, band in enumerate(bands, 1) if band == wanted] for wanted in COLOURS]
     painted = [
         [n for n, colour in enumerate(file.colorinterp, 1) if colour == wanted]
         for wanted in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)

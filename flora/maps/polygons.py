@@ -19,11 +19,11 @@ from rasterio import features
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from flora.areas import CellAreas
 from flora.errors import NAME_ALONE, FloraError, Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.permanent import STRIP
-from flora.scenes.outputs import cell_areas_km2
 from flora.sensors import DRY, IGNORE
 
 MOST_POLYGONS = 1_000_000  # about 1 GB of shapes; nobody looks at more
@@ -59,12 +59,12 @@ def write_polygons(
 
     Pixels that touch at corners only belong to different patches. Each polygon has the attributes
     `class` ("flood", "permanent water", or "water" where the two were not told apart), `area_km2`
-    (true area, see `cell_areas_km2`) and `mean_probability`.
+    (true area, see `flora.areas.CellAreas`) and `mean_probability`.
 
     With `minimum_area`, a smaller patch takes the class of its largest neighbour before anything
     is outlined (GDAL's sieve filter): specks become dry, holes become water, a narrow rim of flood
     along a river becomes river. Nodata stays nodata. What still is smaller is left out. The area
-    is converted to pixels in the middle of the scene.
+    is converted to pixels where these are largest, so that no patch of this area is lost.
 
     The scene's codes are held in memory, twice, at one byte a pixel: 0.85 GB for 25,000 x 17,000
     px. Probabilities are read strip by strip.
@@ -134,7 +134,7 @@ def write_polygons(
     )
 
 
-def check_outlines(scene: Grid, minimum_area: float, source: Given) -> NDArray[np.float64]:
+def check_outlines(scene: Grid, minimum_area: float, source: Given) -> CellAreas:
     """Refuse what `write_polygons` would refuse of a scene, before it is mapped.
 
     Args:
@@ -143,14 +143,14 @@ def check_outlines(scene: Grid, minimum_area: float, source: Given) -> NDArray[n
         source: The argument that named the scene.
 
     Returns:
-        Areas of its cells, see `cell_areas_km2`.
+        Areas of its cells.
 
     Raises:
         FloraError: If the scene has no place, or the area is no number of 0 or more.
     """
     if not (math.isfinite(minimum_area) and minimum_area >= 0):
         raise FloraError("expected 0 or more, in m2", argument="minimum_area", value=minimum_area)
-    cells = cell_areas_km2(scene.crs, scene.transform, scene.shape)
+    cells = scene.cell_areas()
     if cells is None:
         raise FloraError(
             "has no CRS that says where it is or how large its pixels are",
@@ -161,10 +161,10 @@ def check_outlines(scene: Grid, minimum_area: float, source: Given) -> NDArray[n
 
 
 def _measured_outlines(
-    file: Any, cells: NDArray[np.float64], chances: Any | None, minimum_area: float
+    file: Any, cells: CellAreas, chances: Any | None, minimum_area: float
 ) -> tuple[NDArray[np.object_], dict[str, NDArray[Any]]]:
     """Polygons in the CRS of a class file, and a column of attributes by name."""
-    codes = _sieved(file, minimum_area / (1e6 * float(cells[len(cells) // 2])))
+    codes = _sieved(file, minimum_area / (1e6 * cells.largest))
     kinds, shapes = _outline(codes, class_names(file))
     km2, means = _measure(shapes, codes.shape, cells, chances)
     keep = km2 >= minimum_area / 1e6 * (1 - 1e-9)
@@ -221,7 +221,7 @@ def _outline(
 def _measure(
     shapes: NDArray[np.object_],
     size: tuple[int, int],
-    cells: NDArray[np.float64],
+    cells: CellAreas,
     chances: Any | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """True area in km2 and mean probability (NaN where none was read) of polygons in pixels."""
@@ -230,7 +230,7 @@ def _measure(
     for row, number in _numbered_strips(shapes, size):
         inside = number >= 0
         numbers = number[inside]
-        weights = np.broadcast_to(cells[row : row + len(number), None], number.shape)[inside]
+        weights = cells.rows(row, len(number))[inside]
         km2 += np.bincount(numbers, weights, minlength=count)
         if chances is not None:
             window = Window(0, row, size[1], len(number))

@@ -1,1 +1,5 @@
 """The networks, the thresholds they are measured against, and their weights."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
 """Sentinel-1 scenes of any size, from files to maps."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

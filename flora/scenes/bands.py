@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from flora.grid import (
     read_bands,
 )
 from flora.scenes.names import bands_by_name, check_quantity, in_order
-from flora.scenes.safe.product import SafeBand, find_safe_bands, is_safe
+from flora.scenes.safe.product import SafeBand, find_safe_bands, is_safe, mask_border
 from flora.scenes.safe.swath import BLOCK, COARSE_BLOCK, GroundControl, geocoded_vrt
 from flora.sensors import FloatArray, SarScaling, Units
 
@@ -188,8 +188,7 @@ def find_files(
         )
     inspect = partial(_inspect, units=units, resampled=grid is not None)
     if is_safe(listed[0]) and len(listed) == 1:
-        safe = find_safe_bands(listed[0], scaling.bands, "sar_path", remove_noise)
-        files = tuple(inspect(listed[0], safe=band) for band in safe)
+        files = _product_files(listed[0], scaling.bands, remove_noise, inspect)
         units, grid = "linear", grid or "utm"
     elif len(listed) == 1:
         files = (inspect(listed[0], bands=bands_by_name(listed[0], scaling.bands)),)
@@ -209,6 +208,26 @@ def find_files(
     if target is None:
         _check_own_grid(files)
     return SceneFiles(listed, name, scaling, units, files, target, remove_noise)
+
+
+def _product_files(
+    path: Path, bands: tuple[str, ...], remove_noise: bool, inspect: Callable[..., BandFile]
+) -> tuple[BandFile, ...]:
+    """The polarisations of a GRD product, without their border noise."""
+    safe = find_safe_bands(path, bands, "sar_path", remove_noise)
+    files = tuple(inspect(path, safe=band) for band in safe)
+    size = files[0].grid.shape
+    for other, band in zip(files[1:], safe[1:], strict=True):
+        if other.grid.shape != size:
+            raise FloraError(
+                f"{band.band} is of {_size(other.grid)} px, {safe[0].band} of "
+                f"{_size(files[0].grid)}: expected one size",
+                argument="sar_path",
+                value=path,
+                remedy="unpack the product again",
+            )
+    inside = mask_border(safe, size)
+    return tuple(replace(file, safe=band) for file, band in zip(files, inside, strict=True))
 
 
 def _inspect(
@@ -270,8 +289,7 @@ def _check_own_grid(files: tuple[BandFile, ...]) -> None:
     for other in files[1:]:
         if not other.grid.same_as(first.grid):
             raise FloraError(
-                f"{_said(other.grid)}, but {first.path.name} is of {_said(first.grid)}: expected "
-                "one grid",
+                f"{other.grid}, but {first.path.name} is of {first.grid}: expected one grid",
                 argument="sar_path",
                 value=other.path,
                 remedy="pass {grid} to resample both",
@@ -295,9 +313,8 @@ def _check_own_grid(files: tuple[BandFile, ...]) -> None:
         check_georeference(first.grid, source)
 
 
-def _said(grid: Grid) -> str:
-    numbers = ", ".join(f"{number:.6g}" for number in grid.transform[:6])
-    return f"{grid.shape[1]} x {grid.shape[0]} px in {grid.crs} with transform ({numbers})"
+def _size(grid: Grid) -> str:
+    return f"{grid.shape[1]} x {grid.shape[0]}"
 
 
 def _target(files: tuple[BandFile, ...], grid: str) -> Grid:

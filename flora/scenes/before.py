@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
-from xml.sax.saxutils import escape
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
@@ -19,8 +17,9 @@ from rasterio.windows import Window
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import Grid, apply, check_georeference, open_raster, read_bands
 from flora.scenes.bands import file_identities
+from flora.scenes.optical import OpticalSource, bands_raster, find_optical
 from flora.sensors import (
-    SENTINEL2_BANDS,
+    COLOUR_BANDS,
     SENTINEL2_RGB,
     BoolArray,
     FloatArray,
@@ -28,7 +27,11 @@ from flora.sensors import (
     normalised_difference,
 )
 
-BEFORE_BANDS = ("B4", "B3", "B2", "B8")  # red, green, blue, near infrared
+MOST_COUNTS = 255.0  # 99 % of per cent and of 8-bit counts are no larger, of land they are
+MOST_REFLECTANCE = 15_000.0  # of the brightest band, at half of the pixels: cloud is below it
+DARK = 1000.0  # reflectance x 10000: 99 % of an image with land are not below it
+CLOUD = 2000.0  # in red, green and blue: land is darker, cloud and snow are not
+CLOUDY = 0.9  # of an image
 
 
 class SceneOnGrid(Protocol):
@@ -54,47 +57,66 @@ class BeforeScene:
     """A Sentinel-2 image on the grid of a SAR scene.
 
     Args:
-        path: The file.
+        source: The file or product, and what it says of itself.
         grid: The scene's pixels.
-        scaling: What turns stored values into [0, 1].
+        scaling: What turns reflectance x 10000 into [0, 1].
         dataset: The open raster, or its warped view.
         bands: Its band numbers (from 1) of red, green, blue and near infrared.
     """
 
     def __init__(
-        self, path: Path, grid: Grid, scaling: OpticalScaling, dataset: Any, bands: tuple[int, ...]
+        self,
+        source: OpticalSource,
+        grid: Grid,
+        scaling: OpticalScaling,
+        dataset: Any,
+        bands: tuple[int, ...],
     ) -> None:
-        self.path = path
+        self.source = source
         self.grid = grid
         self.scaling = scaling
         self.dataset = dataset
         self.bands = bands
 
-    def identity(self) -> dict[str, Any]:
-        """What the image depends on, as JSON values: file and scaling."""
-        return {"files": file_identities([self.path]), "scaling": asdict(self.scaling)}
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What the maps made with it are to say of it: its file, items and dates."""
+        return self.source.tags
 
-    def read(self, row: int, height: int) -> NDArray[Any]:
-        """Read whole rows of stored values: (4, height, columns) as B4, B3, B2, B8."""
+    def identity(self) -> dict[str, Any]:
+        """What the image depends on, as JSON values: file, what its values mean, and scaling."""
+        return {
+            "files": file_identities([self.source.path]),
+            "values": [self.source.bands, self.source.scale, self.source.offset],
+            "scaling": asdict(self.scaling),
+        }
+
+    def read(self, row: int, height: int) -> FloatArray:
+        """Read whole rows: (4, height, columns) reflectance x 10000 as B4, B3, B2, B8.
+
+        NaN where no image was taken: not finite, the nodata value, or 0 in every band.
+
+        Raises:
+            FloraError: If the file is damaged, or vanished since it was opened.
+        """
         return self._read(window=Window(0, row, self.dataset.width, height))
 
-    def _read(self, **options: Any) -> NDArray[Any]:
-        source = Given("before_path", self.path)
-        return read_bands(self.dataset, indexes=self.bands, source=source, **options)
-
-    def valid(self, stored: NDArray[Any]) -> BoolArray:
-        """Where an image was taken: finite, not the nodata value, and not 0 in every band."""
-        valid: BoolArray = np.isfinite(stored).all(axis=0) & (stored != 0).any(axis=0)
+    def _read(self, **options: Any) -> FloatArray:
+        source = Given("before_path", self.source.path)
+        stored = read_bands(self.dataset, indexes=self.bands, source=source, **options)
+        valid = np.isfinite(stored).all(axis=0) & (stored != 0).any(axis=0)
         nodata = self.dataset.nodata
         if nodata is not None and nodata != 0:
             valid &= (stored != nodata).all(axis=0)
-        return valid
+        values = self.source.reflectance(stored)
+        values[:, ~valid] = np.nan
+        return values
 
-    def scale(self, stored: NDArray[Any]) -> tuple[FloatArray, FloatArray, BoolArray]:
-        """Image (3, h, w), NDVI (1, h, w) and validity (h, w) of stored values (4, h, w)."""
-        valid = self.valid(stored)
-        index = normalised_difference(stored[3:], stored[:1])
-        return self.scaling.normalise(stored[:3], valid), np.where(valid, index, 0), valid
+    def scale(self, values: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Image (3, h, w), NDVI (1, h, w) and validity (h, w) of what was read (4, h, w)."""
+        valid: BoolArray = np.asarray(np.isfinite(values).all(axis=0))
+        index = normalised_difference(values[3:], values[:1])
+        return self.scaling.normalise(values[:3], valid), np.where(valid, index, 0), valid
 
     @contextmanager
     def reopen(self) -> Iterator[BeforeScene]:
@@ -103,14 +125,14 @@ class BeforeScene:
         Raises:
             FloraError: If the file vanished.
         """
-        with _opened(self.path, self.grid, self.scaling, Resampling.bilinear) as before:
+        with _opened(self.source, self.grid, self.scaling, Resampling.bilinear) as before:
             yield before
 
     @contextmanager
     def coarse(self, step: int) -> Iterator[BeforeScene]:
         """The same in pixels of `step` times the side, each the nearest of the image."""
         grid = self.grid.coarse(step)
-        with _opened(self.path, grid, self.scaling, Resampling.nearest) as before:
+        with _opened(self.source, grid, self.scaling, Resampling.nearest) as before:
             yield before
 
 
@@ -120,18 +142,26 @@ def open_before(
 ) -> Iterator[BeforeScene]:
     """Open a pre-event Sentinel-2 image on the grid of `scene`, reprojected if it has another.
 
-    Bands are found by their names where the file has them; else 13 bands are Level-1C in the
-    order of `SENTINEL2_BANDS`, and 4 bands are B4, B3, B2, B8. Values are reflectance x 10000,
-    without the offset of 1000 that ESA adds since baseline 04.00. Another grid or CRS is resampled
-    bilinearly, block by block as it is read; where the image does not reach is not valid.
+    The image is a raster file, or a Sentinel-2 product: NAME.SAFE, its metadata file or a zip.
+
+    Bands are found by their names where the file has them ("B4", "red"); else 13 bands are
+    Level-1C, 12 are Level-2A, and 4 are B4, B3, B2, B8. Values are reflectance x 10000, or what
+    the scale and offset that the file declares make reflectance of. The offset of 1000 that ESA
+    adds since processing baseline 04.00 is taken off where a name (N0400), a tag or a product's
+    metadata say that it is there. Another grid or CRS is resampled bilinearly, block by block as
+    it is read; where the image does not reach is not valid.
 
     Args:
-        path: The file.
+        path: The file or product.
         scene: The scene that it is to guide, opened by `flora.open_scene`.
-        scaling: What turns stored values into [0, 1].
+        scaling: What turns reflectance x 10000 into [0, 1].
 
     Raises:
         FloraError: If bands, values or grid do not fit, or the image does not cover the scene.
+
+    Warns:
+        FloraWarning: If the bands' order is taken for granted, the offset is taken off, the image
+            is dark, cloudy, or covers less than half of the scene.
 
     Example:
         >>> from pathlib import Path
@@ -145,7 +175,7 @@ def open_before(
         (64, 64)
     """
     path = Path(path)
-    if scaling.bands != BEFORE_BANDS[:3] or scaling.index_name != "NDVI":
+    if scaling.bands != COLOUR_BANDS[:3] or scaling.index_name != "NDVI":
         raise FloraError(
             f"the model's optical bands are {', '.join(scaling.bands)} with {scaling.index_name} "
             f"({scaling.name}), expected B4, B3, B2 with NDVI",
@@ -153,77 +183,42 @@ def open_before(
             value=path,
             remedy="choose other weights, or leave the image out",
         )
-    with open_raster(path, "before_path") as dataset:
-        kind = dataset.dtypes[0]
+    source = find_optical(path)
+    with open_raster(path, "before_path", source.connection) as dataset:
         own = Grid.of(dataset)
         if not own.same_as(scene.grid):
             _check_overlap(own, scene.grid, path)
-    with _opened(path, scene.grid, scaling, Resampling.bilinear) as before:
-        _check_values(before, scene, kind)
+    with _opened(source, scene.grid, scaling, Resampling.bilinear) as before:
+        _check_values(before, scene)
         yield before
 
 
 @contextmanager
 def _opened(
-    path: Path, grid: Grid, scaling: OpticalScaling, resampling: Resampling
+    source: OpticalSource, grid: Grid, scaling: OpticalScaling, resampling: Resampling
 ) -> Iterator[BeforeScene]:
-    with open_raster(path, "before_path") as dataset:
-        bands = _before_bands(dataset)
+    with ExitStack() as stack:
+        opened = open_raster(source.path, "before_path", source.connection)
+        dataset = stack.enter_context(opened)
         if Grid.of(dataset).same_as(grid):
-            yield BeforeScene(path, grid, scaling, dataset, bands)
+            yield BeforeScene(source, grid, scaling, dataset, source.bands)
             return
-        with (
-            open_raster(path, "before_path", _bands_vrt(dataset, bands)) as chosen,
-            WarpedVRT(
-                chosen,
-                crs=grid.crs,
-                transform=grid.transform,
-                height=grid.shape[0],
-                width=grid.shape[1],
-                resampling=resampling,
-                src_nodata=chosen.nodata,
-                nodata=chosen.nodata,
-                UNIFIED_SRC_NODATA="YES",  # a dark band alone is not nodata
-            ) as warped,
-        ):
-            yield BeforeScene(path, grid, scaling, warped, (1, 2, 3, 4))
-
-
-def _bands_vrt(dataset: Any, bands: tuple[int, ...]) -> str:
-    """A virtual dataset of some bands, so that GDAL resamples no others.
-
-    Nodata is the dataset's, or 0 where it declares none.
-    """
-    nodata = 0.0 if dataset.nodata is None else float(dataset.nodata)
-    forward = ",".join(repr(float(value)) for value in dataset.transform.to_gdal())
-    layers = "".join(
-        f'<VRTRasterBand dataType="Float32" band="{number}">'
-        f"<NoDataValue>{nodata!r}</NoDataValue><SimpleSource>"
-        f"<SourceFilename>{escape(dataset.name)}</SourceFilename><SourceBand>{band}</SourceBand>"
-        "</SimpleSource></VRTRasterBand>"
-        for number, band in enumerate(bands, start=1)
-    )
-    return (
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}">'
-        f"<SRS>{escape(dataset.crs.to_wkt())}</SRS><GeoTransform>{forward}</GeoTransform>"
-        f"{layers}</VRTDataset>"
-    )
-
-
-def _before_bands(dataset: Any) -> tuple[int, ...]:
-    names = [(name or "").upper().replace("B0", "B") for name in dataset.descriptions]
-    if set(BEFORE_BANDS) <= set(names):
-        return tuple(names.index(band) + 1 for band in BEFORE_BANDS)
-    if dataset.count == len(SENTINEL2_BANDS):
-        return tuple(SENTINEL2_BANDS.index(band) + 1 for band in BEFORE_BANDS)
-    if dataset.count == len(BEFORE_BANDS):
-        return tuple(range(1, 5))
-    raise FloraError(
-        f"{dataset.count} bands without names, expected 13 (Level-1C: "
-        f"{', '.join(SENTINEL2_BANDS)}) or 4 ({', '.join(BEFORE_BANDS)})",
-        argument="before_path",
-        value=dataset.name,
-    )
+        if source.connection is None:  # a view of four bands, so that GDAL resamples no others
+            nodata = 0.0 if dataset.nodata is None else float(dataset.nodata)
+            chosen = bands_raster(dataset, [(dataset.name, band) for band in source.bands], nodata)
+            dataset = stack.enter_context(open_raster(source.path, "before_path", chosen))
+        view = WarpedVRT(
+            dataset,
+            crs=grid.crs,
+            transform=grid.transform,
+            height=grid.shape[0],
+            width=grid.shape[1],
+            resampling=resampling,
+            src_nodata=dataset.nodata,
+            nodata=dataset.nodata,
+            UNIFIED_SRC_NODATA="YES",  # a dark band alone is not nodata
+        )
+        yield BeforeScene(source, grid, scaling, stack.enter_context(view), (1, 2, 3, 4))
 
 
 def _check_overlap(own: Grid, scene: Grid, path: Path) -> None:
@@ -249,30 +244,53 @@ def _check_overlap(own: Grid, scene: Grid, path: Path) -> None:
         )
 
 
-def _check_values(before: BeforeScene, scene: SceneOnGrid, kind: str) -> None:
+def _check_values(before: BeforeScene, scene: SceneOnGrid) -> None:
+    """Hold a sample of the image against what reflectance can be, and against the scene."""
     with before.coarse(scene.sample_step) as coarse:
-        stored = coarse._read(out_shape=(len(coarse.bands), *scene.sample.shape[1:]))
-        valid = coarse.valid(stored)
-    source = Given("before_path", before.path)
+        values = coarse._read(out_shape=(len(coarse.bands), *scene.sample.shape[1:]))
+    valid: BoolArray = np.asarray(np.isfinite(values).all(axis=0))
+    source = Given("before_path", before.source.path)
     if not valid.any():
         raise FloraError(
             "no valid pixel within the scene",
             argument=source,
             remedy="choose an image that covers it",
         )
-    bright = float(np.percentile(stored[:, valid], 99))
-    if bright <= 2 or kind == "uint8":
-        raise FloraError(
-            f"values of type {kind} up to about {bright:.4g}, expected reflectance x 10000",
-            argument=source,
-            remedy="rescale the image",
-        )
+    found = [*_check_reflectance(values[:, valid], before.source)]
     seen = np.isfinite(scene.sample).all(axis=0)
     covered = float(valid[seen].mean()) if seen.any() else 1.0
     if covered < 0.5:
-        warnings.warn(
-            FloraWarning(
-                f"valid on {covered:.0%} of the scene; elsewhere SAR alone decides", argument=source
-            ),
-            stacklevel=6,
+        found.append(f"valid on {covered:.0%} of the scene; elsewhere SAR alone decides")
+    for text in found:
+        warnings.warn(FloraWarning(text, argument=source), stacklevel=6)
+
+
+def _check_reflectance(values: FloatArray, source: OpticalSource) -> Iterator[str]:
+    """What is doubtful of reflectance x 10000 (4, n).
+
+    Raises:
+        FloraError: If it is none.
+    """
+    bright = float(np.percentile(values, 99))
+    brightest_band = float(np.median(values.max(axis=0)))
+    counts = source.kind == "uint8" and np.allclose(source.scale, 1)
+    if bright <= MOST_COUNTS or counts or brightest_band > MOST_REFLECTANCE:
+        what = "reflectance" if bright <= 2 else "per cent" if bright <= 100 else "8-bit counts"
+        likely = f": probably {what}" if bright <= MOST_COUNTS else ""
+        raise FloraError(
+            f"values of type {source.kind} up to about {bright:.4g}{likely}, expected "
+            "reflectance x 10000",
+            argument=Given("before_path", source.path),
+            remedy="rescale the image",
+        )
+    if bright < DARK:
+        yield (
+            f"nearly all of it is darker than a reflectance of {DARK / 10_000:g} (99 % below "
+            f"{bright:.4g}), land is not: are its values reflectance x 10000?"
+        )
+    cloud = float((values[:3] >= CLOUD).all(axis=0).mean())
+    if cloud > CLOUDY:
+        yield (
+            f"{cloud:.0%} of it is brighter than land: probably cloud (or snow); choose another "
+            "image, or do without"
         )

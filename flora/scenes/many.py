@@ -24,9 +24,10 @@ from flora.predictors import Predictor
 from flora.scenes.inputs import GDAL_ERRORS, SceneReading
 from flora.scenes.mapping import map_scene
 from flora.scenes.outputs import SceneOutputs, check_targets
+from flora.scenes.thresholds import SceneOtsu, fitted
 from flora.scenes.tiles import Tiling
 
-MakePredictor = Callable[[], Predictor]
+MakePredictor = Callable[[], Predictor | SceneOtsu]
 
 CONNECT_TIMEOUT = 30.0  # s, for a scheduler to answer and to have a worker
 
@@ -78,13 +79,13 @@ class Mapping:
     Attributes:
         tiling: How a scene is cut.
         threshold: Probability from which a pixel is water.
-        model_id: A text that differs where the model does.
+        model_id: A text, or facts by name, that differ where the model does.
         overwrite: Replace existing maps.
     """
 
     tiling: Tiling = Tiling()
     threshold: float = 0.5
-    model_id: str | None = None
+    model_id: str | dict[str, str] | None = None
     overwrite: bool = False
 
 
@@ -161,7 +162,8 @@ def map_scenes(
     Args:
         paths: The scenes. No two may have the same file name, which names the maps.
         folder: Where the maps go; on a cluster, a disk that all workers see at this path.
-        make_predictor: Makes the model, once in each process; must be picklable.
+        make_predictor: Makes the model, or Otsu's method, once in each process; must be
+            picklable.
         reading: How they are opened.
         mapping: How they are mapped.
         workers: Which processes map them.
@@ -228,7 +230,7 @@ class _Job(NamedTuple):
     threads: int
 
 
-_models: dict[str, Predictor] = {}  # at most one: that of the run this process works for
+_models: dict[str, Predictor | SceneOtsu] = {}  # at most one: that of this process's run
 _models_lock = threading.Lock()
 
 
@@ -239,7 +241,8 @@ def _run(job: _Job) -> SceneReport:
     torch.set_num_threads(job.threads)
     try:
         with job.reading.opened(job.path) as (scene, before):
-            outputs = map_scene(scene, job.folder, _model(job), before=before, **vars(job.mapping))
+            model = fitted(_model(job), scene)
+            outputs = map_scene(scene, job.folder, model, before=before, **vars(job.mapping))
     except BREAKS as error:
         said = (
             error
@@ -252,7 +255,7 @@ def _run(job: _Job) -> SceneReport:
     return SceneReport(job.path, outputs, None, time.perf_counter() - start)
 
 
-def _model(job: _Job) -> Predictor:
+def _model(job: _Job) -> Predictor | SceneOtsu:
     with _models_lock:
         if job.run not in _models:
             _models.clear()

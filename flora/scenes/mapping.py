@@ -13,25 +13,23 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from flora import __version__
+from flora.areas import CellAreas
 from flora.errors import FloraError
 from flora.files import publish
 from flora.predictors import Predictor
 from flora.scenes.inputs import BeforeScene, SarScene
 from flora.scenes.outputs import (
     SceneOutputs,
-    cell_areas_km2,
     check_targets,
     draw_quicklook,
     layers_of,
 )
+from flora.scenes.thresholds import SceneThresholds
 from flora.scenes.tiles import PredictedRows, Progress, Tiling, predict_rows
 from flora.scenes.work import Work, open_work
 
@@ -49,7 +47,7 @@ def map_scene(
     tiling: Tiling = Tiling(),
     threshold: float = 0.5,
     overwrite: bool = False,
-    model_id: str | None = None,
+    model_id: str | dict[str, str] | None = None,
     progress: Progress | None = None,
 ) -> SceneOutputs:
     """Map the water of a scene, and reconstruct its optical image, on the scene's own grid.
@@ -77,7 +75,8 @@ def map_scene(
             local and the overlap wide enough.
         threshold: Probability from which a pixel is water.
         overwrite: Replace existing results.
-        model_id: A text that differs where the model does, such as the checksum of its weights.
+        model_id: A text that differs where the model does, such as the checksum of its weights;
+            or several by name, which the maps then keep as tags (`weights` as FLORA_WEIGHTS).
             Without it, no run goes on from an interrupted one.
         progress: Called with the number of tiles done and of all tiles; the first call of a run
             that goes on from another says how many were done already.
@@ -108,7 +107,7 @@ def map_scene(
     job = None
     if model_id is not None:
         job = {
-            "versions": [2, __version__],
+            "versions": [3, __version__],
             "scene": scene.identity(),
             "before": before and before.identity(),
             "options": [tiling.tile, tiling.shared, tiling.batch, threshold],
@@ -120,11 +119,18 @@ def map_scene(
         # SarScene says the same in words that name the consequence.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         work = stack.enter_context(open_work(folder, scene.stem, job))
-        areas = cell_areas_km2(scene.crs, scene.transform, scene.shape)
+        areas = scene.grid.cell_areas()
         rows = predict_rows(scene, model, tiling, before, progress, len(work.bands))
         _write_all(work, stack.enter_context(closing(rows)), threshold, areas)
 
         tags = {"FLORA_SCENE": scene.stem, "FLORA_WATER_THRESHOLD": f"{threshold:g}"}
+        tags |= {"FLORA_VERSION": __version__}
+        if isinstance(model_id, dict):
+            tags |= {f"FLORA_{name.upper()}": said for name, said in model_id.items()}
+        if isinstance(model, SceneThresholds):
+            tags |= model.tags
+        if before is not None:
+            tags |= before.tags
         maps = work.finish(scene, tags)
         water = f"{work.total('water_pixels'):,} px"
         if areas is not None:
@@ -148,7 +154,7 @@ def _write_all(
     work: Work,
     finished: Iterable[PredictedRows],
     threshold: float,
-    areas: NDArray[Any] | None,
+    areas: CellAreas | None,
 ) -> None:
     """Write rows as they come; a thread writes one row of tiles as the next is made."""
     with ThreadPoolExecutor(1, "flora-write") as writer:
@@ -161,16 +167,12 @@ def _write_all(
             written.result()
 
 
-def _write_rows(
-    work: Work, rows: PredictedRows, threshold: float, areas: NDArray[Any] | None
-) -> None:
+def _write_rows(work: Work, rows: PredictedRows, threshold: float, areas: CellAreas | None) -> None:
     water = (rows.probability >= threshold) & rows.valid
-    counts = np.stack([water.sum(axis=1), rows.valid.sum(axis=1)])
-    totals: dict[str, float] = dict(
-        zip(("water_pixels", "valid_pixels"), counts.sum(axis=1).tolist(), strict=True)
-    )
-    if areas is not None:
-        km2 = counts @ areas[rows.row : rows.row + len(water)]
-        totals |= zip(("water_km2", "valid_km2"), km2.tolist(), strict=True)
+    totals: dict[str, float] = {}
+    for name, chosen in (("water", water), ("valid", rows.valid)):
+        totals[f"{name}_pixels"] = int(chosen.sum())
+        if areas is not None:
+            totals[f"{name}_km2"] = areas.sum(rows.row, chosen)
     layers = layers_of(rows.probability, water, rows.rgb, rows.valid)
     work.add(rows.row, layers, totals)

@@ -1,4 +1,4 @@
-"""Maps of a scene: how they are stored, their areas, and files that appear all at once."""
+"""Maps of a scene: how they are stored, and files that appear all at once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ from flora.errors import FloraError
 from flora.files import writing
 from flora.scenes.inputs import GDAL_ERRORS, SarScene
 from flora.sensors import IGNORE, BoolArray, FloatArray
-
-# WGS 84. Other datums' ellipsoids change areas by less than 0.02 %.
-SEMI_MAJOR_AXIS = 6378137.0
-ECCENTRICITY_SQUARED = 0.00669437999014
 
 
 @dataclass(frozen=True)
@@ -69,57 +65,6 @@ class SceneOutputs:
     valid_pixels: int
     water_km2: float | None
     valid_km2: float | None
-
-
-def metres_per_unit(crs: Any, transform: Any, shape: tuple[int, int]) -> NDArray[Any] | None:
-    """Metres that a unit of x and of y spans on the ground, at the middle of each row.
-
-    In a geographic CRS a radian of longitude spans N cos(phi) and one of latitude M, the radii of
-    curvature N = a / sqrt(1 - e^2 sin^2 phi) and M = a (1 - e^2) / (1 - e^2 sin^2 phi)^(3/2) of
-    the WGS 84 ellipsoid (Snyder 1987, eq. 4-19 and 4-20). In Web Mercator (EPSG:3857) both are
-    scaled by cos(phi) / a on top. Any other projection is taken at its word: UTM is true to 0.1 %.
-
-    Returns:
-        (2, rows), or None without a CRS or in one that is neither geographic nor projected.
-    """
-    if crs is None or not (crs.is_geographic or crs.is_projected):
-        return None
-    factor = crs.units_factor[1]
-    mercator = crs.to_epsg() == 3857
-    if not (crs.is_geographic or mercator):
-        return np.full((2, shape[0]), factor)
-    rows = np.arange(shape[0]) + 0.5
-    y = transform.d * shape[1] / 2 + transform.e * rows + transform.f
-    phi = np.arctan(np.sinh(y / SEMI_MAJOR_AXIS)) if mercator else y * factor
-    flattened = 1 - ECCENTRICITY_SQUARED * np.sin(phi) ** 2
-    east = SEMI_MAJOR_AXIS * np.cos(phi) / np.sqrt(flattened)
-    north = SEMI_MAJOR_AXIS * (1 - ECCENTRICITY_SQUARED) / flattened**1.5
-    if mercator:
-        return np.stack([east / SEMI_MAJOR_AXIS, north * np.cos(phi) / SEMI_MAJOR_AXIS])
-    return np.stack([factor * east, factor * north])
-
-
-def cell_areas_km2(crs: Any, transform: Any, shape: tuple[int, int]) -> NDArray[Any] | None:
-    """Area of one pixel in each row, in km2: |det(transform)| times `metres_per_unit` of x and y.
-
-    Returns:
-        (rows,), or None where `metres_per_unit` is None.
-    """
-    scale = metres_per_unit(crs, transform, shape)
-    if scale is None:
-        return None
-    areas: NDArray[Any] = abs(transform.determinant) * scale[0] * scale[1] / 1e6
-    return areas
-
-
-def pixel_metres(crs: Any, transform: Any, shape: tuple[int, int]) -> tuple[float, float] | None:
-    """Width and height of the middle pixel in metres, or None without a CRS."""
-    scale = metres_per_unit(crs, transform, shape)
-    if scale is None:
-        return None
-    x, y = scale[:, shape[0] // 2]
-    width = math.hypot(transform.a * x, transform.d * y)
-    return width, math.hypot(transform.b * x, transform.e * y)
 
 
 def check_targets(folder: Path, stem: str, overwrite: bool) -> dict[str, Path]:
@@ -270,7 +215,7 @@ def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, titl
         with rasterio.open(maps[name]) as file:
             return np.asarray(file.read(out_shape=(file.count, rows, columns)))
 
-    metres = pixel_metres(scene.crs, scene.transform, scene.shape)
+    metres = scene.grid.pixel_metres()
     step = scene.sample_step
     drawn = quicklook(
         scene.sample[0],

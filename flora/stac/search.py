@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import shapely
 from shapely.errors import ShapelyError
 from shapely.geometry import shape
-from urllib3 import Retry
 
 from flora.errors import FloraError, FloraWarning
 
@@ -308,6 +307,7 @@ def remedy_for(status: int | None) -> str:
 
 def _io(timeout: float) -> Any:
     from pystac_client.stac_api_io import StacApiIO
+    from urllib3 import Retry
 
     # Without raise_on_status: the last answer says more than "too many retries".
     retry = Retry(RETRIES, backoff_factor=0.3, status_forcelist=BUSY, raise_on_status=False)

@@ -1,1 +1,5 @@
 """How a network is taught and scored: losses, tasks, the loop, metrics."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

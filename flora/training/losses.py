@@ -350,7 +350,7 @@ class LossWeights:
 
     Example:
         >>> from dataclasses import replace
-        >>> from flora import FloraLoss, LossWeights
+        >>> from flora.training import FloraLoss, LossWeights
         >>> no_edge = FloraLoss(replace(LossWeights(), edge=0.0))
         >>> no_edge.weights.edge
         0.0
@@ -397,7 +397,8 @@ class FloraLoss(nn.Module):
         FloraError: If the perceptual term has a weight and no module.
 
     Example:
-        >>> from flora import Flora, FloraLoss, collate, named_config, open_dataset
+        >>> from flora import Flora, collate, named_config, open_dataset
+        >>> from flora.training import FloraLoss
         >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
         >>> batch = collate([chips[0]])
         >>> output = Flora(named_config("tiny"))(batch["sar"])

@@ -52,7 +52,8 @@ class Scores(TypedDict, total=False):
 
     Example:
         >>> import torch
-        >>> from flora import SplitScores, collate, open_dataset
+        >>> from flora import collate, open_dataset
+        >>> from flora.training import SplitScores
         >>> batch = collate([open_dataset("simulated", None, "test", count=1, size=64)[0]])
         >>> scores = SplitScores("B4/B3/B2, stored value / 3000")
         >>> scores.update(None, torch.zeros(1, 1, 64, 64), batch)  # a model that makes no image
@@ -103,7 +104,8 @@ class SplitScores:
         A map that calls everything water is right where there is water:
 
         >>> import torch
-        >>> from flora import SplitScores, collate, open_dataset
+        >>> from flora import collate, open_dataset
+        >>> from flora.training import SplitScores
         >>> chips = open_dataset("simulated", None, "test", count=2, size=64)
         >>> scores = SplitScores(chips.optical_scaling.scaling)
         >>> for chip in chips:

@@ -17,7 +17,7 @@ from flora.training.fit import BatchChange, FitResult, TrainingConfig, fit
 from flora.training.losses import LossWeights
 from flora.training.task import Task
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask, UNetTask
-from flora.training.teaching import Teacher, teach
+from flora.training.teaching import Dates, OpticalWater, OpticalWaterTask, Teacher, teach
 
 UNDISTILLED = LossWeights(distill_fused=0.0, distill_prior=0.0)
 ONLY_SAR = GuidanceMix(sar=1.0, before=0.0, oracle=0.0)
@@ -101,6 +101,62 @@ def train_unet(
     return fit(task, chips, training, folder / "unet", valid, quiet)
 
 
+def with_pairs(
+    labelled: FloodDataset,
+    pairs: FloodDataset,
+    folder: Path,
+    *,
+    training: TrainingConfig,
+    dates: Dates,
+    confidence: float = 0.8,
+    share: float = 0.5,
+    quiet: bool = False,
+) -> tuple[Mixed, OpticalWater]:
+    """Train an optical teacher on labelled chips, and let it speak on pairs without labels.
+
+    Args:
+        labelled: Chips with labels and optical images.
+        pairs: Chips whose labels, if any, are not looked at.
+        folder: Where the teacher's run goes.
+        training: Length and schedule of the teacher.
+        dates: What it looks at, see `flora.training.teaching.OpticalWater`.
+        confidence: See `flora.training.teaching.teach`.
+        share: Share of the pairs in training, see `flora.datasets.unlabelled.Mixed`.
+        quiet: Hide the progress bar.
+
+    Returns:
+        Chips to train on, and the teacher.
+
+    Raises:
+        FloraError: If the teacher is sure of nothing on all pairs.
+    """
+    torch.manual_seed(training.seed)
+    model = OpticalWater(len(labelled.optical_scaling.bands), dates)
+    taught = fit(OpticalWaterTask(model), labelled, training, folder, quiet=quiet)
+    load_weights(model, taught.last)
+    return Mixed(labelled, taught_pairs(model.teach, pairs, confidence), share), model
+
+
+def taught_pairs(teacher: Teacher, pairs: FloodDataset, confidence: float = 0.8) -> Unlabelled:
+    """Pairs with what a teacher says of them in place of their labels.
+
+    Args:
+        teacher: Who is asked, see `flora.training.teaching`.
+        pairs: The chips.
+        confidence: See `flora.training.teaching.teach`.
+
+    Raises:
+        FloraError: If the teacher is sure of nothing on all pairs.
+    """
+    heard = teach(teacher, pairs, confidence)
+    if not any(bool(words.isfinite().any()) for words in heard):
+        raise FloraError(
+            f"{pairs.name}: the teacher is sure of no pixel of {len(pairs)} pairs (cloud, or no "
+            "optical image): choose clearer pairs or a lower confidence"
+        )
+    return Unlabelled(pairs, heard)
+
+
 def adapt(
     model: Flora | UNet,
     pairs: FloodDataset,
@@ -145,13 +201,7 @@ def adapt(
         >>> result.last.name
         'last.safetensors'
     """
-    heard = teach(teacher, pairs, confidence)
-    if not any(bool(words.isfinite().any()) for words in heard):
-        raise FloraError(
-            f"{pairs.name}: the teacher is sure of no pixel of {len(pairs)} pairs (cloud, or no "
-            "optical image): choose clearer pairs or a lower confidence"
-        )
-    unlabelled = Unlabelled(pairs, heard)
+    unlabelled = taught_pairs(teacher, pairs, confidence)
     seen = unlabelled if labelled is None else Mixed(labelled, unlabelled)
     torch.manual_seed(training.seed)
     dates = pairs.sar_scaling.dates

@@ -30,7 +30,8 @@ class GuidanceMix:
         oracle: Guided by the teacher on the image that is to be reconstructed.
 
     Example:
-        >>> from flora import Flora, GuidanceMix, named_config
+        >>> from flora import Flora, named_config
+        >>> from flora.training import GuidanceMix
         >>> from flora.training.tasks import StudentTask
         >>> only_sar = GuidanceMix(sar=1.0, before=0.0, oracle=0.0)
         >>> task = StudentTask(Flora(named_config("tiny")), mix=only_sar)

@@ -21,7 +21,7 @@ from flora.errors import FloraError
 from flora.models.layers import Norm
 from flora.models.network import Flora
 from flora.models.unet import BaselineOutput, UNet
-from flora.sensors import IGNORE
+from flora.sensors import IGNORE, OpticalStack
 from flora.training.evaluation import to_device
 from flora.training.losses import FloraLoss, LossWeights
 from flora.training.metrics import SplitScores
@@ -137,23 +137,51 @@ class OpticalWaterTask(Task):
 class IndexTeacher:
     """A water index as the teacher: free labels, from no label at all.
 
-    A pixel is water where the index of the image exceeds a threshold (McFeeters 1996; Xu 2006).
-    With "both" dates it is new water: not water before. It answers 0 or 1.
+    A pixel is water where the index of the image exceeds a threshold. With "both" dates it is new
+    water: not water before. It answers 0 or 1.
 
     Attributes:
+        index_name: What the dataset's index is, see `OpticalScaling.index_name`: a water index
+            (NDWI, McFeeters 1996; MNDWI, Xu 2006) is taken as it is; of red, green, blue and
+            NDVI the near infrared, and with it NDWI, is worked out.
         dates: "after" for all water, "both" for new water.
-        threshold: Index from which a pixel is water.
+        threshold: Index above which a pixel is water.
+
+    Raises:
+        FloraError: If the index is none of these.
+
+    Example:
+        >>> from flora import collate, open_dataset
+        >>> from flora.training.teaching import IndexTeacher
+        >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
+        >>> water = IndexTeacher(chips.optical_scaling.index_name)(collate([chips[0]]))
+        >>> water.shape, water[water.isfinite()].unique().tolist()
+        (torch.Size([1, 1, 64, 64]), [0.0, 1.0])
     """
 
+    index_name: str
     dates: Dates = "after"
     threshold: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.index_name not in ("NDVI", "NDWI", "MNDWI"):
+            raise FloraError(f"index_name {self.index_name!r}: expected NDVI, NDWI or MNDWI")
+
     def __call__(self, batch: Batch) -> Tensor:
         """See `Teacher`."""
-        water = batch["index"] > self.threshold
+        water = self._index(optical_stack(batch, "oracle")) > self.threshold
         if self.dates == "both":
-            water = water & ~(optical_stack(batch, "before").index > self.threshold)
+            before = self._index(optical_stack(batch, "before")) > self.threshold
+            water = water & ~before
         return water.float().masked_fill(~_seen(batch, self.dates)[:, None], torch.nan)
+
+    def _index(self, stack: OpticalStack) -> Tensor:
+        """The water index (B, 1, H, W)."""
+        if self.index_name != "NDVI":
+            return stack.index
+        red, green = stack.image[:, :1], stack.image[:, 1:2]
+        near_infrared = red * (1 + stack.index) / (1 - stack.index).clamp_min(1e-3)
+        return (green - near_infrared) / (green + near_infrared).clamp_min(1e-3)
 
 
 def flora_teacher(model: Flora) -> Teacher:

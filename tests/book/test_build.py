@@ -18,7 +18,7 @@ from pypdf import PdfReader
 from tests.support.book_walk import visit
 from tests.support.servers import Fault, http_server, without_proxy
 from tools import check_links, colab_cell, npm, vendor
-from tools.build_book import book_config
+from tools.build_book import book_config, mend
 from tools.npm import PACKAGES, NpmError, Package
 from tools.print_book import print_pages
 from tools.serve import served
@@ -248,3 +248,11 @@ def test_every_chapter_has_its_time_in_the_record_and_on_the_start_page():
     for name in chapters:
         assert words[f"seconds_{name}"].endswith(" s")
         assert f"{{{{ seconds_{name} }}}}" in intro
+
+
+def test_a_number_stays_with_its_spread_but_code_is_left_alone(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<td>1.0 ± 0.1</td><pre>print('1 ± 2')</pre><p>3 ± 4</p>", encoding="utf-8")
+    mend(page)
+    text = page.read_text(encoding="utf-8").replace("\u00a0", "_")
+    assert text == "<td>1.0_±_0.1</td><pre>print('1 ± 2')</pre><p>3_±_4</p>"

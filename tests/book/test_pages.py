@@ -188,6 +188,25 @@ def test_walk(
     assert theme == scheme
 
 
+def test_no_code_is_cut_on_a_wide_screen(
+    browser: Browser, address: str, pages: dict[str, Links]
+) -> None:
+    page = new_page(browser, address)
+    cut = []
+    for path in content(pages):
+        page.goto(address + path, wait_until="load")
+        page.evaluate(OPEN)
+        cut += page.evaluate(
+            """path => [...document.querySelectorAll("article div.highlight pre")]
+            .filter(code => !code.closest(".cell_output"))
+            .filter(code => code.scrollWidth > code.clientWidth + 1)
+            .map(code => `${path}: ${code.innerText.slice(0, 80)}`)""",
+            path,
+        )
+    page.context.close()
+    assert cut == []
+
+
 def test_formulas_are_typeset_without_a_network(
     browser: Browser, address: str, site: Path, pages: dict[str, Links]
 ) -> None:

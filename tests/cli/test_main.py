@@ -211,3 +211,45 @@ def test_map_on_the_real_chip(flora_data: Path, tmp_path: Path) -> None:
     both = ((predicted == 1) & (true == 1)).sum()
     either = (((predicted == 1) | (true == 1)) & (true >= 0)).sum()
     assert both / either > 0.5
+
+
+def test_adapt_then_map(scene: Path, tmp_path: Path) -> None:
+    """Weights are adapted to pairs without labels, and map radar alone."""
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    for seed in (1, 2):
+        made = simulate(seed, 96)
+        profile = {"driver": "GTiff", "height": 96, "width": 96, "crs": made.crs}
+        profile["transform"] = made.transform
+        sar = profile | {"dtype": "float32", "nodata": np.nan, "count": 2}
+        with rasterio.open(pairs / f"Plain_{seed}_sar.tif", "w", **sar) as target:
+            target.write(made.sar_after.astype(np.float32))
+        optical = profile | {"dtype": "uint16", "nodata": 0, "count": 13}
+        with rasterio.open(pairs / f"Plain_{seed}_optical.tif", "w", **optical) as target:
+            target.write(np.clip(made.optical_after * 10_000, 1, None).astype(np.uint16))
+    short = ["--steps", 2, "--batch", 2, "--crop", 32, "--quiet"]
+    arguments = ["adapt", "--dataset", "folder", "--root", pairs, *short]
+    for name, extra in (("own", []), ("index", ["--teacher", "index", "--rehearse", 2])):
+        assert "weights.safetensors" in flora(*arguments, "--out", tmp_path / name, *extra)
+        weights = tmp_path / name / "weights.safetensors"
+        assert "Water: " in flora(
+            "map", scene, "--out", tmp_path / f"{name}-maps", "--weights", weights
+        )
+    line = refused(*arguments, "--out", tmp_path / "unsure", "--confidence", 1)
+    assert "sure of no pixel" in line and not (tmp_path / "unsure" / "weights.safetensors").exists()
+    # The same pairs beside labelled chips, for a training from the start.
+    flora(
+        "train", "--dataset", "simulated", "--scenes", 8, "--size", "tiny",
+        "--out", tmp_path / "new", "--unlabelled", pairs, "--teacher-steps", 1,
+        "--confidence", 0.5, *short,
+    )  # fmt: skip
+    assert (tmp_path / "new" / "weights.safetensors").is_file()
+
+
+def test_train_with_few_labels(ombria: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--dataset", "ombria", "--root", ombria, "--out", tmp_path, "--quiet"]
+    arguments += ["--size", "tiny", "--steps", 2, "--teacher-steps", 1, "--batch", 2, "--crop", 32]
+    flora(*arguments, "--labels", 1, "--confidence", 0.5)
+    teacher = read_metadata(tmp_path / "optical" / "last.safetensors")
+    assert teacher["config"]["dates"] == "both"
+    refused(*arguments, "--labels", 1, "--unlabelled", tmp_path)

@@ -366,11 +366,12 @@ def test_a_folder_of_an_outputs_name_stays(scene, tmp_path):
 # --- the same in Python ------------------------------------------------------------------------
 
 
-def test_python_and_the_command_line_give_the_same_bytes(scene, mapped, tmp_path):
+def test_python_and_the_command_line_give_the_same_pixels(scene, mapped, tmp_path):
     with flora.open_scene(scene) as opened:
         outputs = flora.map_scene(opened, tmp_path, flora.predictor(flora.load_model()))
-    for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
-        assert path.read_bytes() == (mapped / path.name).read_bytes(), path.name
+    for path in (outputs.water_probability, outputs.water_mask, outputs.rgb):
+        np.testing.assert_array_equal(read(path), read(mapped / path.name), path.name)
+    assert outputs.quicklook.read_bytes() == (mapped / outputs.quicklook.name).read_bytes()
 
 
 # --- many scenes --------------------------------------------------------------------------------
@@ -489,3 +490,38 @@ def test_noise_of_a_ground_range_product_stays_if_asked(tmp_path):
     run(product, "--out", tmp_path / "with", "--keep-noise")
     name = f"{product.stem}_water_probability.tif"
     assert (read(tmp_path / "with" / name) != read(tmp_path / "without" / name)).any()
+
+
+# --- Otsu's method ------------------------------------------------------------------------------
+
+
+@SAID
+def test_otsu_writes_the_same_products_and_says_its_threshold(scene, tmp_path):
+    out, page = tmp_path / "otsu", tmp_path / "map.html"
+    said = run(scene, "--out", out, "--method", "otsu", "--polygons", "--html", page, "--quiet")
+    names = {path.name.removeprefix(f"{NAME}_") for path in out.iterdir()}
+    products = {"polygons.gpkg", "polygons.geojson"}
+    assert names == {"water_probability.tif", "water_mask.tif", "quicklook.png"} | products
+    with rasterio.open(out / f"{NAME}_water_mask.tif") as file:
+        tags = file.tags()
+    assert f"Otsu: VH below {tags['FLORA_OTSU_VH_BELOW_DB']} dB" in said
+    assert tags["FLORA_METHOD"] == "otsu"
+    assert layer_names(page) == ["SAR VV"]
+    chance = read(out / f"{NAME}_water_probability.tif")
+    np.testing.assert_array_equal(chance.astype(int), read(out / f"{NAME}_water_mask.tif"))
+
+
+@pytest.mark.parametrize(
+    "option", [("--threshold", 0.3), ("--weights", "w"), ("--device", "cpu"), ("--before", "b")]
+)
+def test_otsu_refuses_what_it_has_no_use_for(scene, tmp_path, option):
+    line = refused(scene, "--out", tmp_path / "o", "--method", "otsu", *option)
+    assert f"{option[0]} {option[1]}: --method otsu" in line
+    assert not (tmp_path / "o").exists()
+
+
+def test_maps_keep_what_made_them(mapped):
+    with rasterio.open(mapped / f"{NAME}_rgb.tif") as file:
+        tags = file.tags()
+    assert tags["FLORA_METHOD"] == "flora" and tags["FLORA_VERSION"] == flora.__version__
+    assert len(tags["FLORA_WEIGHTS_SHA256"]) == 64

@@ -19,7 +19,6 @@ from flora.training.fit import TrainingConfig
 from flora.training.jitter import RadiometricJitter
 from flora.training.pix2pix import Pix2PixTask
 from flora.training.released import ReleasedTask, released_config
-from flora.training.tasks import UNetTask
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from flora.experiments.records import (
     by_place,
     comparison,
     differences,
-    judge,
     load_record,
     mean_and_spread,
     results_folder,
@@ -136,18 +135,3 @@ def test_places_figure_draws_places_by_rank_and_asks_for_all_scores() -> None:
         places_figure([lacking], "unseen", ["flora", "unet"], "miou")
     with pytest.raises(FloraError, match="0 competitors"):
         places_figure([record], "unseen", [], "miou")
-
-
-@pytest.mark.parametrize(
-    ("values", "spread", "verdict"),
-    [
-        ([-0.03, -0.02, -0.04], 0.01, "helps"),
-        ([0.03, 0.02, 0.04], 0.01, "hurts"),
-        ([-0.03, -0.02, 0.001], 0.01, "no difference"),  # not with every seed
-        ([-0.03, -0.02, -0.04], 0.05, "no difference"),  # within FLoRA's own spread
-        ([-0.3, -0.2], 0.01, "open"),  # too few seeds
-        ([-0.3, -0.2, -0.1], None, "open"),
-    ],
-)
-def test_the_rule_of_the_verdict(values, spread, verdict) -> None:
-    assert judge(values, spread) == verdict

@@ -9,7 +9,15 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from flora.colours import DRY_COLOUR, OVERLAY_COLOUR, WATER_COLOUR, probability_ramp, rgb_bytes
+from flora.colours import (
+    DRY_COLOUR,
+    FALSE_ALARM_COLOUR,
+    MISS_COLOUR,
+    OVERLAY_COLOUR,
+    WATER_COLOUR,
+    probability_ramp,
+    rgb_bytes,
+)
 from flora.errors import FloraError
 from flora.figures import plots
 from flora.figures.sheets import quicklook, sample_figure
@@ -227,3 +235,19 @@ def test_wrong_shapes_are_refused():
         training_curves([])
     with pytest.raises(FloraError, match="no 'ssim'"):
         training_curves([{"step": 1, "dice": 1.0}], terms=["ssim"])
+
+
+def test_errors_are_told_apart_by_kind():
+    codes = {0: DRY_COLOUR, 1: FALSE_ALARM_COLOUR, 2: MISS_COLOUR, 3: WATER_COLOUR}
+    truth, found = np.array([[0, 0, 1, 1, 255]]), np.array([[0, 1, 0, 1, 1]])
+    made, axes = plots.figure()
+    plots.show_errors(axes[0, 0], found, truth)
+    shown = axes[0, 0].images[0]
+    drawn = shown.cmap(shown.norm(shown.get_array()))[0]
+    assert [tuple(drawn[n, :3]) for n in range(4)] == [to_rgb(colour) for colour in codes.values()]
+    assert drawn[4, 3] == 0  # hatched ground: nobody knows
+    words = [text.get_text() for text in axes[0, 0].get_legend().get_texts()]
+    assert words == ["found", "missed", "false alarm", "dry, both", "no data"]
+    assert share_of(made, MISS_COLOUR) > 0.02
+    with pytest.raises(FloraError, match="expected one"):
+        plots.show_errors(axes[0, 0], found, truth.T)

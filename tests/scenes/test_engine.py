@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from flora.cli.bars import SceneBar
 from flora.cli.main import app
 from flora.errors import FloraError
+from flora.grid import Grid
 from flora.models.network import Flora, named_config
 from flora.models.predict import predictor
 from flora.scenes import work as scene_work
@@ -443,7 +444,7 @@ def test_the_bar_says_speed_and_time_left_since_the_run_went_on(monkeypatch):
     monkeypatch.setattr("flora.cli.bars.time.monotonic", lambda: next(clock))
     bar = SceneBar(quiet=True)
     # 1000 x 1000 px of 10 m: 100 km2, one for each tile.
-    bar.accepted(SimpleNamespace(crs=UTM, transform=GRID, shape=(1000, 1000)))
+    bar.accepted(SimpleNamespace(grid=Grid(UTM, GRID, (1000, 1000))))
     bar.show(10, 100)
     bar.show(60, 100)  # 50 tiles in 5 s
     assert bar.text == "60 of 100 tiles, 10 km2/s, 0:00:04 left"

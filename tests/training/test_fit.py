@@ -23,6 +23,9 @@ from flora.models.unet import UNet
 from flora.models.weights import load_any, load_model
 from flora.training.fit import TrainingConfig, fit, read_log
 from flora.training.losses import LossWeights
+from flora.training.pix2pix import Pix2PixTask
+from flora.training.recipes import train
+from flora.training.task import Learner
 from flora.training.tasks import StudentTask, TeacherTask, UNetTask
 
 SHAPE = FloraConfig(widths=(8, 16), attention_levels=(1,), window_sizes=(4,), heads=2)
@@ -360,3 +363,40 @@ def test_the_log_is_plain_json_lines(data: InMemory, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 13))
     assert {"total", "lr", "dice", "bce", "hydrology", "distill_prior"} <= rows[0].keys()
+
+
+def test_only_matrices_and_kernels_decay() -> None:
+    model = Flora(SHAPE)
+    decayed, kept = Learner(model).groups(learning_rate=1e-3, weight_decay=0.1)
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {id(p) for group in (decayed, kept) for p in group["params"]} == set(names)
+    spared = {names[id(p)].rsplit(".", 1)[-1] for p in kept["params"]}
+    assert {"bias", "weight"} <= spared  # those of norms
+    assert any("position_bias" in names[id(p)] for p in kept["params"])
+    assert all(p.ndim > 1 and "position_bias" not in names[id(p)] for p in decayed["params"])
+
+
+def test_learners_have_their_own_rate_and_clipping(data: InMemory, tmp_path: Path) -> None:
+    task = Pix2PixTask(UNet(2, (8, 16), optical_channels=3), 3)
+    generator, discriminator = (
+        learner.groups(SHORT.learning_rate, 0.0)[0] for learner in task.learners()
+    )
+    assert generator["peak"] == discriminator["peak"] == 2e-4
+    assert generator["betas"] == discriminator["betas"] == (0.5, 0.999)
+    # A step of Adam moves a weight by at most about its learning rate: the paper's, not the run's.
+    before = [p.detach().clone() for p in task.model.parameters()]
+    fit(task, data, replace(SHORT, steps=1, learning_rate=1.0, warmup=0), tmp_path, quiet=True)
+    moved = max((a - b).abs().max() for a, b in zip(before, task.model.parameters(), strict=True))
+    assert 0 < moved < 1e-3
+
+
+def test_the_teachers_training_knows_no_ablated_loss(data: InMemory, tmp_path: Path) -> None:
+    runs = [
+        train(SHAPE, data, tmp_path / name, student=SHORT, teacher=SHORT, loss=loss, quiet=True)
+        for name, loss in (("whole", None), ("no-dice", LossWeights(dice=0.0)))
+    ]
+    teachers = [load_file(run.folder.parent / "teacher" / "last.safetensors") for run in runs]
+    assert all(torch.equal(teachers[0][name], teachers[1][name]) for name in teachers[0])
+    students = [load_file(run.last) for run in runs]
+    assert any(not torch.equal(students[0][name], students[1][name]) for name in students[0])

@@ -20,6 +20,7 @@ from flora.training.losses import (
     distillation,
     edge_l1,
     hydrology_edge,
+    output_distillation,
     spectrum_l1,
     structural_dissimilarity,
 )
@@ -446,3 +447,42 @@ def test_wrong_input_is_refused() -> None:
         dice(case["logits"][:, 0], case["water"])
     with pytest.raises(FloraError, match="same levels"):
         distillation(case["student"][:1], case["teacher"], case["valid"])
+
+
+def test_output_distillation_is_zero_at_the_teachers_word_and_hand_worked_elsewhere() -> None:
+    taught = torch.tensor([[[1.0, 0.0, float("nan")]]])
+    valid = torch.ones(1, 1, 3, dtype=torch.bool)
+    logits = torch.zeros(1, 1, 1, 3)  # probability 0.5
+    # Dice with squares: 1 - (2 * 0.5 + 1) / (0.25 + 0.25 + 1 + 1) = 0.2; entropy log 2.
+    assert output_distillation(logits, taught, valid).item() == pytest.approx(0.2 + math.log(2))
+    logits = torch.logit(torch.tensor([[[[0.7, 0.2, 0.5]]]])).requires_grad_()
+    soft = torch.tensor([[[0.7, 0.2, float("nan")]]])
+    loss = output_distillation(logits, soft, valid)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), atol=1e-6, rtol=0)
+    silent = output_distillation(logits, torch.full((1, 1, 3), float("nan")), valid)
+    assert silent.item() == 0
+    with pytest.raises(FloraError, match="taught of shape"):
+        output_distillation(logits, soft[0], valid)
+
+
+def test_labels_and_the_teachers_word_count_each_where_they_are() -> None:
+    case = random_case()
+    batch = batch_of(case)
+    taught = torch.full(batch["water"].shape, 0.9)
+    both = {**batch, "taught": taught}
+    _, terms = FloraLoss()(output_of(case), both, None)
+    assert "distill_output" in terms
+    _, plain = FloraLoss()(output_of(case), batch, None)
+    assert "distill_output" not in plain and plain["dice"] == terms["dice"]
+
+
+def test_of_two_dates_the_shore_is_sought_in_the_last() -> None:
+    case = random_case()
+    batch, output = batch_of(case), output_of(case)
+    two = {**batch, "sar": torch.cat([torch.randn_like(batch["sar"]), batch["sar"]], dim=1)}
+    _, one = FloraLoss()(output, batch, None)
+    _, last = FloraLoss(dates=2)(output, two, None)
+    _, mean = FloraLoss()(output, two, None)
+    assert last["hydrology"] == one["hydrology"] != mean["hydrology"]

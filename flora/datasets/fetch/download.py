@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from flora.datasets.fetch.archives import unpack, unpacked_before
-from flora.datasets.fetch.servers import BadFile
 from flora.datasets.fetch.sources import (
     DeepFloodSource,
     Item,
@@ -20,7 +19,7 @@ from flora.datasets.fetch.sources import (
     Sen12MSSource,
     Source,
 )
-from flora.datasets.fetch.transfer import Stopped, Transfer, Unreachable
+from flora.datasets.fetch.transfer import BadFile, Stopped, Transfer, Unreachable
 from flora.errors import FloraError
 
 __all__ = [

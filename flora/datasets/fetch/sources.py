@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 from flora.datasets.deepflood import DeepFlood
 from flora.datasets.fetch.archives import Member, Unpacking, is_archive, unpacked_before
-from flora.datasets.fetch.servers import BadFile
-from flora.datasets.fetch.transfer import Checksum, Remote, Transfer, relative_path
+from flora.datasets.fetch.transfer import BadFile, Checksum, Remote, Transfer, relative_path
 from flora.datasets.ombria import Ombria
 from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.datasets.sen12ms import Sen12MS

@@ -3,30 +3,73 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import urlencode, urlsplit
 
-from flora.datasets.fetch.servers import CHUNK, BadFile, Interrupted, Servers, public
+import certifi
+import pycurl
+
+from flora import __version__
 from flora.errors import FloraError
 
+BLOCK = 1 << 18
 PROGRESS = 1 << 20  # bytes an attempt must add before a cut connection counts as a new first one
 LONGEST_WAIT = 120.0
 TWICE = 1 << 28  # bytes; a larger file that came in one go and is wrong is not fetched again
+LISTING = 1 << 26  # bytes of a listing at most
+LONGEST_NAME = 240  # bytes: file systems take 255, and a part's name is longer than its file's
+
+# What libcurl answers where the server cannot go on from a byte in the middle.
+_FROM_THE_START = (
+    pycurl.E_RANGE_ERROR,
+    pycurl.E_BAD_DOWNLOAD_RESUME,
+    pycurl.E_FTP_COULDNT_USE_REST,
+)
+_UNTRUSTED = (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE)
+_WRONG_ADDRESS = (
+    pycurl.E_URL_MALFORMAT,
+    pycurl.E_UNSUPPORTED_PROTOCOL,
+    pycurl.E_TOO_MANY_REDIRECTS,
+)
 
 Result = TypeVar("Result")
+Report = Callable[[int], None]
+"""Told the number of bytes of a file that have arrived."""
 
 
 class Unreachable(FloraError):
     """The server cannot be reached, or not to the end, however often it is tried."""
 
 
+class BadFile(FloraError):
+    """One file is missing on the server or is not what the listing says; others may be well."""
+
+
 class Stopped(Exception):
     """The user, or the failure of another file, ended the transfer; what arrived is kept."""
+
+
+class _Interrupted(Exception):
+    """An attempt failed in a way that another may mend.
+
+    Args:
+        reason: What happened.
+        wait: Seconds the server asks to wait.
+        restart: If what has arrived is of no use.
+    """
+
+    def __init__(self, reason: str, wait: float = 0.0, restart: bool = False) -> None:
+        super().__init__(reason)
+        self.wait = wait
+        self.restart = restart
 
 
 @dataclass(frozen=True)
@@ -38,14 +81,13 @@ class Checksum:
 
     def matches(self, path: Path) -> bool:
         """Whether the file's content has this digest."""
+        if self.algorithm == "git":
+            found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        else:
+            found = hashlib.new(self.algorithm, usedforsecurity=False)
         with path.open("rb") as file:
-            if self.algorithm == "git":
-                header = b"blob %d\0" % path.stat().st_size
-                found = hashlib.sha1(header, usedforsecurity=False)
-                while block := file.read(CHUNK):
-                    found.update(block)
-            else:
-                found = hashlib.file_digest(file, self.algorithm)
+            while block := file.read(BLOCK):
+                found.update(block)
         return found.hexdigest() == self.digest.lower()
 
 
@@ -78,27 +120,36 @@ def relative_path(name: str, origin: str) -> PurePosixPath:
     """A name that a server or an archive gives, as a path that cannot leave its folder.
 
     Raises:
-        FloraError: If the name is empty, absolute, climbs with "..", or would be another path on
-            another operating system.
+        FloraError: If the name is empty, absolute, climbs with "..", would be another path on
+            another operating system, or is one that not every disk can hold.
     """
     path = PurePosixPath(name)
     odd = any(sign in name for sign in ("\\", ":", "\0"))
     if odd or path.is_absolute() or not path.parts or ".." in path.parts:
-        raise FloraError(
-            f"{origin} names the file {name!r}, which would leave the dataset's folder: it is not "
-            "what its publisher made; nothing of it was kept, tell the publisher"
-        )
-    return path
+        says = "would leave the dataset's folder"
+    elif not name.isprintable() or any(len(os.fsencode(p)) > LONGEST_NAME for p in path.parts):
+        says = "not every disk can hold (it is too long, or not plain text)"
+    else:
+        return path
+    short = name if len(name) <= LONGEST_NAME else f"{name[:40]}..."
+    raise FloraError(
+        f"{origin} names the file {short!a}, which {says}: it is not what its publisher made; "
+        "nothing of it was kept, tell the publisher"
+    )
 
 
 class Transfer:
     """Fetches files, as often as it takes; may be used by several threads at the same time.
 
+    libcurl speaks with the servers. Proxies and certificates are taken from the usual environment
+    variables (HTTPS_PROXY, http_proxy, ALL_PROXY, NO_PROXY; REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE,
+    SSL_CERT_FILE).
+
     Args:
-        timeout: Seconds without a byte, or at less than `slowest`, before an attempt is given up.
+        timeout: Seconds at less than `slowest` before an attempt is given up; at least 1.
         attempts: Attempts at one file that bring nothing new, before it is given up.
         backoff: Seconds before the second attempt; doubled each time.
-        slowest: Bytes per second, averaged over `timeout`, below which a server counts as stuck.
+        slowest: Bytes per second, below which a server counts as stuck.
     """
 
     def __init__(
@@ -108,12 +159,12 @@ class Transfer:
         backoff: float = 1.0,
         slowest: float = 512.0,
     ) -> None:
-        self.timeout = timeout
+        self.timeout = max(1, round(timeout))
         self.attempts = attempts
         self.backoff = backoff
-        self.slowest = slowest
+        self.slowest = round(slowest)
         self.stop = threading.Event()
-        self._servers = Servers(timeout)
+        self._own = threading.local()  # a handle of libcurl a thread, which keeps its connections
 
     def json(
         self, url: str, kind: type[Any] = dict, parameters: Mapping[str, str] | None = None
@@ -123,7 +174,23 @@ class Transfer:
         Raises:
             FloraError: If it does not answer, refuses, or answers something else.
         """
-        return self._persist(lambda: self._servers.json(url, kind, parameters or {}), url)
+        address = f"{url}?{urlencode(parameters)}" if parameters else url
+
+        def ask() -> bytes:
+            received = io.BytesIO()
+            self._perform(address, received.write, size=LISTING)
+            return received.getvalue()
+
+        try:
+            answer = json.loads(self._persist(ask, url))
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, kind):
+            raise FloraError(
+                f"{url} answers with something that is not a listing, perhaps the login page of a "
+                "network: open it in a browser, then run again"
+            )
+        return answer
 
     def size(self, url: str) -> int | None:
         """Bytes of a file on an FTP server; None if it does not say.
@@ -131,9 +198,9 @@ class Transfer:
         Raises:
             FloraError: If the server does not answer or has no such file.
         """
-        return self._persist(lambda: self._servers.size(url), public(url))
+        return self._persist(lambda: self._perform(url, None), public(url))
 
-    def fetch(self, remote: Remote, target: Path, report: Callable[[int], None]) -> None:
+    def fetch(self, remote: Remote, target: Path, report: Report) -> None:
         """Fetch one file; `target` appears when the file is complete and verified.
 
         What has arrived waits in `target`.part, from where a later call goes on.
@@ -141,7 +208,7 @@ class Transfer:
         Args:
             remote: What to fetch.
             target: Where to; its folder is made.
-            report: Told the number of bytes of the file that have arrived.
+            report: See `Report`.
 
         Raises:
             Unreachable: If the server gives no more after several attempts.
@@ -154,9 +221,8 @@ class Transfer:
             part.parent.mkdir(parents=True, exist_ok=True)
         old = part.is_file()
         for last in (False, True):
-            self._complete(remote, part, report)
-            problem = _mismatch(remote, part)
-            if not problem:
+            self._persist(lambda: self._append(remote, part, report), public(remote.url), part)
+            if remote.checksum is None or remote.checksum.matches(part):
                 with _disk(target):
                     part.replace(target)
                 return
@@ -166,108 +232,199 @@ class Transfer:
             report(0)
             if last or (size > TWICE and not old):
                 raise BadFile(
-                    f"{public(remote.url)}: {problem}; nothing was kept. Run again later; if it "
-                    "stays so, the publisher has changed the file"
+                    f"{public(remote.url)}: its {remote.checksum.algorithm} checksum is not "
+                    f"{remote.checksum.digest}; nothing was kept. Run again later; if it stays so, "
+                    "the publisher has changed the file"
                 )
 
-    def _complete(self, remote: Remote, part: Path, report: Callable[[int], None]) -> None:
-        """Fetch what `part` lacks, going on after each interruption."""
-        best = 0
-        failures = 0
-        while True:
-            offset = part.stat().st_size if part.is_file() else 0
-            sure = remote.size is not None or remote.checksum is not None
-            if not sure or (remote.size is not None and offset > remote.size):
-                offset = 0
-            if offset == remote.size and part.is_file():
-                report(offset)
-                return
-            try:
-                self._append(remote, part, offset, report)
-                return
-            except Interrupted as cut:
-                reached = part.stat().st_size if part.is_file() else 0
-                if cut.restart:
-                    part.unlink(missing_ok=True)
-                failures = 1 if reached >= best + PROGRESS else failures + 1
-                best = max(best, reached)
-                of = "" if remote.size is None else f" of {remote.size}"
-                self._pause(cut, failures, f"{public(remote.url)}, at {reached}{of} bytes")
+    def _append(self, remote: Remote, part: Path, report: Report) -> None:
+        """Fetch what `part` lacks, in one attempt."""
+        done = part.stat().st_size if part.is_file() else 0
+        # Without either, nothing would tell a part of another version.
+        sure = remote.size is not None or remote.checksum is not None
+        if not sure or (remote.size is not None and done > remote.size):
+            done = 0
+        if done == remote.size and part.is_file():
+            report(done)
+            return
+        before = done
 
-    def _append(
-        self, remote: Remote, part: Path, offset: int, report: Callable[[int], None]
-    ) -> None:
-        with self._servers.open(remote.url, offset) as body:
-            known = {size for size in (remote.size, body.total) if size is not None}
-            if len(known) > 1:
-                raise BadFile(
-                    f"{public(remote.url)}: the server sends {body.total} bytes where its listing "
-                    f"says {remote.size}; none of them was taken. If this is the login page of a "
-                    "network, log in; else run again later"
-                )
-            limit = known.pop() if known else None
-            done = body.start
-            with _disk(part), part.open("r+b" if body.start else "wb") as file:
-                file.seek(body.start)
-                file.truncate()
-                for chunk in self._paced(body.chunks):
-                    file.write(chunk)
-                    file.flush()  # what has arrived outlives this process, however it ends
-                    done += len(chunk)
-                    if limit is not None and done > limit:
-                        break
-                    report(done)
-        if limit is not None and done > limit:
+        def write(data: bytes) -> None:
+            nonlocal done
+            file.write(data)
+            done += len(data)
+            report(done)
+
+        try:
+            with _disk(part), part.open("r+b" if done else "wb", buffering=0) as file:
+                file.seek(done)
+                total = self._perform(remote.url, write, done, remote.size)
+        except BaseException as error:
+            useless = isinstance(error, BadFile) and done > before
+            useless |= isinstance(error, _Interrupted) and error.restart
+            if part.is_file() and (useless or not part.stat().st_size):
+                part.unlink()
+            raise
+        if remote.size is not None and done != remote.size:
+            if total is None and done < remote.size:  # the connection's end seemed the file's
+                raise _Interrupted("the connection ended too early")
             part.unlink()
-            raise BadFile(
-                f"{public(remote.url)}: the server sends more than the {limit} bytes of its "
-                "listing; nothing was kept. Run again later"
-            )
-        if limit is not None and done < limit:
-            raise Interrupted("the connection ended too early")
+            raise BadFile(_other_size(remote.url, done, remote.size))
 
-    def _paced(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The chunks, as long as they come fast enough and nobody wants to stop."""
-        since, arrived = time.monotonic(), 0
-        for chunk in chunks:
-            if self.stop.is_set():
-                raise Stopped
-            yield chunk
-            arrived += len(chunk)
-            elapsed = time.monotonic() - since
-            if elapsed >= self.timeout:
-                if arrived < self.slowest * elapsed:
-                    raise Interrupted(f"only {arrived} bytes came in {elapsed:.0f} s")
-                since, arrived = time.monotonic(), 0
+    def _perform(
+        self,
+        url: str,
+        write: Callable[[bytes], object] | None,
+        offset: int = 0,
+        size: int | None = None,
+    ) -> int | None:
+        """Ask a server once.
 
-    def _persist(self, ask: Callable[[], Result], what: str) -> Result:
-        failures = 0
+        Args:
+            url: The address.
+            write: Takes the bytes as they come; None asks only how many there are.
+            offset: The first byte wanted.
+            size: Bytes of the whole file; it is given up when more come.
+
+        Returns:
+            Bytes of the whole file, as the server states them; None if it does not.
+        """
+        if not hasattr(self._own, "curl"):
+            self._own.curl = pycurl.Curl()
+        curl, headers, refused = self._own.curl, [], []
+
+        def take(data: bytes) -> int:
+            try:
+                write(data)  # type: ignore[misc]
+            except OSError as error:  # libcurl would print it
+                refused.append(error)
+                return 0
+            return len(data)
+
+        curl.reset()  # options, not connections
+        self._set_up(curl, url)
+        curl.setopt(pycurl.HEADERFUNCTION, lambda line: headers.append(line.strip().lower()))
+        curl.setopt(pycurl.RESUME_FROM_LARGE, offset)
+        curl.setopt(pycurl.MAXFILESIZE_LARGE, size or 0)
+        curl.setopt(*((pycurl.NOBODY, 1) if write is None else (pycurl.WRITEFUNCTION, take)))
+        code, said = 0, ""
+        try:
+            curl.perform()
+        except pycurl.error as error:
+            code, said = error.args
+        if refused:
+            raise refused[0]
+        if code == pycurl.E_ABORTED_BY_CALLBACK:
+            raise Stopped
+        status = curl.getinfo(pycurl.RESPONSE_CODE)
+        length = curl.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T)
+        whole = status == 200  # whatever part of it was asked for
+        total = None if length < 0 else length + (0 if whole else offset)
+        ignored = bool(code) and whole and offset > 0
+        if code == pycurl.E_FILESIZE_EXCEEDED and not ignored:
+            raise BadFile(_other_size(url, total, size))
+        if ignored and size is not None and total not in (None, size):
+            raise BadFile(_other_size(url, total, size))
+        if ignored or code in _FROM_THE_START or status == 416:
+            raise _Interrupted(said or f"HTTP {status}", restart=True)
+        if code:
+            limited = b"x-ratelimit-remaining: 0" in headers
+            _refuse(public(url), code, said, status, limited, curl.getinfo(pycurl.RETRY_AFTER))
+        return total
+
+    def _set_up(self, curl: pycurl.Curl, url: str) -> None:
+        ours = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+        trusted = next((os.environ[n] for n in ours if os.environ.get(n)), certifi.where())
+        protocols = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS | pycurl.PROTO_FTP
+        for option, value in {
+            pycurl.URL: url,
+            pycurl.PROTOCOLS: protocols,
+            pycurl.REDIR_PROTOCOLS: protocols,
+            pycurl.FOLLOWLOCATION: 1,
+            pycurl.MAXREDIRS: 10,
+            pycurl.FAILONERROR: 1,
+            pycurl.USERAGENT: f"flora/{__version__}",
+            pycurl.CAPATH if Path(trusted).is_dir() else pycurl.CAINFO: trusted,
+            pycurl.CONNECTTIMEOUT: self.timeout,
+            pycurl.FTP_RESPONSE_TIMEOUT: self.timeout,
+            pycurl.LOW_SPEED_LIMIT: self.slowest,
+            pycurl.LOW_SPEED_TIME: self.timeout,
+            pycurl.FTP_FILEMETHOD: pycurl.FTPMETHOD_NOCWD,
+            pycurl.FORBID_REUSE: url.startswith("ftp:"),  # such servers count connections
+            pycurl.NOSIGNAL: 1,  # threads
+            pycurl.NOPROGRESS: 0,
+            pycurl.XFERINFOFUNCTION: lambda *_: self.stop.is_set(),  # once a second at least
+        }.items():
+            curl.setopt(option, value)
+
+    def _persist(self, ask: Callable[[], Result], what: str, part: Path | None = None) -> Result:
+        """Ask as often as it takes, more often while `part` grows."""
+        best = failures = 0
         while True:
             try:
                 return ask()
-            except Interrupted as cut:
-                failures += 1
-                self._pause(cut, failures, what)
+            except _Interrupted as cut:
+                reached = part.stat().st_size if part is not None and part.is_file() else 0
+                failures = 1 if reached >= best + PROGRESS else failures + 1
+                best = max(best, reached)
+                if failures >= self.attempts:
+                    raise Unreachable(
+                        f"{what}{f', at {reached} bytes' * bool(part)}: {cut}; given up after "
+                        f"{failures} attempts. Check the connection and the proxy (HTTPS_PROXY, "
+                        "NO_PROXY), then run again: what has arrived is kept"
+                    ) from cut
+                wait = max(cut.wait, self.backoff * 2 ** (failures - 1))
+                if self.stop.wait(min(wait, LONGEST_WAIT)):
+                    raise Stopped from cut
 
-    def _pause(self, cut: Interrupted, failures: int, what: str) -> None:
-        if failures >= self.attempts:
-            raise Unreachable(
-                f"{what}: {cut}; given up after {failures} attempts. Check the connection and the "
-                "proxy (HTTPS_PROXY, HTTP_PROXY, NO_PROXY), then run again: what has arrived is "
-                "kept"
-            ) from cut
-        wait = max(cut.wait, self.backoff * 2 ** (failures - 1))
-        if self.stop.wait(min(wait, LONGEST_WAIT)):
-            raise Stopped
+
+def public(url: str) -> str:
+    """The address without user and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _mismatch(remote: Remote, part: Path) -> str:
-    size = part.stat().st_size
-    if remote.size not in (None, size):
-        return f"{size} bytes came where the listing says {remote.size}"
-    if remote.checksum is not None and not remote.checksum.matches(part):
-        return f"its {remote.checksum.algorithm} checksum is not {remote.checksum.digest}"
-    return ""
+def _refuse(url: str, code: int, said: str, status: int, limited: bool, wait: float) -> NoReturn:
+    """Raise what an answer other than the file means.
+
+    Args:
+        url: The address, without a password.
+        code: libcurl's.
+        said: What libcurl says.
+        status: The server's, of HTTP or FTP.
+        limited: Whether the server says that it has answered too often.
+        wait: Seconds that the server asks to wait.
+    """
+    if code == pycurl.E_HTTP_RETURNED_ERROR and (status in (408, 429) or status >= 500):
+        raise _Interrupted(f"HTTP {status}", wait=wait)
+    if status in (404, 410, 550):
+        raise BadFile(
+            f"{url}: {status}, the publisher no longer has it there. Look at the dataset's page "
+            "for its new place, and report it to this library"
+        )
+    if limited:
+        raise FloraError(f"{url}: {status}, too many requests from this network; wait an hour")
+    if code in (pycurl.E_HTTP_RETURNED_ERROR, pycurl.E_LOGIN_DENIED):
+        raise FloraError(
+            f"{url}: {status}, the server, or a proxy on the way, refuses it. Open the address in "
+            "a browser to see why; if it opens there, check HTTPS_PROXY and NO_PROXY"
+        )
+    if code in _UNTRUSTED:
+        raise FloraError(
+            f"{url}: no trusted connection ({said}). Behind a proxy that reads along, let "
+            "REQUESTS_CA_BUNDLE name the file with its certificate; check the computer's clock"
+        )
+    if code in _WRONG_ADDRESS:
+        raise FloraError(f"{url}: {said}; check the address and the proxy")
+    raise _Interrupted(said)
+
+
+def _other_size(url: str, sent: int | None, expected: int | None) -> str:
+    return (
+        f"{public(url)}: the server sends {'more' if sent is None else sent} bytes, not the "
+        f"{expected} that were expected; none of them was kept. If this is the login page of a "
+        "network, log in; else run again later"
+    )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from flora.sensors import FloatArray
 # px along the track and in range: the annotation's own spacing is wider along the track; in range,
 # noise jumps where one sub-swath ends and the next begins.
 NOISE_CELL = (40, 4)
+K_NOISE = {"iw": 75088.7, "ew": 56065.87}  # of the modes, before IPF 2.50
 
 Numbers = NDArray[np.float64]
 
@@ -102,6 +103,24 @@ def noise_power(annotation: bytes, size: tuple[int, int], source: Given) -> Floa
             remove_noise=False,
         )
     return noise.astype(np.float32)
+
+
+def noise_factor(version: float | None, measurement: str, calibration: bytes) -> float:
+    """What turns noise vectors into squared digital numbers: 1 from IPF 2.50 on.
+
+    Before, they were written relative to a constant of the mode, and from 2.34 on to the square of
+    the product's own scaling, before to the scaling itself (ESA, MPC-0243).
+
+    Args:
+        version: Of the processor; None is taken for a later one.
+        measurement: Name of the image, which holds the mode.
+        calibration: Text of the calibration annotation, which holds the scaling `dn`.
+    """
+    mode = re.search(r"(?:^|[/-])(iw|ew)-[^/]*$", measurement.lower())
+    scaling = re.search(rb"<dn\b[^>]*>\s*([\d.e+]+)", calibration)
+    if version is None or version >= 2.50 or mode is None or scaling is None:
+        return 1.0
+    return K_NOISE[mode[1]] * float(scaling[1]) ** (2 if version >= 2.34 else 1)
 
 
 def centres(side: int, step: int) -> Numbers:

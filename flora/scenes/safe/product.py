@@ -10,19 +10,29 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from scipy.interpolate import RegularGridInterpolator
 
 from flora.errors import FloraError, FloraWarning, Given
-from flora.scenes.safe.noise import NOISE_CELL, centres, noise_power, numbers_of, only_zeros
+from flora.grid import open_raster, read_bands
+from flora.scenes.safe.border import CELL, FIXED_IN, border_cells
+from flora.scenes.safe.noise import (
+    NOISE_CELL,
+    centres,
+    noise_factor,
+    noise_power,
+    numbers_of,
+    only_zeros,
+)
 from flora.scenes.safe.swath import Table, power_vrt
-from flora.sensors import FloatArray
+from flora.sensors import BoolArray, FloatArray
 
 GAIN_STEP = 40  # px: the spacing of the calibration vectors' own values in range
 
@@ -41,6 +51,8 @@ class SafeBand:
         calibration: The text of its calibration annotation.
         noise: The text of its noise annotation, or None to leave thermal noise in.
         source: The product.
+        version: Of the processor, such as 2.7; None where the product does not say.
+        border: (rows, columns) of cells, true where they are border noise; None for none.
     """
 
     band: str
@@ -48,6 +60,8 @@ class SafeBand:
     calibration: bytes
     noise: bytes | None
     source: Given
+    version: float | None = None
+    border: BoolArray | None = None
 
     @contextmanager
     def opened(self, size: tuple[int, int]) -> Iterator[str]:
@@ -55,6 +69,7 @@ class SafeBand:
 
         sigma0 = (DN^2 - noise) / A^2, where A is the annotation's `sigmaNought`, interpolated
         bilinearly, and noise that of `flora.scenes.safe.noise`; at least a tenth of DN^2 / A^2.
+        Border noise is nodata.
 
         Args:
             size: (rows, columns) of the measurement.
@@ -65,15 +80,41 @@ class SafeBand:
         gain = calibration_gain(self.calibration, size, self._annotation("calibration"))
         with ExitStack() as stack:
 
-            def table(values: FloatArray, cell: tuple[int, int]) -> Table:
+            def table(values: FloatArray, cell: tuple[float, float]) -> Table:
                 shape = (values.shape[0], values.shape[1])
                 return Table(stack.enter_context(_in_memory(values)), shape, cell)
 
-            noise = None
+            noise = inside = None
             if self.noise is not None:
                 power = noise_power(self.noise, size, self._annotation("noise"))
+                power *= noise_factor(self.version, self.measurement, self.calibration)
                 noise = table(power, NOISE_CELL)
-            yield power_vrt(size, self.measurement, table(gain, (GAIN_STEP, GAIN_STEP)), noise)
+            if self.border is not None:
+                rows, columns = self.border.shape
+                kept = np.where(self.border, 0, 1).astype(np.float32)
+                inside = table(kept, (size[0] / rows, size[1] / columns))
+            gains = table(gain, (GAIN_STEP, GAIN_STEP))
+            yield power_vrt(size, self.measurement, gains, noise, inside)
+
+    def coarse(self, size: tuple[int, int]) -> FloatArray:
+        """About what sigma0 is in cells of `CELL` pixels, noise included, 0 in nodata.
+
+        Raises:
+            FloraError: If a file is damaged.
+        """
+        gain = calibration_gain(self.calibration, size, self._annotation("calibration"))
+        cells = (1, *(-(-side // CELL) for side in size))
+        with open_raster(Path(str(self.source.value)), "sar_path", self.measurement) as dataset:
+            numbers = read_bands(
+                dataset,
+                source=self.source,
+                indexes=[1],
+                out_shape=cells,
+                out_dtype="float32",
+                resampling=Resampling.average,
+            )[0]
+        sigma0: FloatArray = numbers**2 * np.median(gain)
+        return sigma0
 
     def _annotation(self, kind: str) -> Given:
         return Given(self.source.argument, f"{self.source.value}: {kind} of {self.band}")
@@ -126,6 +167,7 @@ def find_safe_bands(
             "again if a file is lost",
         )
     folder = root / "annotation" / "calibration"
+    version = processor_version(_text(root, "manifest.safe"))
     selected = []
     for band in bands:
         stem = found[band].name.rsplit(".", 1)[0]
@@ -152,8 +194,40 @@ def find_safe_bands(
                 )
                 noise = None
         measurement = f"{prefix}/measurement/{found[band].name}"
-        selected.append(SafeBand(band, measurement, calibration, noise, source))
+        selected.append(SafeBand(band, measurement, calibration, noise, source, version))
     return tuple(selected)
+
+
+def mask_border(bands: tuple[SafeBand, ...], size: tuple[int, int]) -> tuple[SafeBand, ...]:
+    """The same polarisations, their border noise nodata; a `FloraWarning` says how much it is.
+
+    Products of processors from `FIXED_IN` on have none; those that do not name theirs may have.
+
+    Args:
+        bands: Of one product.
+        size: (rows, columns) of the measurements.
+
+    Raises:
+        FloraError: If a file is damaged.
+    """
+    version = bands[0].version
+    if version is not None and version >= FIXED_IN:
+        return bands
+    sigma0 = [band.coarse(size) for band in bands]
+    border = border_cells(sigma0)
+    if not border.any():
+        return bands
+    share = border.sum() / np.any([band > 0 for band in sigma0], axis=0).sum()
+    warnings.warn(
+        FloraWarning(
+            f"{share:.1%} of its pixels are border noise, which processors before IPF "
+            f"{FIXED_IN:.2f} left along the edges: masked as nodata, with a calm sea that lies "
+            "there (after Ali et al. 2018)",
+            argument=bands[0].source,
+        ),
+        stacklevel=5,
+    )
+    return tuple(replace(band, border=border) for band in bands)
 
 
 def calibration_gain(annotation: bytes, size: tuple[int, int], source: Given) -> FloatArray:
@@ -213,6 +287,12 @@ def _in_memory(values: FloatArray) -> Iterator[str]:
             with memory.open(**profile) as dataset:
                 dataset.write(values[None])
         yield memory.name
+
+
+def processor_version(manifest: bytes | None) -> float | None:
+    """The version of the processor (IPF) that a product's manifest names, 2.7 for 002.70."""
+    said = re.search(rb'name="Sentinel-1 IPF"\s+version="(\d+\.\d+)"', manifest or b"")
+    return None if said is None else float(said[1])
 
 
 def _is_denoised(annotation: bytes | None) -> bool:

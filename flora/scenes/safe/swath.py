@@ -27,7 +27,7 @@ BLOCK, COARSE_BLOCK = 512, 64
 
 NOISE_FLOOR = 0.1  # least share of the measured power that is left when noise was subtracted
 
-BILINEAR = ' resampling="bilinear"'
+BILINEAR, NEAREST = ' resampling="bilinear"', ' resampling="nearest"'
 ALGORITHMS = {Resampling.nearest: "NearestNeighbour", Resampling.bilinear: "Bilinear"}
 
 
@@ -65,17 +65,23 @@ class Table(NamedTuple):
     """A quantity that varies slowly over a measurement.
 
     Attributes:
-        name: What GDAL opens: one value for each cell, interpolated bilinearly between centres.
+        name: What GDAL opens: one value for each cell.
         shape: (rows, columns) of cells, which may reach beyond the measurement.
         cell: (rows, columns) of the measurement's pixels in a cell.
     """
 
     name: str
     shape: tuple[int, int]
-    cell: tuple[int, int]
+    cell: tuple[float, float]
 
 
-def power_vrt(size: tuple[int, int], measurement: str, gain: Table, noise: Table | None) -> str:
+def power_vrt(
+    size: tuple[int, int],
+    measurement: str,
+    gain: Table,
+    noise: Table | None,
+    inside: Table | None = None,
+) -> str:
     """A virtual dataset of calibrated power: (digital number squared - noise) times a gain.
 
     What is left is at least `NOISE_FLOOR` of what was measured: speckle takes many pixels of calm
@@ -86,6 +92,7 @@ def power_vrt(size: tuple[int, int], measurement: str, gain: Table, noise: Table
         measurement: What GDAL opens as the digital numbers, 0 where nothing was measured.
         gain: What power is multiplied by.
         noise: What is subtracted before; None for nothing.
+        inside: 1, or 0 in cells that are to be nodata; None keeps all.
     """
     rows, columns = size
 
@@ -97,12 +104,12 @@ def power_vrt(size: tuple[int, int], measurement: str, gain: Table, noise: Table
             "</SimpleSource>"
         )
 
-    def spread(table: Table) -> str:
+    def spread(table: Table, options: str = BILINEAR) -> str:
         height, width = (
             min(side / step, cells)
             for side, step, cells in zip(size, table.cell, table.shape, strict=True)
         )
-        return source(table.name, height, width, BILINEAR)
+        return source(table.name, height, width, options)
 
     def derived(function: str, sources: str, options: str = "") -> str:
         return (
@@ -114,14 +121,15 @@ def power_vrt(size: tuple[int, int], measurement: str, gain: Table, noise: Table
         )
 
     numbers, nodata = source(measurement), "<NoDataValue>0</NoDataValue>"
+    factors = spread(gain) + ("" if inside is None else spread(inside, NEAREST))
     if noise is None:
-        return derived("mul", numbers * 2 + spread(gain), nodata)
+        return derived("mul", numbers * 2 + factors, nodata)
     left = derived("diff", source(derived("mul", numbers * 2)) + spread(noise))
     floor = derived(
         "mul", numbers * 2, f'<PixelFunctionArguments k="{NOISE_FLOOR!r}"/>'
     )  # 0 in nodata, where less than the noise is left
     signal = derived("max", source(left) + source(floor))
-    return derived("mul", source(signal) + spread(gain), nodata)
+    return derived("mul", source(signal) + factors, nodata)
 
 
 def geocoded_vrt(

@@ -266,7 +266,7 @@ def test_interrupted_process_goes_on_where_it_was(
         processes[how] = subprocess.Popen(command, stderr=subprocess.PIPE)
     for how, process in processes.items():
         part = tmp_path / how.name / f"{big}.part"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not part.is_file() and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(0.3)

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from flora.datasets.fetch import transfer
-from flora.datasets.fetch.servers import BadFile
-from flora.datasets.fetch.transfer import Checksum, Remote, Transfer, Unreachable, relative_path
+from flora.datasets.fetch.transfer import (
+    BadFile,
+    Checksum,
+    Remote,
+    Transfer,
+    Unreachable,
+    relative_path,
+)
 from flora.errors import FloraError
 from tests.support.servers import (
     Fault,
@@ -69,7 +75,7 @@ def test_cut_connections_are_resumed(site: Site, impatient: Transfer, tmp_path: 
 
 def test_part_of_an_earlier_run_is_resumed(site: Site, impatient: Transfer, tmp_path: Path) -> None:
     site.always["/file"] = Fault(cut_after=10_000)
-    with pytest.raises(Unreachable, match=r"at 30000 of 100000 bytes: .* broke; .*run again"):
+    with pytest.raises(Unreachable, match=r"at 30000 bytes: .*70000 bytes missing; .*run again"):
         fetch(impatient, remote(site), tmp_path / "file")
     assert below(tmp_path) == {"file.part": CONTENT[:30_000]}
     site.always.clear()
@@ -103,7 +109,7 @@ def test_server_without_ranges_starts_again(
     site.faults["/file"] = [Fault(cut_after=70_000)]
     fetch(impatient, remote(site), tmp_path / "file")
     assert below(tmp_path) == {"file": CONTENT}
-    assert [request.range for request in site.requests] == [None, "bytes=70000-"]
+    assert [request.range for request in site.requests] == [None, "bytes=70000-", None]
 
 
 def test_range_from_another_byte_is_not_taken(
@@ -113,6 +119,36 @@ def test_range_from_another_byte_is_not_taken(
     fetch(impatient, remote(site), tmp_path / "file")
     assert below(tmp_path) == {"file": CONTENT}
     assert [request.range for request in site.requests] == [None, "bytes=500-", None]
+
+
+def test_link_that_expires_is_asked_for_anew(
+    site: Site, impatient: Transfer, tmp_path: Path
+) -> None:
+    """As figshare does it: its own address leads to one that holds for a short time."""
+    for number in (1, 2):
+        site.files[f"/signed-{number}"] = CONTENT
+    site.faults["/file"] = [
+        Fault(status=302, headers={"Location": f"/signed-{number}"}) for number in (1, 2)
+    ]
+    site.faults["/signed-1"] = [Fault(cut_after=30_000), Fault(status=403)]
+    fetch(impatient, remote(site), tmp_path / "file")
+    assert below(tmp_path) == {"file": CONTENT}
+    assert [(request.path, request.range) for request in site.requests] == [
+        ("/file", None),
+        ("/signed-1", None),
+        ("/file", "bytes=30000-"),
+        ("/signed-2", "bytes=30000-"),
+    ]
+
+
+@pytest.mark.parametrize("place", ["file:///etc/hostname", "gopher://127.0.0.1/"])
+def test_nothing_but_http_and_ftp_is_followed(
+    site: Site, impatient: Transfer, tmp_path: Path, place: str
+) -> None:
+    site.always["/file"] = Fault(status=302, headers={"Location": place})
+    with pytest.raises(FloraError, match=r"Protocol.*check the address"):
+        fetch(impatient, Remote(f"{site.base}/file", PurePosixPath("file")), tmp_path / "file")
+    assert files(tmp_path) == set() and len(site.requests) == 1
 
 
 def test_trouble_of_the_server_passes(site: Site, impatient: Transfer, tmp_path: Path) -> None:
@@ -142,11 +178,16 @@ def test_server_that_asks_to_wait_is_obeyed(
             1,
         ),
         (Fault(status=500), Unreachable, "500.*3 attempts", 3),
-        (Fault(body=b"<html>log in"), BadFile, "sends 12 bytes where its listing says 100000", 1),
-        (Fault(claimed=100_001), BadFile, "sends 100001 bytes", 1),
-        (Fault(body=CONTENT + b"more", no_length=True), BadFile, "more than the 100000 bytes", 1),
+        (Fault(body=b"<html>log in"), BadFile, "sends 12 bytes, not the 100000", 1),
+        (Fault(claimed=100_001), BadFile, "sends more bytes, not the 100000", 1),
+        (
+            Fault(body=CONTENT + b"more", no_length=True),
+            BadFile,
+            "sends more bytes, not the 100000",
+            1,
+        ),
         (Fault(body=CONTENT[::-1]), BadFile, "md5 checksum is not [0-9a-f]+; nothing was kept", 2),
-        (Fault(silent=0.8), Unreachable, "no answer.*timed out", 3),
+        (Fault(silent=2.5), Unreachable, "too slow.*3 attempts", 3),
     ],
 )
 def test_failures_say_what_to_do_and_leave_nothing(
@@ -200,9 +241,9 @@ def test_trickle_is_given_up_and_gone_on_with(
 ) -> None:
     site.always["/file"] = Fault(pause=0.02)  # 50 bytes a second, never silent for long
     start = time.monotonic()
-    with pytest.raises(Unreachable, match=r"only \d+ bytes came in"):
+    with pytest.raises(Unreachable, match=r"too slow"):
         fetch(impatient, remote(site), tmp_path / "file")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 9
     come = (tmp_path / "file.part").stat().st_size
     assert 0 < come < 200 and files(tmp_path) == {"file.part"}
     site.always.clear()
@@ -240,14 +281,14 @@ def test_disk_that_refuses_is_named(site: Site, impatient: Transfer, tmp_path: P
 def test_nobody_listens(impatient: Transfer, tmp_path: Path) -> None:
     with http_server() as closed:
         wanted = remote(closed)
-    with pytest.raises(Unreachable, match=r"refused.*HTTPS_PROXY"):
+    with pytest.raises(Unreachable, match=r"Could not connect.*HTTPS_PROXY"):
         fetch(impatient, wanted, tmp_path / "file")
 
 
 def test_ftp_server_says_nothing(impatient: Transfer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"ftp://user:secret@127.0.0.1:{silent.getsockname()[1]}/file"
-        with pytest.raises(Unreachable, match=r"no answer \(timed out\)") as raised:
+        with pytest.raises(Unreachable, match=r"timed out after") as raised:
             impatient.size(address)
     assert "secret" not in str(raised.value)
 

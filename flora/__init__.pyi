@@ -1,0 +1,30 @@
+from .datasets.base import Sample as Sample
+from .datasets.base import collate as collate
+from .datasets.registry import open_dataset as open_dataset
+from .datasets.wrapped import InMemory as InMemory
+from .errors import FloraError as FloraError
+from .errors import FloraWarning as FloraWarning
+from .experiments.records import load_record as load_record
+from .figures import plots as plots
+from .maps.floods import split_flood as split_flood
+from .maps.layers import read_map as read_map
+from .maps.live import flood_map as flood_map
+from .maps.page import write_html as write_html
+from .maps.polygons import write_polygons as write_polygons
+from .models.network import Flora as Flora
+from .models.network import FloraConfig as FloraConfig
+from .models.network import FloraOutput as FloraOutput
+from .models.network import named_config as named_config
+from .models.predict import predictor as predictor
+from .models.weights import load_model as load_model
+from .scenes.before import open_before as open_before
+from .scenes.inputs import open_scene as open_scene
+from .scenes.many import map_scenes as map_scenes
+from .scenes.mapping import map_scene as map_scene
+from .training.evaluation import answer as answer
+from .training.evaluation import evaluate as evaluate
+from .training.fit import TrainingConfig as TrainingConfig
+from .training.fit import fit as fit
+from .training.recipes import train as train
+
+__version__: str

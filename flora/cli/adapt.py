@@ -1,0 +1,111 @@
+"""The command that adapts weights to pairs without labels: adapt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from flora.cli.options import ChipOptions, Quiet, Weights
+from flora.errors import FloraError
+
+
+@dataclass(frozen=True)
+class AdaptingOptions:
+    """How weights are adapted."""
+
+    teacher: Annotated[
+        Literal["weights", "index"],
+        typer.Option(
+            help="Who says what the optical images show: the teacher in the weights, or a water "
+            "index of the image."
+        ),
+    ] = "weights"
+    confidence: Annotated[
+        float,
+        typer.Option(min=0.5, max=1.0, help="Probability from which the teacher is heard."),
+    ] = 0.8
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 500
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8
+    crop: Annotated[int, typer.Option(min=16, help="Side of a crop, px.")] = 128
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-4
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the crops.")] = 0
+
+
+def adapt(
+    chips: ChipOptions,
+    adapting: AdaptingOptions,
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one continues.")],
+    split: Annotated[str, typer.Option(help="Split of the pairs.")] = "all",
+    weights: Weights = None,
+    rehearse: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Simulated scenes with labels that take half of every batch, so that what the "
+            "weights know is not forgotten; only for weights of Sentinel-1 in dB.",
+        ),
+    ] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Adapt weights to pairs of radar and optical images of a region or a flood, without labels.
+
+    Writes OUT/weights.safetensors. Mapping with them needs radar alone.
+    """
+    from flora.datasets.registry import open_dataset
+    from flora.datasets.wrapped import InMemory
+    from flora.files import write_whole
+    from flora.models.checkpoints import shipped_weights
+    from flora.models.network import Flora
+    from flora.models.unet import LateFusion
+    from flora.models.weights import check_sensor, load_any, load_model
+    from flora.training import recipes
+    from flora.training.fit import TrainingConfig
+    from flora.training.teaching import IndexTeacher, Teacher, flora_teacher
+
+    path = weights or shipped_weights()
+    pairs = InMemory(chips.open(split))
+    check_sensor(path, pairs)
+    model = load_any(path)
+    if isinstance(model, LateFusion):
+        raise FloraError(
+            "of a late fusion, which needs the optical image on every map",
+            argument="weights",
+            value=str(path),
+            remedy="choose weights of FLoRA or of a U-Net",
+        )
+    if adapting.teacher == "index":
+        teacher: Teacher = IndexTeacher(pairs.optical_scaling.index_name)
+    elif isinstance(model, Flora):
+        teacher = flora_teacher(load_model(path))  # a copy, which adapting does not change
+    else:
+        raise FloraError(
+            "these weights have no optical teacher",
+            argument="teacher",
+            value=adapting.teacher,
+            remedy="choose index",
+        )
+    result = recipes.adapt(
+        model,
+        pairs,
+        out / "adapted",
+        teacher=teacher,
+        training=TrainingConfig(
+            steps=adapting.steps,
+            batch=adapting.batch,
+            crop=adapting.crop,
+            learning_rate=adapting.learning_rate,
+            seed=adapting.seed,
+        ),
+        confidence=adapting.confidence,
+        labelled=InMemory(open_dataset("simulated", None, "train", count=rehearse))
+        if rehearse
+        else None,
+        quiet=quiet,
+    )
+    target = out / "weights.safetensors"
+    write_whole(target, lambda partial: partial.write_bytes(result.last.read_bytes()))
+    Console().print(f"Weights: {target}", soft_wrap=True, highlight=False)

@@ -1,0 +1,16 @@
+from .base import FloodDataset as FloodDataset
+from .base import Sample as Sample
+from .base import collate as collate
+from .base import optical_stack as optical_stack
+from .changes import Misaligned as Misaligned
+from .changes import Stretched as Stretched
+from .crops import RandomCrops as RandomCrops
+from .registry import DATASETS as DATASETS
+from .registry import DatasetName as DatasetName
+from .registry import dataset_class as dataset_class
+from .registry import open_dataset as open_dataset
+from .simulated import Simulated as Simulated
+from .unlabelled import Mixed as Mixed
+from .unlabelled import Unlabelled as Unlabelled
+from .unlabelled import drawn as drawn
+from .wrapped import InMemory as InMemory

@@ -203,7 +203,8 @@ def find_files(
             remedy="use {units}",
             units="db",
         )
-    check_quantity(listed)
+    if files[0].safe is None:
+        check_quantity(listed)
     target = None if grid is None else _target(files, grid)
     if target is None:
         _check_own_grid(files)

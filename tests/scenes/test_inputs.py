@@ -243,6 +243,27 @@ def test_gamma0_is_said_with_what_it_means(tmp_path):
         opened(write("ga"), units="linear")
 
 
+@pytest.mark.parametrize(
+    ("quantity", "says"),
+    [
+        ("Gamma0", r"gamma0.*cos.*0\.6 dB.*1\.6 dB"),
+        ("Beta0", r"beta0.*sin.*3\.1 dB.*1\.4 dB"),
+    ],
+)
+def test_a_quantity_in_the_bands_names_is_said(tmp_path, quantity, says):
+    names = [f"{quantity}_{band}_db" for band in ("VV", "VH")]
+    with pytest.warns(FloraWarning, match=says):
+        values, _ = opened(write_scene(tmp_path / "s.tif", decibel(), names=names))
+    np.testing.assert_allclose(values, decibel(), atol=1e-4)
+
+
+def test_sigma0_in_the_bands_names_is_believed_and_amplitude_refused(tmp_path):
+    opened(write_scene(tmp_path / "rtc.tif", decibel(), names=("Sigma0_VV_db", "Sigma0_VH_db")))
+    path = write_scene(tmp_path / "a.tif", decibel(), names=("Amplitude_VV", "Amplitude_VH"))
+    with pytest.raises(FloraError, match="amplitude, as its name says"):
+        opened(path)
+
+
 # --- a part -------------------------------------------------------------------------------------
 
 

@@ -954,10 +954,17 @@ def test_two_real_bands_cut_into_files_are_the_chip(data, tmp_path):
 def test_real_chips_of_terramesh_with_their_optical_image(data):
     for path in real(data, "terramesh/S1RTC/*.tif"):
         optical = data / "terramesh" / "S2L1C" / path.name
-        with open_scene(path) as scene, open_before(optical, scene, SENTINEL2_RGB) as before:
+        with (
+            pytest.warns(FloraWarning) as told,
+            open_scene(path) as scene,
+            open_before(optical, scene, SENTINEL2_RGB) as before,
+        ):
             values, valid = whole(scene)
             assert valid.all() and -25 < np.median(values[1]) < np.median(values[0]) < -5
             assert before.scale(before.read(0, 224))[2].all()
+        said = " ".join(str(one.message) for one in told)
+        assert "offset of 1000 since processing baseline 04.00 is probably there" in said
+        assert ("cloud (or snow)" in said) == (path.stem == "609U_541L_3_0")
         with open_scene(path, grid="EPSG:4326", bbox=scene.grid.lon_lat_box()) as degrees:
             read, inside = whole(degrees)
             assert inside.mean() > 0.6

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import (
     LON_LAT,
+    PIXEL,
     Grid,
     check_georeference,
     covering_grid,
@@ -104,7 +105,8 @@ class BandFile:
                 block = COARSE_BLOCK if resampling == Resampling.nearest else BLOCK
                 warped = geocoded_vrt(
                     connection or str(self.path),
-                    bands, self.control, target, self.fill, resampling, block,
+                    bands, self.control, target, self.fill, resampling,
+                    Given("sar_path", self.path), block,
                 )  # fmt: skip
                 dataset = stack.enter_context(open_raster(self.path, "sar_path", warped))
                 bands = tuple(range(1, len(bands) + 1))
@@ -187,8 +189,11 @@ def find_files(
             remedy="map other scenes in runs of their own",
         )
     inspect = partial(_inspect, units=units, resampled=grid is not None)
+    pixel = PIXEL
     if is_safe(listed[0]) and len(listed) == 1:
         files = _product_files(listed[0], scaling.bands, remove_noise, inspect)
+        if grid is None and files[0].safe is not None:
+            pixel = files[0].safe.spacing
         units, grid = "linear", grid or "utm"
     elif len(listed) == 1:
         files = (inspect(listed[0], bands=bands_by_name(listed[0], scaling.bands)),)
@@ -205,9 +210,11 @@ def find_files(
         )
     if files[0].safe is None:
         check_quantity(listed)
-    target = None if grid is None else _target(files, grid)
+    target = None if grid is None else _target(files, grid, pixel)
     if target is None:
         _check_own_grid(files)
+    elif pixel != PIXEL:
+        check_georeference(target, Given("sar_path", listed[0]))
     return SceneFiles(listed, name, scaling, units, files, target, remove_noise)
 
 
@@ -318,8 +325,8 @@ def _size(grid: Grid) -> str:
     return f"{grid.shape[1]} x {grid.shape[0]}"
 
 
-def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
-    """The map grid that covers the first file."""
+def _target(files: tuple[BandFile, ...], grid: str, pixel: float) -> Grid:
+    """The map grid that covers the first file, in pixels of `pixel` metres."""
     first = files[0]
     source = Given("sar_path", first.path)
     if first.control is not None:
@@ -335,7 +342,7 @@ def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
         longitude, latitude = first.control.coordinates(LON_LAT, source)
         crs = map_crs(grid, lon_lat_box(longitude, latitude))
         x, y = first.control.coordinates(crs, source)
-        return covering_grid(crs, x, y, source)
+        return covering_grid(crs, x, y, source, pixel)
     if first.grid.crs is None:
         raise FloraError(
             "no CRS and no ground control points, so {grid} cannot be made",
@@ -345,7 +352,7 @@ def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
         )
     check_georeference(first.grid, source, resampled=True)
     crs = map_crs(grid, first.grid.lon_lat_box())
-    return covering_grid(crs, *first.grid.outline(crs), source)
+    return covering_grid(crs, *first.grid.outline(crs), source, pixel)
 
 
 def file_identities(paths: Sequence[Path]) -> list[list[str | int]]:

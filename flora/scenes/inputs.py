@@ -98,7 +98,8 @@ def open_scene(
         window: Part to read as (column, row, width, height), in pixels of the grid that is read.
         bbox: Part to read as (west, south, east, north), in degrees (WGS 84).
         grid: None keeps the files' own grid; "utm" resamples to 10 m in the scene's UTM zone; a
-            CRS, such as "EPSG:4326", to 10 m there. A GRD product goes to "utm" without.
+            CRS, such as "EPSG:4326", to 10 m there. A GRD product goes to its UTM zone without, in
+            its own pixel spacing.
         remove_noise: Subtract the thermal noise of a GRD product, of which a tenth of the
             measured power is left at least. Other files are taken as they are.
 

@@ -169,10 +169,12 @@ def find_files(
     paths: str | Path | Sequence[str | Path],
     scaling: SarScaling,
     units: Units,
-    grid: str | None,
+    grid: str | Grid | None,
     remove_noise: bool = True,
 ) -> SceneFiles:
     """Find and check the files of a scene; see `flora.scenes.inputs.open_scene`.
+
+    `grid` may be the very grid that they are put on, too.
 
     Raises:
         FloraError: If a file is missing, damaged, complex or of another kind, its polarisations
@@ -210,6 +212,9 @@ def find_files(
         )
     if files[0].safe is None:
         check_quantity(listed)
+    if isinstance(grid, Grid):
+        same = all(file.control is None and file.grid.same_as(grid) for file in files)
+        return SceneFiles(listed, name, scaling, units, files, None if same else grid, remove_noise)
     target = None if grid is None else _target(files, grid, pixel)
     if target is None:
         _check_own_grid(files)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import warnings
+from datetime import date
 from pathlib import Path
 
 from flora.errors import FloraError, FloraWarning
@@ -19,6 +21,30 @@ SIGMA0_OF = {"gamma0": math.cos, "beta0": math.sin}
 # ASF's terrain-corrected products say in one word what they hold: gamma0 or sigma0; power, dB or
 # amplitude; then masking, filtering, extent and matching.
 HYP3_WORD = re.compile(r"(?P<quantity>[gs])(?P<scale>[pda])[uw][nf][ec][dm]")
+
+
+# A day of this century, as the names of products and of most people's files write it.
+DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
+FIRST_YEAR = 2014  # of Sentinel-1
+
+
+def date_in_name(path: Path) -> date | None:
+    """The first date in a file's name, as of every Sentinel-1 product; else None.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora.scenes.names import date_in_name
+        >>> date_in_name(Path("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812.SAFE"))
+        datetime.date(2018, 7, 16)
+        >>> date_in_name(Path("tile_20180231.tif")) is None  # no such day
+        True
+    """
+    for year, month, day in DATE_IN_NAME.findall(path.name):
+        with contextlib.suppress(ValueError):
+            found = date(int(year), int(month), int(day))
+            if found.year >= FIRST_YEAR:
+                return found
+    return None
 
 
 def polarisation(text: str) -> str | None:

@@ -219,11 +219,17 @@ def read_bands(
 
 def lon_lat_box(longitude: NDArray[Any], latitude: NDArray[Any]) -> LonLatBox:
     """(west, south, east, north) of points; east exceeds 180 across the antimeridian."""
-    if np.ptp(longitude) > 180:
-        longitude = np.where(longitude < 0, longitude + 360, longitude)
+    longitude = unwrapped(longitude)
     box = longitude.min(), latitude.min(), longitude.max(), latitude.max()
     west, south, east, north = map(float, box)
     return west, south, east, north
+
+
+def unwrapped(longitude: NDArray[Any]) -> NDArray[Any]:
+    """Longitudes of points that lie together, beyond 180 where they lie across the antimeridian."""
+    if np.ptp(longitude) <= 180:
+        return longitude
+    return np.where(longitude < 0, longitude + 360, longitude)
 
 
 def check_georeference(grid: Grid, source: Given, resampled: bool = False) -> None:
@@ -308,10 +314,12 @@ def map_crs(name: str, around: LonLatBox) -> CRS:
         ) from error
 
 
-def covering_grid(crs: CRS, x: NDArray[Any], y: NDArray[Any], source: Given) -> Grid:
-    """A north-up grid of 10 m in `crs` around points, its edges at multiples of a pixel.
+def covering_grid(
+    crs: CRS, x: NDArray[Any], y: NDArray[Any], source: Given, side: float = PIXEL
+) -> Grid:
+    """A north-up grid of `side` metres in `crs` around points, its edges at multiples of a pixel.
 
-    In a geographic CRS a pixel is 10 m on the equator, as in Sen1Floods11.
+    In a geographic CRS a pixel has its side on the equator, as in Sen1Floods11.
 
     Raises:
         FloraError: If a point has no coordinates there.
@@ -324,7 +332,7 @@ def covering_grid(crs: CRS, x: NDArray[Any], y: NDArray[Any], source: Given) -> 
             grid="utm",
         )
     unit = DEGREE if crs.is_geographic else float(crs.linear_units_factor[1])
-    pixel = PIXEL / unit
+    pixel = side / unit
     left, right = math.floor(x.min() / pixel), math.ceil(x.max() / pixel)
     bottom, top = math.floor(y.min() / pixel), math.ceil(y.max() / pixel)
     corner = Affine(pixel, 0, left * pixel, 0, -pixel, top * pixel)

@@ -149,6 +149,16 @@ class SarScaling:
         """The scaling of several acquisitions stacked as channels, the earliest first."""
         return replace(self, bands=self.bands * dates, mean=self.mean * dates, std=self.std * dates)
 
+    @property
+    def dates(self) -> int:
+        """How many acquisitions are stacked as channels."""
+        return len(self.bands) // len(set(self.bands))
+
+    def of_one_date(self) -> Self:
+        """The scaling of the first of them: what `repeat` was called on."""
+        first = slice(len(self.bands) // self.dates)
+        return replace(self, bands=self.bands[first], mean=self.mean[first], std=self.std[first])
+
     def _check_bands(self, values: FloatArray) -> None:
         if values.ndim != 3 or values.shape[0] != len(self.bands):
             raise FloraError(

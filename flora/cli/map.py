@@ -18,8 +18,8 @@ from flora.errors import FloraError, Given
 from flora.sensors import Units
 
 if TYPE_CHECKING:
-    from flora.scenes.inputs import SceneReading
     from flora.scenes.many import MakePredictor, Mapping
+    from flora.scenes.reading import SceneReading
     from flora.sensors import OpticalScaling, SarScaling
 
 PART, MANY = "Part, grid and tiles", "Many scenes"
@@ -57,6 +57,13 @@ class SceneOptions:
             "(.SAFE, .zip). With --stac, `auto` fetches the clearest image of the two months "
             "before.",
             metavar="FILE",
+        ),
+    ] = None
+    sar_before: Annotated[
+        Path | None,
+        typer.Option(
+            help="Radar scene from before the flood, on any grid, as SAR and in the same units; "
+            "of the same orbit if possible."
         ),
     ] = None
     before_gap: Annotated[
@@ -231,6 +238,7 @@ class Found:
     Attributes:
         paths: One file or product a scene, or the two files of one scene.
         before: Image from before the flood.
+        sar_before: Radar scene from before the flood.
         units: Of the backscatter.
         bbox: Part to map, in degrees.
         year: When they were taken, if a catalogue says so.
@@ -238,6 +246,7 @@ class Found:
 
     paths: list[Path]
     before: Path | None
+    sar_before: Path | None
     units: Units
     bbox: tuple[float, float, float, float] | None
     year: int | None = None
@@ -266,7 +275,7 @@ def map_(
     _check_usage(scenes, workers)
     box = None if part.bbox is None else parse_bbox(part.bbox)
     model.check(scenes.before)
-    sensors = _check_model(model)
+    sensors = _check_model(model, scenes.sar_before)
     wanted.check(model.threshold)
     remote = workers.dask is not None and model.device is None
     place = "each worker's" if remote else str(choose_device(model.device))
@@ -277,7 +286,7 @@ def map_(
     several = len(found.paths) > 1 and scenes.vh is None
     stems = [path.stem for path in (found.paths if several else found.paths[:1])]
     check_names(found.paths if several else found.paths[:1])
-    products = Products(wanted, out, several, found.before, existing.overwrite)
+    products = Products(wanted, out, several, found.before, overwrite=existing.overwrite)
     products.check_files(stems, _inputs(found, model.weights))
     run = Run(
         out,
@@ -314,8 +323,11 @@ def _check_usage(scenes: SceneOptions, workers: WorkerOptions) -> None:
         )
 
 
-def _check_model(model: ModelOptions) -> tuple[SarScaling, OpticalScaling]:
-    """The sensors of the model; a file that is refused is refused once, not by every scene."""
+def _check_model(model: ModelOptions, sar_before: Path | None) -> tuple[SarScaling, OpticalScaling]:
+    """The sensors of the model; a file that is refused is refused once, not by every scene.
+
+    The radar's is that of one date.
+    """
     from flora.models.weights import load_model, sensor_of
     from flora.sensors import SENTINEL1, SENTINEL2_RGB
 
@@ -331,14 +343,30 @@ def _check_model(model: ModelOptions) -> tuple[SarScaling, OpticalScaling]:
             value=weights,
             remedy="choose weights trained on sigma0 in dB",
         )
-    return sar, optical
+    dates = 1 if sar_before is None else 2
+    if sar.dates != dates:
+        number = {1: "one date", 2: "two dates"}
+        given = Given("sar_before", sar_before) if sar_before else Given("weights", weights)
+        raise FloraError(
+            f"the weights map {number.get(sar.dates, f'{sar.dates} dates')} of radar, expected "
+            f"{number[dates]}",
+            argument=given,
+            remedy="pass {method}, or weights trained on two dates (flora train --option "
+            "sar_dates=before,after)"
+            if sar_before
+            else "pass {sar_before}, the scene from before the flood",
+            method="otsu",
+            sar_before="FILE",
+        )
+    return sar.of_one_date(), optical
 
 
 def _named(scenes: SceneOptions, box: tuple[float, float, float, float] | None) -> Found:
     """The scenes whose files were named."""
     paths = [path.absolute() for path in (*(scenes.sar or ()), scenes.vh) if path is not None]
     before = None if scenes.before is None else Path(scenes.before).absolute()
-    return Found(paths, before, scenes.units or "db", box)
+    earlier = scenes.sar_before and scenes.sar_before.absolute()
+    return Found(paths, before, earlier, scenes.units or "db", box)
 
 
 def _fetched(
@@ -366,19 +394,21 @@ def _fetched(
     if fetched.before is not None:
         typer.echo(f"Image from before the flood: {fetched.image}")
     named = None if scenes.before in (None, "auto") else Path(scenes.before).absolute()
-    return Found([fetched.sar], fetched.before or named, "db", None, fetched.taken.year)
+    earlier = scenes.sar_before and scenes.sar_before.absolute()
+    return Found([fetched.sar], fetched.before or named, earlier, "db", None, fetched.taken.year)
 
 
 def _inputs(found: Found, weights: Path | None) -> list[Given]:
     """Files that no output may replace."""
     scenes = [Given("sar_path", path) for path in found.paths]
-    return [*scenes, Given("before_path", found.before), Given("weights", weights)]
+    images = [Given("before_path", found.before), Given("sar_before", found.sar_before)]
+    return [*scenes, *images, Given("weights", weights)]
 
 
 def _reading(
     found: Found, part: PartOptions, sensors: tuple[SarScaling, OpticalScaling]
 ) -> SceneReading:
-    from flora.scenes.inputs import SceneReading
+    from flora.scenes.reading import SceneReading
 
     return SceneReading(
         scaling=sensors[0],
@@ -389,6 +419,7 @@ def _reading(
         remove_noise=not part.keep_noise,
         before=found.before,
         before_scaling=sensors[1],
+        sar_before=found.sar_before,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 PANEL = "Flood, polygons, page"
 
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
-FIRST_YEAR = 2014  # of Sentinel-1
-DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12]\d|3[01])(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,8 @@ class Products:
         wanted: What is made.
         folder: Where files go; they are named after their scene.
         several: Whether there are several scenes: then `wanted.html` is the folder of their pages.
-        before: Image from before the flood, shown on the page.
+        before: Image from before the flood, shown on the page; without one, the earlier radar
+            scene is, where there is one.
         overwrite: Replace existing files.
     """
 
@@ -269,13 +267,17 @@ class Products:
         make_folder(target.parent)
         with tempfile.TemporaryDirectory() as temporary:
             backscatter = Path(temporary) / "backscatter.tif"
+            before = self.before
             with opened() as scene:
-                write_view(scene, backscatter)
+                write_view(scene, backscatter, scene.shown)
+                if before is None and scene.scaling.dates > 1:
+                    before = Path(temporary) / "earlier.tif"
+                    write_view(scene, before, 0)
             page = read_map(
                 outputs.water_probability,
                 sar=backscatter,
                 rgb=outputs.rgb,
-                before=self.before,
+                before=before,
                 permanent_water=self.wanted.permanent_water,
                 permanent_threshold=self.wanted.permanent_threshold,
                 permanent_class=self.wanted.permanent_class,
@@ -301,9 +303,3 @@ class Products:
 def area_words(pixels: int, km2: float | None) -> str:
     """An area in km2, or in pixels where nothing says how large these are."""
     return f"{pixels} px" if km2 is None else f"{km2:.4g} km2"
-
-
-def year_in_name(path: Path) -> int | None:
-    """The year of the first date in a file's name, as of every Sentinel-1 product; else None."""
-    years = (int(year) for year in DATE_IN_NAME.findall(path.name))
-    return next((year for year in years if year >= FIRST_YEAR), None)

@@ -10,16 +10,16 @@ import typer
 from rich.console import Console
 
 from flora.cli.finished import finished_maps
-from flora.cli.products import Products, area_words, year_in_name
+from flora.cli.products import Products, area_words
 from flora.cli.spelling import in_one_line
 from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
     from flora.cli.bars import SceneBar
     from flora.cli.finished import OpenScene
-    from flora.scenes.inputs import SceneReading
     from flora.scenes.many import MakePredictor, Mapping, SceneReport, Workers
     from flora.scenes.outputs import SceneOutputs
+    from flora.scenes.reading import SceneReading
 
 
 class Run:
@@ -147,16 +147,28 @@ class Run:
 
     def _report(self, outputs: SceneOutputs, paths: list[Path]) -> None:
         """Say which maps were written and how much water is on them; then make the products."""
+        from flora.scenes.names import date_in_name
+        from flora.scenes.thresholds import OTSU_CHANGE_TAG, OTSU_TAG
+
         for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
             if path is not None:
                 self._console.print(f"  {path}", markup=False)
         share = outputs.water_pixels / outputs.valid_pixels
         area = "" if outputs.water_km2 is None else f", {area_words(0, outputs.water_km2)}"
+        tags = self._tags(outputs)
+        water = "New water" if OTSU_CHANGE_TAG in tags else "Water"
         self._console.print(
-            f"Water: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}"
+            f"{water}: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}"
         )
-        self._say_thresholds(outputs)
-        year = self._year or year_in_name(paths[0])
+        said = [
+            f"{name} below {tags[tag]} dB"
+            for name, tag in (("VH", OTSU_TAG), ("its change", OTSU_CHANGE_TAG))
+            if tag in tags
+        ]
+        if said:
+            self._console.print(f"Otsu: {', '.join(said)}")
+        taken = date_in_name(paths[0])
+        year = self._year or (None if taken is None else taken.year)
         try:
             for line in self._products.make(outputs, paths[0].stem, self._opener(paths), year):
                 self._console.print(line, markup=False)
@@ -165,20 +177,13 @@ class Run:
                 error.add_note("the maps are finished: pass --reuse to go on from them")
             raise
 
-    def _say_thresholds(self, outputs: SceneOutputs) -> None:
-        """Say which thresholds Otsu's method has found: the maps keep them."""
+    def _tags(self, outputs: SceneOutputs) -> dict[str, str]:
+        """What the maps keep of how they were made, such as the thresholds of Otsu's method."""
         from flora.grid import open_raster
-        from flora.scenes.thresholds import OTSU_CHANGE_TAG, OTSU_TAG
 
         with open_raster(outputs.water_mask, "output_folder") as mask:
-            tags = mask.tags()
-        said = [
-            f"{name} below {tags[tag]} dB"
-            for name, tag in (("VH", OTSU_TAG), ("its change", OTSU_CHANGE_TAG))
-            if tag in tags
-        ]
-        if said:
-            self._console.print(f"Otsu: {', '.join(said)}")
+            tags: dict[str, str] = mask.tags()
+        return tags
 
     def _opener(self, paths: list[Path]) -> OpenScene:
         return partial(self._reading.scene, paths)

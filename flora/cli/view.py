@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 STRIP = 512  # rows of a scene read at a time
 
 
-def write_view(scene: SarScene, path: Path) -> None:
-    """Write VV of a scene in dB, averaged in power to about a thousand pixels a side.
+def write_view(scene: SarScene, path: Path, channel: int) -> None:
+    """Write one channel of a scene in dB, averaged in power to about a thousand pixels a side.
 
     It shows every kind of scene alike: one file, two files, a product, a part of one.
     """
@@ -29,7 +29,7 @@ def write_view(scene: SarScene, path: Path) -> None:
     for row in range(0, len(view), lines):
         height = min(lines * step, scene.shape[0] - row * step)
         values, valid = scene.read(row * step, height)
-        view[row : row + lines] = multilook(np.where(valid, values[0], np.nan), step)
+        view[row : row + lines] = multilook(np.where(valid, values[channel], np.nan), step)
     profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "nodata": np.nan}
     profile |= {"height": grid.shape[0], "width": grid.shape[1]}
     profile |= {"crs": grid.crs, "transform": grid.transform}

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import (
     LON_LAT,
+    PIXEL,
     Grid,
     check_georeference,
     covering_grid,
@@ -104,7 +105,8 @@ class BandFile:
                 block = COARSE_BLOCK if resampling == Resampling.nearest else BLOCK
                 warped = geocoded_vrt(
                     connection or str(self.path),
-                    bands, self.control, target, self.fill, resampling, block,
+                    bands, self.control, target, self.fill, resampling,
+                    Given("sar_path", self.path), block,
                 )  # fmt: skip
                 dataset = stack.enter_context(open_raster(self.path, "sar_path", warped))
                 bands = tuple(range(1, len(bands) + 1))
@@ -167,10 +169,12 @@ def find_files(
     paths: str | Path | Sequence[str | Path],
     scaling: SarScaling,
     units: Units,
-    grid: str | None,
+    grid: str | Grid | None,
     remove_noise: bool = True,
 ) -> SceneFiles:
     """Find and check the files of a scene; see `flora.scenes.inputs.open_scene`.
+
+    `grid` may be the very grid that they are put on, too.
 
     Raises:
         FloraError: If a file is missing, damaged, complex or of another kind, its polarisations
@@ -187,8 +191,11 @@ def find_files(
             remedy="map other scenes in runs of their own",
         )
     inspect = partial(_inspect, units=units, resampled=grid is not None)
+    pixel = PIXEL
     if is_safe(listed[0]) and len(listed) == 1:
         files = _product_files(listed[0], scaling.bands, remove_noise, inspect)
+        if grid is None and files[0].safe is not None:
+            pixel = files[0].safe.spacing
         units, grid = "linear", grid or "utm"
     elif len(listed) == 1:
         files = (inspect(listed[0], bands=bands_by_name(listed[0], scaling.bands)),)
@@ -203,10 +210,16 @@ def find_files(
             remedy="use {units}",
             units="db",
         )
-    check_quantity(listed)
-    target = None if grid is None else _target(files, grid)
+    if files[0].safe is None:
+        check_quantity(listed)
+    if isinstance(grid, Grid):
+        same = all(file.control is None and file.grid.same_as(grid) for file in files)
+        return SceneFiles(listed, name, scaling, units, files, None if same else grid, remove_noise)
+    target = None if grid is None else _target(files, grid, pixel)
     if target is None:
         _check_own_grid(files)
+    elif pixel != PIXEL:
+        check_georeference(target, Given("sar_path", listed[0]))
     return SceneFiles(listed, name, scaling, units, files, target, remove_noise)
 
 
@@ -317,8 +330,8 @@ def _size(grid: Grid) -> str:
     return f"{grid.shape[1]} x {grid.shape[0]}"
 
 
-def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
-    """The map grid that covers the first file."""
+def _target(files: tuple[BandFile, ...], grid: str, pixel: float) -> Grid:
+    """The map grid that covers the first file, in pixels of `pixel` metres."""
     first = files[0]
     source = Given("sar_path", first.path)
     if first.control is not None:
@@ -334,7 +347,7 @@ def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
         longitude, latitude = first.control.coordinates(LON_LAT, source)
         crs = map_crs(grid, lon_lat_box(longitude, latitude))
         x, y = first.control.coordinates(crs, source)
-        return covering_grid(crs, x, y, source)
+        return covering_grid(crs, x, y, source, pixel)
     if first.grid.crs is None:
         raise FloraError(
             "no CRS and no ground control points, so {grid} cannot be made",
@@ -344,7 +357,7 @@ def _target(files: tuple[BandFile, ...], grid: str) -> Grid:
         )
     check_georeference(first.grid, source, resampled=True)
     crs = map_crs(grid, first.grid.lon_lat_box())
-    return covering_grid(crs, *first.grid.outline(crs), source)
+    return covering_grid(crs, *first.grid.outline(crs), source, pixel)
 
 
 def file_identities(paths: Sequence[Path]) -> list[list[str | int]]:

@@ -187,7 +187,7 @@ def open_before(
     with open_raster(path, "before_path", source.connection) as dataset:
         own = Grid.of(dataset)
         if not own.same_as(scene.grid):
-            _check_overlap(own, scene.grid, path)
+            check_overlap(own, scene.grid, Given("before_path", path))
     with _opened(source, scene.grid, scaling, Resampling.bilinear) as before:
         _check_values(before, scene)
         yield before
@@ -221,8 +221,13 @@ def _opened(
         yield BeforeScene(source, grid, scaling, stack.enter_context(view), (1, 2, 3, 4))
 
 
-def _check_overlap(own: Grid, scene: Grid, path: Path) -> None:
-    source = Given("before_path", path)
+def check_overlap(own: Grid, scene: Grid, source: Given) -> None:
+    """Refuse an image that cannot be put on the scene's grid, or lies elsewhere.
+
+    Raises:
+        FloraError: If one has no CRS, the image's georeference is impossible, or they do not
+            overlap.
+    """
     differs = (
         f"its grid of {own.shape[1]} x {own.shape[0]} px differs from the scene's of "
         f"{scene.shape[1]} x {scene.shape[0]} px and"

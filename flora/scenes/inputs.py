@@ -7,8 +7,8 @@ import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,8 @@ from flora.scenes.bands import (
 from flora.scenes.before import BeforeScene, open_before
 from flora.sensors import (
     SENTINEL1,
-    SENTINEL2_RGB,
     BoolArray,
     FloatArray,
-    OpticalScaling,
     SarScaling,
     Units,
 )
@@ -51,7 +49,6 @@ __all__ = [
     "GDAL_ERRORS",
     "BeforeScene",
     "SarScene",
-    "SceneReading",
     "open_before",
     "open_raster",
     "open_scene",
@@ -98,7 +95,8 @@ def open_scene(
         window: Part to read as (column, row, width, height), in pixels of the grid that is read.
         bbox: Part to read as (west, south, east, north), in degrees (WGS 84).
         grid: None keeps the files' own grid; "utm" resamples to 10 m in the scene's UTM zone; a
-            CRS, such as "EPSG:4326", to 10 m there. A GRD product goes to "utm" without.
+            CRS, such as "EPSG:4326", to 10 m there. A GRD product goes to its UTM zone without, in
+            its own pixel spacing.
         remove_noise: Subtract the thermal noise of a GRD product, of which a tenth of the
             measured power is left at least. Other files are taken as they are.
 
@@ -122,61 +120,6 @@ def open_scene(
         yield SarScene(files, layers, part)
 
 
-@dataclass(frozen=True)
-class SceneReading:
-    """How scenes are opened, all of them alike: what `open_scene` and `open_before` are told.
-
-    Attributes:
-        scaling: Sensor.
-        units: "db" or "linear".
-        window: Part as (column, row, width, height).
-        bbox: Part as (west, south, east, north).
-        grid: Map grid, see `open_scene`.
-        remove_noise: See `open_scene`.
-        before: An image from before the flood, or None.
-        before_scaling: Its scaling.
-    """
-
-    scaling: SarScaling = SENTINEL1
-    units: Units = "db"
-    window: PixelWindow | None = None
-    bbox: LonLatBox | None = None
-    grid: str | None = None
-    remove_noise: bool = True
-    before: Path | None = None
-    before_scaling: OpticalScaling = SENTINEL2_RGB
-
-    def grid_of(self, path: str | Path) -> Grid:
-        """The pixels that would be read of a scene: its files are inspected, no values read."""
-        files = find_files(path, self.scaling, self.units, self.grid, self.remove_noise)
-        return files.grid.part(choose_part(files.grid, self.window, self.bbox, files.name))
-
-    def scene(self, paths: str | Path | Sequence[str | Path]) -> AbstractContextManager[SarScene]:
-        """Open a scene, see `open_scene`."""
-        return open_scene(
-            paths,
-            scaling=self.scaling,
-            units=self.units,
-            window=self.window,
-            bbox=self.bbox,
-            grid=self.grid,
-            remove_noise=self.remove_noise,
-        )
-
-    @contextmanager
-    def opened(
-        self, paths: str | Path | Sequence[str | Path]
-    ) -> Iterator[tuple[SarScene, BeforeScene | None]]:
-        """Open a scene, and the image from before the flood on its grid."""
-        with ExitStack() as stack:
-            scene = stack.enter_context(self.scene(paths))
-            before = None
-            if self.before is not None:
-                image = open_before(self.before, scene, self.before_scaling)
-                before = stack.enter_context(image)
-            yield scene, before
-
-
 class SarScene:
     """A Sentinel-1 scene in dB, whatever unit it is stored in; `open_scene` makes them.
 
@@ -194,9 +137,11 @@ class SarScene:
         paths: Its files, as given.
         stem: What its maps are called: the name of its first file without the ending.
         grid: The pixels of the part, also as `crs`, `transform` and `shape` (rows, columns).
-        origin: (row, column) of the part in the grid of the whole scene.
+        whole: The pixels of the whole scene.
+        origin: (row, column) of the part in it.
         scaling: Its sensor.
         sample: (C, h, w) in `scaling.unit`, every `sample_step`-th pixel, NaN where not valid.
+        shown: Channel that a picture of it shows.
 
     Raises:
         FloraError: If units are not what was expected, or nothing was measured.
@@ -208,6 +153,7 @@ class SarScene:
         self.stem = files.paths[0].stem
         self.scaling = files.scaling
         self.units = files.units
+        self.whole: Grid = files.grid
         self.grid: Grid = files.grid.part(part)
         self.crs = self.grid.crs
         self.transform = self.grid.transform
@@ -218,6 +164,7 @@ class SarScene:
         values, measured = self._load_sample()
         self._check_values(values, measured)
         values, valid = self._convert(values, measured)
+        self.shown = 0
         self.sample: FloatArray = np.where(valid, values, np.nan).astype(np.float32)
 
     def identity(self) -> dict[str, Any]:

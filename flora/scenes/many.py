@@ -21,9 +21,10 @@ import torch
 
 from flora.errors import NAME_ALONE, FloraError
 from flora.predictors import Predictor
-from flora.scenes.inputs import GDAL_ERRORS, SceneReading
+from flora.scenes.inputs import GDAL_ERRORS
 from flora.scenes.mapping import map_scene
 from flora.scenes.outputs import SceneOutputs, check_targets
+from flora.scenes.reading import SceneReading
 from flora.scenes.thresholds import SceneOtsu, fitted
 from flora.scenes.tiles import Tiling
 

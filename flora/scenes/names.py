@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import warnings
+from datetime import date
 from pathlib import Path
 
 from flora.errors import FloraError, FloraWarning
@@ -13,9 +15,36 @@ from flora.grid import open_raster
 POLARISATIONS = frozenset({"VV", "VH", "HH", "HV"})
 IW_INCIDENCE = (29.1, 46.0)  # degrees, interferometric wide swath: near and far range
 
+# Sigma0 is so much of each, by the incidence angle.
+SIGMA0_OF = {"gamma0": math.cos, "beta0": math.sin}
+
 # ASF's terrain-corrected products say in one word what they hold: gamma0 or sigma0; power, dB or
 # amplitude; then masking, filtering, extent and matching.
 HYP3_WORD = re.compile(r"(?P<quantity>[gs])(?P<scale>[pda])[uw][nf][ec][dm]")
+
+
+# A day of this century, as the names of products and of most people's files write it.
+DATE_IN_NAME = re.compile(r"(?<!\d)(20\d\d)-?(0[1-9]|1[0-2])-?(0[1-9]|[12]\d|3[01])(?!\d)")
+FIRST_YEAR = 2014  # of Sentinel-1
+
+
+def date_in_name(path: Path) -> date | None:
+    """The first date in a file's name, as of every Sentinel-1 product; else None.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora.scenes.names import date_in_name
+        >>> date_in_name(Path("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812.SAFE"))
+        datetime.date(2018, 7, 16)
+        >>> date_in_name(Path("tile_20180231.tif")) is None  # no such day
+        True
+    """
+    for year, month, day in DATE_IN_NAME.findall(path.name):
+        with contextlib.suppress(ValueError):
+            found = date(int(year), int(month), int(day))
+            if found.year >= FIRST_YEAR:
+                return found
+    return None
 
 
 def polarisation(text: str) -> str | None:
@@ -97,35 +126,64 @@ def in_order(paths: tuple[Path, ...], wanted: tuple[str, ...]) -> list[Path]:
 
 
 def check_quantity(paths: tuple[Path, ...]) -> None:
-    """Warn of gamma0, refuse amplitude, where a file's name says so.
+    """Warn of gamma0 and beta0, refuse amplitude, where the name of a file or a band says so.
 
     Raises:
         FloraError: If a name says amplitude.
     """
-    gamma0 = []
     for path in paths:
-        words = [word for word in re.split(r"[^a-z0-9]+", path.name.lower()) if word]
+        words = _words(path.name)
         said = next((match for word in words if (match := HYP3_WORD.fullmatch(word))), None)
-        if said and said["scale"] == "a":
+        described = _described(path)
+        amplitude = said[0] if said and said["scale"] == "a" else ""
+        if not amplitude and any("amplitude" in _words(text) for text in described):
+            amplitude = ", ".join(described)
+        if amplitude:
             raise FloraError(
-                f"amplitude, as its name says ({said[0]}), expected power or dB",
+                f"amplitude, as its name says ({amplitude}), expected power or dB",
                 argument="sar_path",
                 value=path,
                 remedy="square it and pass {units}, or order the product in power",
                 units="linear",
             )
-        corrected = any(word.startswith(("rtc", "gamma")) for word in words)
-        if corrected and not (said and said["quantity"] == "s"):
-            gamma0.append(path)
-    if gamma0:
-        near, far = (-10 * math.log10(math.cos(math.radians(angle))) for angle in IW_INCIDENCE)
-        warnings.warn(
-            FloraWarning(
-                "gamma0, as its name says, expected sigma0. gamma0 is sigma0 / cos(incidence "
-                f"angle): {near:.1f} dB (near range) to {far:.1f} dB (far range) brighter on flat "
-                "ground, so that a model trained on sigma0 finds a little less water",
-                argument="sar_path",
-                value=gamma0[0],
-            ),
-            stacklevel=4,
-        )
+    found = next(((path, what) for path in paths if (what := _quantity(path))), None)
+    if found is None:
+        return
+    path, what = found
+    share = SIGMA0_OF[what]
+    near, far = (-10 * math.log10(share(math.radians(angle))) for angle in IW_INCIDENCE)
+    warnings.warn(
+        FloraWarning(
+            f"{what}, as its name says, expected sigma0. {what} is sigma0 / {share.__name__}"
+            f"(incidence angle): {near:.1f} dB (near range) to {far:.1f} dB (far range) brighter "
+            "on flat ground, so that a model trained on sigma0 finds a little less water",
+            argument="sar_path",
+            value=path,
+        ),
+        stacklevel=4,
+    )
+
+
+def _quantity(path: Path) -> str:
+    """What the bands of a file hold, by their descriptions, else by its name; "" for sigma0."""
+    inside = [word for text in _described(path) for word in _words(text)]
+    for words in (inside, _words(path.name)):
+        if any(word.startswith("beta") for word in words):
+            return "beta0"
+        if any(word.startswith("gamma") for word in words):
+            return "gamma0"
+        if any(word.startswith("sigma") for word in words):
+            return ""
+    said = next((match for word in words if (match := HYP3_WORD.fullmatch(word))), None)
+    if said is not None:
+        return "" if said["quantity"] == "s" else "gamma0"
+    return "gamma0" if any(word.startswith("rtc") for word in words) else ""
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word]
+
+
+def _described(path: Path) -> list[str]:
+    with open_raster(path, "sar_path") as dataset:
+        return [text for text in dataset.descriptions if text]

@@ -96,7 +96,7 @@ def find_optical(path: Path) -> OpticalSource:
         bands = tuple(names.index(band) + 1 for band in COLOUR_BANDS)
         scale, offset = _declared(dataset, bands)
         if connection is None and not any(offset):
-            offset = _baseline_offset(dataset, path, bands, scale, source)
+            offset = _baseline_offset(dataset, names, path, scale, source)
         elif any(offset) and connection is not None:
             _say_offset(source, "its metadata say")
         return OpticalSource(
@@ -237,10 +237,10 @@ def _declared(dataset: Any, bands: tuple[int, ...]) -> tuple[tuple[float, ...], 
 
 
 def _baseline_offset(
-    dataset: Any, path: Path, bands: tuple[int, ...], scale: tuple[float, ...], source: Given
+    dataset: Any, names: Sequence[str | None], path: Path, scale: tuple[float, ...], source: Given
 ) -> tuple[float, ...]:
     """The offset of processing baseline 04.00, where a name or a tag says that it is there."""
-    none = (0.0,) * len(bands)
+    none = (0.0,) * len(scale)
     tags = dataset.tags()
     if "FLORA_ITEMS" in tags:  # fetched: it was taken off then
         return none
@@ -248,13 +248,12 @@ def _baseline_offset(
     lines = "\n".join(f"{key}={value}" for key, value in tags.items())
     said = _SAID_BASELINE.search(lines)
     baseline = float(said[1]) if said is not None else _baseline_in(path.name)
+    if baseline is None:
+        _check_cirrus(dataset, names, source)
     if baseline is None or baseline < OFFSET_SINCE or not np.allclose(scale, 1):
         return none
     where = "its tags say" if said is not None else "its name says"
-    step = max(1, max(dataset.shape) // 512)
-    shape = tuple(-(-side // step) for side in dataset.shape)
-    red = read_bands(dataset, source=source, indexes=bands[0], out_shape=shape)
-    seen = red[(red != 0) & (red != (dataset.nodata or 0))]
+    seen = _reduced(dataset, names.index("B4") + 1, source)
     if seen.size and (seen < BASELINE_OFFSET - 100).mean() > OFFSET_TAKEN_OFF:
         warnings.warn(
             FloraWarning(
@@ -266,7 +265,34 @@ def _baseline_offset(
         )
         return none
     _say_offset(source, f"processing baseline {baseline:05.2f}, {where}")
-    return (-float(BASELINE_OFFSET),) * len(bands)
+    return (-float(BASELINE_OFFSET),) * len(scale)
+
+
+def _check_cirrus(dataset: Any, names: Sequence[str | None], source: Given) -> None:
+    """Warn of an offset that nothing tells of: cirrus (B10) is black where the sky is clear."""
+    if "B10" not in names:
+        return
+    seen = _reduced(dataset, names.index("B10") + 1, source)
+    least = float(np.percentile(seen, 1)) if seen.size else 0.0
+    if least >= BASELINE_OFFSET - 100:
+        warnings.warn(
+            FloraWarning(
+                f"cirrus (B10) is at least {least:.0f}, expected about 10: the "
+                f"offset of {BASELINE_OFFSET} since processing baseline 04.00 is probably there",
+                argument=source,
+                remedy="subtract it, or tell the baseline in the name (N0400) or in a tag "
+                "(PROCESSING_BASELINE)",
+            ),
+            stacklevel=7,
+        )
+
+
+def _reduced(dataset: Any, band: int, source: Given) -> Any:
+    """Stored values (n,) of a band, every so many pixels, without nodata."""
+    step = max(1, max(dataset.shape) // 512)
+    shape = tuple(-(-side // step) for side in dataset.shape)
+    values = read_bands(dataset, source=source, indexes=band, out_shape=shape)
+    return values[np.isfinite(values) & (values != 0) & (values != (dataset.nodata or 0))]
 
 
 def _say_offset(source: Given, why: str) -> None:

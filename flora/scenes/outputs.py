@@ -218,10 +218,10 @@ def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, titl
     metres = scene.grid.pixel_metres()
     step = scene.sample_step
     drawn = quicklook(
-        scene.sample[0],
+        scene.sample[scene.shown],
         reduced("water_mask")[0],
         reduced("rgb")[:3] / 255 if "rgb" in maps else None,
-        band=scene.scaling.bands[0],
+        band=scene.scaling.bands[scene.shown],
         unit=scene.scaling.unit,
         pixel_metres=metres and (metres[0] * step, metres[1] * step),
         title=title,

@@ -4,19 +4,22 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import torch
 from rasterio.transform import Affine
 from typer.testing import CliRunner
 
 import flora
 from flora.cli.main import app
-from flora.cli.products import year_in_name
 from flora.cli.view import multilook
+from flora.models.checkpoints import save_weights
+from flora.scenes.dates import open_dates
 from flora.sensors import SENTINEL1, SENTINEL2_RGB
 from tests.support.fake_data import fake_scene, write_raster
 from tests.support.fake_scenes import fake_safe
@@ -181,20 +184,6 @@ def test_backscatter_is_averaged_as_power():
     assert np.isnan(multilook(np.full((2, 3), np.nan, np.float32), 2)).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "year"),
-    [
-        ("S1A_IW_GRDH_1SDV_20190917T060141_20200101T000000.SAFE", 2019),
-        ("flood_2021-07-15.tif", 2021),
-        ("Spain_7370579_S1Hand.tif", None),
-        ("tile_20131301.tif", None),
-        ("scene_19990101.tif", None),
-    ],
-)
-def test_year_in_a_name(name, year):
-    assert year_in_name(Path(name)) == year
-
-
 # --- finished maps ------------------------------------------------------------------------------
 
 
@@ -344,7 +333,7 @@ def test_classes_of_land_cover(scene, finished):
 )
 def test_no_input_is_replaced(arguments, says, scene, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flora.cli.map._check_model", lambda _: (SENTINEL1, SENTINEL2_RGB))
+    monkeypatch.setattr("flora.cli.map._check_model", lambda *_: (SENTINEL1, SENTINEL2_RGB))
     for folder in ("IN", "o"):
         Path(folder).mkdir()
     for name in ("IN/S1.tif", "IN/before.tif", "o/S1_rgb.tif"):
@@ -525,3 +514,58 @@ def test_maps_keep_what_made_them(mapped):
         tags = file.tags()
     assert tags["FLORA_METHOD"] == "flora" and tags["FLORA_VERSION"] == flora.__version__
     assert len(tags["FLORA_WEIGHTS_SHA256"]) == 64
+
+
+# --- two dates ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scene twelve days before, 3 dB brighter, on a grid of its own."""
+    sar = fake_scene(3, SIDE + 8)["sar"] + 3
+    grid = Affine(10, 0, 599_965, 0, -10, 4_400_035)
+    name = "S1A_20190905T060141.tif"
+    return write_raster(tmp_path_factory.mktemp("in") / name, sar, np.nan, grid, UTM)
+
+
+@SAID
+def test_otsu_of_two_dates_maps_new_water_and_shows_both(scene, earlier, tmp_path):
+    out, page = tmp_path / "o", tmp_path / "map.html"
+    options = ["--method", "otsu", "--sar-before", earlier, "--html", page, "--quiet"]
+    said = run(scene, "--out", out, *options)
+    assert re.search(r"Otsu: VH below \S+ dB, its change below -?\S+ dB", said)
+    assert layer_names(page) == ["SAR VV", "SAR VV, before"]
+    one = run(scene, "--out", tmp_path / "one", "--method", "otsu", "--quiet")
+    assert "its change" not in one
+    both, alone = (read(f / f"{NAME}_water_mask.tif") for f in (out, tmp_path / "one"))
+    assert (both == 1).sum() < (alone == 1).sum()
+
+
+def test_shipped_weights_refuse_a_second_date_and_say_what_to_do(scene, earlier, tmp_path):
+    line = refused(scene, "--out", tmp_path / "o", "--sar-before", earlier)
+    assert f"--sar-before {earlier}: the weights map one date" in line
+    assert "--method otsu" in line
+    assert not (tmp_path / "o").exists()
+
+
+@SAID
+def test_weights_of_two_dates_take_both_and_refuse_one(scene, earlier, tmp_path):
+    weights = tmp_path / "two.safetensors"
+    config = replace(flora.named_config("tiny"), sar_channels=4)
+    scalings = {
+        "sar_scaling": asdict(SENTINEL1.repeat(2)),
+        "optical_scaling": asdict(SENTINEL2_RGB),
+    }
+    metadata = {"model": "flora", "config": asdict(config), **scalings}
+    torch.manual_seed(0)
+    save_weights(flora.Flora(config), weights, metadata)
+    options = ["--weights", weights, "--quiet"]
+    run(scene, "--out", tmp_path / "o", *options, "--sar-before", earlier)
+    assert (tmp_path / "o" / f"{NAME}_rgb.tif").is_file()
+    assert "map two dates" in refused(scene, "--out", tmp_path / "p", *options)
+    with flora.open_scene(scene) as after, open_dates(after, earlier) as both:
+        model = flora.predictor(flora.load_model(weights))
+        outputs = flora.map_scene(both, tmp_path / "python", model)
+    np.testing.assert_array_equal(
+        read(outputs.water_probability), read(tmp_path / "o" / outputs.water_probability.name)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -149,6 +150,15 @@ def test_what_values_mean_is_taken_from_the_file(sar, tmp_path, name, stored, mo
     expected = stored if "already" in says else WANTED
     np.testing.assert_allclose(values, expected, rtol=1e-5)
     assert says in said and bool(said) == bool(says)
+
+
+@pytest.mark.parametrize(("cirrus", "says"), [(12, ""), (1012, "offset of 1000 .*probably there")])
+def test_an_offset_that_nothing_tells_of_is_seen_in_cirrus(sar, tmp_path, cirrus, says):
+    stored = [STORED.get(band, 500) + cirrus // 1000 * 1000 for band in SENTINEL2_BANDS]
+    stored[SENTINEL2_BANDS.index("B10")] = cirrus
+    values, said = seen(sar, write(tmp_path / "b.tif", np.array(stored, np.uint16)))
+    assert values.tolist() == [value + cirrus // 1000 * 1000 for value in WANTED]
+    assert re.search(says, said) and bool(said) == bool(says)
 
 
 def test_what_is_dark_under_the_offset_is_not_nodata(sar, tmp_path):

@@ -243,6 +243,27 @@ def test_gamma0_is_said_with_what_it_means(tmp_path):
         opened(write("ga"), units="linear")
 
 
+@pytest.mark.parametrize(
+    ("quantity", "says"),
+    [
+        ("Gamma0", r"gamma0.*cos.*0\.6 dB.*1\.6 dB"),
+        ("Beta0", r"beta0.*sin.*3\.1 dB.*1\.4 dB"),
+    ],
+)
+def test_a_quantity_in_the_bands_names_is_said(tmp_path, quantity, says):
+    names = [f"{quantity}_{band}_db" for band in ("VV", "VH")]
+    with pytest.warns(FloraWarning, match=says):
+        values, _ = opened(write_scene(tmp_path / "s.tif", decibel(), names=names))
+    np.testing.assert_allclose(values, decibel(), atol=1e-4)
+
+
+def test_sigma0_in_the_bands_names_is_believed_and_amplitude_refused(tmp_path):
+    opened(write_scene(tmp_path / "rtc.tif", decibel(), names=("Sigma0_VV_db", "Sigma0_VH_db")))
+    path = write_scene(tmp_path / "a.tif", decibel(), names=("Amplitude_VV", "Amplitude_VH"))
+    with pytest.raises(FloraError, match="amplitude, as its name says"):
+        opened(path)
+
+
 # --- a part -------------------------------------------------------------------------------------
 
 
@@ -933,10 +954,17 @@ def test_two_real_bands_cut_into_files_are_the_chip(data, tmp_path):
 def test_real_chips_of_terramesh_with_their_optical_image(data):
     for path in real(data, "terramesh/S1RTC/*.tif"):
         optical = data / "terramesh" / "S2L1C" / path.name
-        with open_scene(path) as scene, open_before(optical, scene, SENTINEL2_RGB) as before:
+        with (
+            pytest.warns(FloraWarning) as told,
+            open_scene(path) as scene,
+            open_before(optical, scene, SENTINEL2_RGB) as before,
+        ):
             values, valid = whole(scene)
             assert valid.all() and -25 < np.median(values[1]) < np.median(values[0]) < -5
             assert before.scale(before.read(0, 224))[2].all()
+        said = " ".join(str(one.message) for one in told)
+        assert "offset of 1000 since processing baseline 04.00 is probably there" in said
+        assert ("cloud (or snow)" in said) == (path.stem == "609U_541L_3_0")
         with open_scene(path, grid="EPSG:4326", bbox=scene.grid.lon_lat_box()) as degrees:
             read, inside = whole(degrees)
             assert inside.mean() > 0.6

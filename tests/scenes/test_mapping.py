@@ -17,9 +17,9 @@ from rasterio.warp import Resampling, reproject
 from flora.errors import FloraError, FloraWarning
 from flora.predictors import Prediction
 from flora.scenes import inputs as scene_inputs
-from flora.scenes.inputs import SceneReading
 from flora.scenes.mapping import map_scene
 from flora.scenes.outputs import LAYERS
+from flora.scenes.reading import SceneReading
 from flora.scenes.tiles import Axis, Tiling, taper, tile_starts
 from flora.sensors import SENTINEL1, SENTINEL2_BANDS
 

@@ -21,7 +21,7 @@ from rasterio.io import MemoryFile
 from scipy.interpolate import RegularGridInterpolator
 
 from flora.errors import FloraError, FloraWarning, Given
-from flora.grid import open_raster, read_bands
+from flora.grid import PIXEL, open_raster, read_bands
 from flora.scenes.safe.border import CELL, FIXED_IN, border_cells
 from flora.scenes.safe.noise import (
     NOISE_CELL,
@@ -36,7 +36,15 @@ from flora.sensors import BoolArray, FloatArray
 
 GAIN_STEP = 40  # px: the spacing of the calibration vectors' own values in range
 
-MEASUREMENT = re.compile(r"s1.-\w+-(?P<product>\w+)-(?P<band>vv|vh|hh|hv)-.*\.tiff?", re.IGNORECASE)
+# As ESA names images, and as the archive on AWS does: s1a-iw-grd-vv-2019....tiff, iw-vv.tiff
+MEASUREMENT = re.compile(
+    r"(?:s1.-)?(?P<mode>iw|ew|s\d|wv)\d?-(?:(?P<product>\w+)-)?(?P<band>vv|vh|hh|hv)(?:-.*)?\.tiff?",
+    re.IGNORECASE,
+)
+TRAINED_ON = "iw"  # interferometric wide swath, in high resolution
+MODES = {"ew": "extra wide swath", "wv": "wave mode"} | {
+    f"s{beam}": f"stripmap, beam {beam}" for beam in range(1, 7)
+}
 
 SafePath = Path | zipfile.Path
 
@@ -52,6 +60,7 @@ class SafeBand:
         noise: The text of its noise annotation, or None to leave thermal noise in.
         source: The product.
         version: Of the processor, such as 2.7; None where the product does not say.
+        spacing: Of its pixels, m.
         border: (rows, columns) of cells, true where they are border noise; None for none.
     """
 
@@ -61,6 +70,7 @@ class SafeBand:
     noise: bytes | None
     source: Given
     version: float | None = None
+    spacing: float = PIXEL
     border: BoolArray | None = None
 
     @contextmanager
@@ -143,29 +153,7 @@ def find_safe_bands(
     """
     source = Given(argument, path)
     root, prefix = _product_root(path, source)
-    found: dict[str, SafePath] = {}
-    products = set()
-    for file in _files(root / "measurement"):
-        match = MEASUREMENT.fullmatch(file.name)
-        if match:
-            products.add(match["product"].lower())
-            found[match["band"].upper()] = file
-    if products - {"grd"}:
-        raise FloraError(
-            f"its product type is {', '.join(sorted(products)).upper()}, expected GRD (detected, "
-            "ground range)",
-            argument=source,
-            remedy="SLC is complex, download the GRD product",
-        )
-    missing = [band for band in bands if band not in found]
-    if missing:
-        raise FloraError(
-            f"measurement/ holds {', '.join(sorted(found)) or 'no image'}, expected "
-            f"{' and '.join(bands)}",
-            argument=source,
-            remedy="choose a scene in dual polarisation VV+VH (its name says 1SDV), or copy it "
-            "again if a file is lost",
-        )
+    found = _images(root, bands, source)
     folder = root / "annotation" / "calibration"
     version = processor_version(_text(root, "manifest.safe"))
     selected = []
@@ -179,8 +167,8 @@ def find_safe_bands(
                 argument=source,
                 remedy="unpack the product again",
             )
-        noise = None
-        if remove_noise and not _is_denoised(_text(root / "annotation", f"{stem}.xml")):
+        noise, image = None, _text(root / "annotation", f"{stem}.xml")
+        if remove_noise and not _is_denoised(image):
             noise = _text(folder, f"noise-{stem}.xml")
             if noise is None or only_zeros(noise):
                 what = "no" if noise is None else "only zeros in"
@@ -194,7 +182,8 @@ def find_safe_bands(
                 )
                 noise = None
         measurement = f"{prefix}/measurement/{found[band].name}"
-        selected.append(SafeBand(band, measurement, calibration, noise, source, version))
+        spacing = pixel_spacing(image)
+        selected.append(SafeBand(band, measurement, calibration, noise, source, version, spacing))
     return tuple(selected)
 
 
@@ -228,6 +217,45 @@ def mask_border(bands: tuple[SafeBand, ...], size: tuple[int, int]) -> tuple[Saf
         stacklevel=5,
     )
     return tuple(replace(band, border=border) for band in bands)
+
+
+def _images(root: SafePath, bands: tuple[str, ...], source: Given) -> dict[str, SafePath]:
+    """The image of each polarisation of a ground range product; other modes are warned of."""
+    found: dict[str, SafePath] = {}
+    products, modes = set(), set()
+    for file in _files(root / "measurement"):
+        match = MEASUREMENT.fullmatch(file.name)
+        if match:
+            products.add((match["product"] or "grd").lower())
+            modes.add(match["mode"].lower())
+            found[match["band"].upper()] = file
+    if products - {"grd"}:
+        raise FloraError(
+            f"its product type is {', '.join(sorted(products)).upper()}, expected GRD (detected, "
+            "ground range)",
+            argument=source,
+            remedy="SLC is complex, download the GRD product",
+        )
+    missing = [band for band in bands if band not in found]
+    if missing:
+        raise FloraError(
+            f"measurement/ holds {', '.join(sorted(found)) or 'no image'}, expected "
+            f"{' and '.join(bands)}",
+            argument=source,
+            remedy="choose a scene in dual polarisation VV+VH (its name says 1SDV), or copy it "
+            "again if a file is lost",
+        )
+    for mode in sorted(modes - {TRAINED_ON}):
+        warnings.warn(
+            FloraWarning(
+                f"taken in {MODES.get(mode, mode)}, models are trained on interferometric wide "
+                "swath: another resolution, other incidence angles, another noise; check the map "
+                "against what you know of the place",
+                argument=source,
+            ),
+            stacklevel=6,
+        )
+    return found
 
 
 def calibration_gain(annotation: bytes, size: tuple[int, int], source: Given) -> FloatArray:
@@ -299,6 +327,12 @@ def _is_denoised(annotation: bytes | None) -> bool:
     """Whether the product's annotation says that the processor subtracted thermal noise."""
     said = re.search(rb"<thermalNoiseCorrectionPerformed>\s*(\w+)", annotation or b"")
     return said is not None and said[1].lower() == b"true"
+
+
+def pixel_spacing(annotation: bytes | None) -> float:
+    """Metres between pixels, alike in range and along the track; `PIXEL` where it is not said."""
+    said = re.search(rb"<rangePixelSpacing>\s*([\d.e+-]+)", annotation or b"")
+    return PIXEL if said is None else float(said[1])
 
 
 def _product_root(path: Path, source: Given) -> tuple[SafePath, str]:

@@ -19,11 +19,13 @@ from rasterio.enums import Resampling
 from rasterio.warp import transform
 
 from flora.errors import NAME_ALONE, FloraError, Given
-from flora.grid import GDAL_ERRORS, Grid
+from flora.grid import GDAL_ERRORS, Grid, unwrapped
 
 TOLERANCE = 0.125  # px: how far the piecewise linear transformer may be off, GDAL's own default
 # px: GDAL loads the whole part of the source below a block, which in a coarse reading is large.
 BLOCK, COARSE_BLOCK = 512, 64
+
+LONGEST = 1e7  # m: a quarter of the Earth; the longest product is a tenth of it
 
 NOISE_FLOOR = 0.1  # least share of the measured power that is left when noise was subtracted
 
@@ -43,10 +45,10 @@ class GroundControl(NamedTuple):
     crs: CRS
 
     def coordinates(self, crs: CRS, source: Given) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The points' x and y in `crs`.
+        """The points' x and y in `crs`; longitudes exceed 180 across the antimeridian.
 
         Raises:
-            FloraError: If they cannot be converted.
+            FloraError: If they cannot be converted, or `crs` tears them apart.
         """
         x, y = [point.x for point in self.points], [point.y for point in self.points]
         try:
@@ -58,7 +60,17 @@ class GroundControl(NamedTuple):
                 remedy="choose another {grid}",
                 grid=NAME_ALONE,
             ) from error
-        return np.asarray(there[0]), np.asarray(there[1])
+        first, second = np.asarray(there[0]), np.asarray(there[1])
+        if crs.is_geographic:
+            return unwrapped(first), second
+        if np.ptp(first) * crs.linear_units_factor[1] > LONGEST:
+            raise FloraError(
+                f"it lies across 180 degrees of longitude, where {crs} is torn apart",
+                argument=source,
+                remedy="choose a {grid} that is whole there",
+                grid="utm",
+            )
+        return first, second
 
 
 class Table(NamedTuple):
@@ -139,12 +151,14 @@ def geocoded_vrt(
     grid: Grid,
     nodata: float,
     resampling: Resampling,
+    given: Given,
     block: int = BLOCK,
 ) -> str:
     """A virtual dataset of a raster in swath geometry, resampled to a map grid.
 
     Positions come from thin plate splines through the ground control points, which they meet
-    exactly. Nothing is known between them: heights of the terrain play no part.
+    exactly, in the grid's own coordinates: those have no seam within the product, as longitudes
+    have at 180 degrees. Nothing is known between them: heights of the terrain play no part.
 
     Args:
         source: What GDAL opens as the raster.
@@ -153,12 +167,17 @@ def geocoded_vrt(
         grid: The map grid; it has a CRS.
         nodata: Value of pixels that were not measured, in the source and the result.
         resampling: Nearest or bilinear.
+        given: The argument that named the raster.
         block: Side of the blocks that are computed at once.
+
+    Raises:
+        FloraError: If the points have no place on the grid.
     """
-    wkt = escape(grid.crs.to_wkt()) if grid.crs is not None else ""
+    crs = grid.crs or control.crs
+    wkt, places = escape(crs.to_wkt()), zip(*control.coordinates(crs, given), strict=True)
     points = "".join(
-        f'<GCP Id="" Pixel="{point.col!r}" Line="{point.row!r}" X="{point.x!r}" Y="{point.y!r}"/>'
-        for point in control.points
+        f'<GCP Id="" Pixel="{point.col!r}" Line="{point.row!r}" X="{float(x)!r}" Y="{float(y)!r}"/>'
+        for point, (x, y) in zip(control.points, places, strict=True)
     )
     forward, inverse = (
         ",".join(repr(float(value)) for value in transform.to_gdal())
@@ -186,9 +205,6 @@ def geocoded_vrt(
         f"<Transformer><ApproxTransformer><MaxError>{TOLERANCE}</MaxError><BaseTransformer>"
         "<GenImgProjTransformer><SrcTPSTransformer><TPSTransformer><Reversed>0</Reversed>"
         f"<GCPList>{points}</GCPList></TPSTransformer></SrcTPSTransformer>"
-        "<ReprojectTransformer><ReprojectionTransformer>"
-        f"<SourceSRS>{escape(control.crs.to_wkt())}</SourceSRS><TargetSRS>{wkt}</TargetSRS>"
-        "</ReprojectionTransformer></ReprojectTransformer>"
         f"<DstGeoTransform>{forward}</DstGeoTransform>"
         f"<DstInvGeoTransform>{inverse}</DstInvGeoTransform>"
         "</GenImgProjTransformer></BaseTransformer></ApproxTransformer></Transformer>"

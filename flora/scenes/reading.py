@@ -1,0 +1,73 @@
+"""How scenes are opened, with all that goes with them: one object for one scene or many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flora.grid import Grid, LonLatBox, PixelWindow, choose_part
+from flora.scenes.bands import find_files
+from flora.scenes.before import BeforeScene, open_before
+from flora.scenes.dates import open_dates
+from flora.scenes.inputs import SarScene, open_scene
+from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalScaling, SarScaling, Units
+
+
+@dataclass(frozen=True)
+class SceneReading:
+    """How scenes are opened, all of them alike: what `open_scene` and `open_before` are told.
+
+    Attributes:
+        scaling: Sensor.
+        units: "db" or "linear".
+        window: Part as (column, row, width, height).
+        bbox: Part as (west, south, east, north).
+        grid: Map grid, see `open_scene`.
+        remove_noise: See `open_scene`.
+        before: An image from before the flood, or None.
+        before_scaling: Its scaling.
+        sar_before: A radar scene from before the flood, in the same units, or None; see
+            `flora.scenes.dates.open_dates`.
+    """
+
+    scaling: SarScaling = SENTINEL1
+    units: Units = "db"
+    window: PixelWindow | None = None
+    bbox: LonLatBox | None = None
+    grid: str | None = None
+    remove_noise: bool = True
+    before: Path | None = None
+    before_scaling: OpticalScaling = SENTINEL2_RGB
+    sar_before: Path | None = None
+
+    def grid_of(self, path: str | Path) -> Grid:
+        """The pixels that would be read of a scene: its files are inspected, no values read."""
+        files = find_files(path, self.scaling, self.units, self.grid, self.remove_noise)
+        return files.grid.part(choose_part(files.grid, self.window, self.bbox, files.name))
+
+    @contextmanager
+    def scene(self, paths: str | Path | Sequence[str | Path]) -> Iterator[SarScene]:
+        """Open a scene, see `open_scene`; with an earlier one, both as one."""
+        how: dict[str, Any] = {"units": self.units, "remove_noise": self.remove_noise}
+        part: dict[str, Any] = {"window": self.window, "bbox": self.bbox, "grid": self.grid}
+        with ExitStack() as stack:
+            scene = stack.enter_context(open_scene(paths, scaling=self.scaling, **how, **part))
+            if self.sar_before is not None:
+                scene = stack.enter_context(open_dates(scene, self.sar_before, **how))
+            yield scene
+
+    @contextmanager
+    def opened(
+        self, paths: str | Path | Sequence[str | Path]
+    ) -> Iterator[tuple[SarScene, BeforeScene | None]]:
+        """Open a scene, and the image from before the flood on its grid."""
+        with ExitStack() as stack:
+            scene = stack.enter_context(self.scene(paths))
+            before = None
+            if self.before is not None:
+                image = open_before(self.before, scene, self.before_scaling)
+                before = stack.enter_context(image)
+            yield scene, before

@@ -140,11 +140,6 @@ class SarScaling:
         self._check_bands(scaled)
         return (scaled * self._column(self.std) + self._column(self.mean)).astype(np.float32)
 
-    @property
-    def dates(self) -> int:
-        """How many acquisitions are stacked as channels, see `repeat`."""
-        return len(self.bands) // len(set(self.bands))
-
     def repeat(self, dates: int) -> Self:
         """The scaling of several acquisitions stacked as channels, the earliest first."""
         return replace(self, bands=self.bands * dates, mean=self.mean * dates, std=self.std * dates)

@@ -363,7 +363,10 @@ def _check_model(model: ModelOptions, sar_before: Path | None) -> tuple[SarScali
 
 def _named(scenes: SceneOptions, box: tuple[float, float, float, float] | None) -> Found:
     """The scenes whose files were named."""
-    paths = [path.absolute() for path in (*(scenes.sar or ()), scenes.vh) if path is not None]
+    from flora.scenes.safe.folders import product_of
+
+    named = (*(scenes.sar or ()), scenes.vh)
+    paths = [product_of(path.absolute()) for path in named if path is not None]
     before = None if scenes.before is None else Path(scenes.before).absolute()
     earlier = scenes.sar_before and scenes.sar_before.absolute()
     return Found(paths, before, earlier, scenes.units or "db", box)

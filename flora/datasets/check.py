@@ -14,7 +14,7 @@ from rich.table import Table
 
 from flora.datasets import dataset_class, open_dataset
 from flora.datasets.base import FloodDataset, Sample
-from flora.datasets.pairing import EmptySplitError, MissingFilesError
+from flora.datasets.pairing import EmptySplitError, MissingFilesError, how_to_exclude
 from flora.datasets.rasters import read_raster
 from flora.datasets.sentinel import unsigned
 from flora.errors import FloraError, FloraWarning
@@ -204,7 +204,7 @@ def _beyond(dataset: Any, index: int) -> Iterator[str]:
         else:
             measured = np.isfinite(stored) & (stored != raster.nodata)
         if not measured.any():
-            yield f"{path} holds nodata only: exclude this chip"
+            yield f"{path} holds nodata only: exclude this chip: {how_to_exclude(path)}"
             continue
         values = stored[measured].astype(np.float64) / limits.scale
         outside = np.count_nonzero((values < limits.low) | (values > limits.high))

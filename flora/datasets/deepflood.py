@@ -15,6 +15,7 @@ from flora.datasets.pairing import (
     EmptySplitError,
     complete_chips,
     excluded,
+    files_in,
     held_out,
     require_split,
 )
@@ -242,7 +243,7 @@ def _layer_folder(root: Path, layer: str) -> Path:
 
 
 def _names(folder: Path) -> set[str]:
-    return {path.stem for path in folder.glob("*.tif")}
+    return {path.stem for path in files_in(folder, "*.tif")}
 
 
 def _tile(name: str) -> Tile:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Window, require_folder
-from flora.datasets.pairing import EmptySplitError, excluded
+from flora.datasets.pairing import excluded, files_in
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sentinel import decode_labels, read_optical, read_sentinel1
 from flora.errors import FloraError, FloraWarning
@@ -135,7 +135,7 @@ class Folder(FloodDataset):
         left_out = excluded(exclude)
         self._chips = [chip for chip in _chips(root) if chip.name not in left_out]
         if not self._chips:
-            raise EmptySplitError(f"{self.name}: no chip in {root}: expected {_LAYOUT}")
+            raise FloraError(f"{self.name}: no chip in {root}: expected {_LAYOUT}")
         self._earlier = any(chip.before for chip in self._chips)
         self._grids: dict[int, Grid] = {}
 
@@ -217,7 +217,7 @@ def _chips(root: Path) -> list[_Chip]:
     """The chips of a folder and those in it, by name."""
     found: dict[str, dict[str, Path]] = {}
     bare = []
-    for path in sorted([*root.rglob("*.tif"), *root.rglob("*.tiff")]):
+    for path in files_in(root, "**/*.tif", "**/*.tiff"):
         name, _, end = path.stem.rpartition("_")
         if name and end.lower() in _ENDS:
             _add(found.setdefault(name, {}), name, _ENDS[end.lower()], path)

@@ -21,6 +21,7 @@ from flora.datasets.base import (
     crop_sample,
     require_folder,
 )
+from flora.datasets.pairing import files_in
 from flora.datasets.rasters import Bytes, picture_shape, read_colour, read_grey
 from flora.errors import FloraError
 from flora.sensors import (
@@ -329,7 +330,7 @@ def _paired(sar: Path, optical: Path) -> dict[int, Paired]:
 def _numbered(folder: Path) -> dict[int, Path]:
     """Pictures by the number that ends their name."""
     found: dict[int, Path] = {}
-    for path in sorted(folder.glob("*.png")):
+    for path in files_in(folder, "*.png"):
         match = re.fullmatch(r".*_(\d+)", path.stem)
         if match is None:
             raise FloraError(

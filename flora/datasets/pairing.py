@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
 from flora.errors import FloraError
+
+# What the files of a chip are called after its name.
+_LAYER_ENDS = re.compile(
+    r"(?i)_(S1Hand|S2Hand|LabelHand|S1Weak|S2IndexLabelWeak|S1OtsuLabelWeak"
+    r"|sar|s1|vv|vh|optical|s2|before|label)$"
+)
 
 HeldOutPart = Literal["train", "valid", "only"]
 
@@ -67,6 +74,47 @@ def complete_chips(
             "another split"
         )
     return present
+
+
+def files_in(folder: Path, *patterns: str) -> list[Path]:
+    """Files of a folder by name, without hidden ones: macOS puts one named `._NAME` beside each."""
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a list of files that are not empty: UTF-8, or UTF-16 as Windows writes it.
+
+    Raises:
+        FloraError: If it cannot be read, is in another encoding, or has no line.
+    """
+    try:
+        stored = path.read_bytes()
+        wide = stored[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        text = stored.decode("utf-16" if wide else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FloraError(
+            f"cannot read the list {path} ({error}): expected a text file in UTF-8; save it as "
+            "such, or download it again"
+        ) from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise FloraError(f"the list {path} is empty: download it again")
+    return lines
+
+
+def how_to_exclude(path: Path) -> str:
+    """What to pass to leave out the chip that a file belongs to.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora.datasets.pairing import how_to_exclude
+        >>> how_to_exclude(Path("S1Hand/Spain_7370579_S1Hand.tif"))
+        'exclude="Spain_7370579", on the command line --option exclude=Spain_7370579'
+    """
+    chip = re.sub(r"_(s1|s2|lc)(?=_\d+_p\d+$)", "", path.stem)
+    chip = re.sub(_LAYER_ENDS, "", chip)
+    return f'exclude="{chip}", on the command line --option exclude={chip}'
 
 
 def excluded(exclude: Sequence[str]) -> set[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,17 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from flora.datasets.base import Window
+from flora.datasets.pairing import how_to_exclude
 from flora.errors import FloraError
 from flora.grid import Grid
 from flora.sensors import FloatArray
 
 Bytes = NDArray[np.uint8]
+
+POSIX = hasattr(os, "sysconf")  # which tells how much memory there is
+
+# What Pillow raises for files that are damaged.
+PICTURE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError)
 
 _PICTURE_MODES = ("1", "L", "P", "RGB", "RGBA")
 
@@ -85,9 +94,23 @@ def read_raster(
                 )
             part = None if window is None else _raster_window(window, grid, path)
             numbers = None if only is None else [bands.index(name) + 1 for name in only]
+            size = grid.shape if window is None else (window.height, window.width)
+            _require_room(path, len(numbers or bands), size, np.dtype(source.dtypes[0]).itemsize)
             return Raster(source.read(numbers, window=part), source.nodata, grid)
     except RasterioError as error:
         raise _unreadable(path, error) from error
+
+
+def _require_room(path: Path, bands: int, size: tuple[int, int], itemsize: int) -> None:
+    """Refuse what does not fit into memory before it is read: a header may say any size."""
+    needed = bands * size[0] * size[1] * itemsize
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if POSIX else 2**40
+    if needed > room // 4:
+        raise FloraError(
+            f"{path} has {size[0]} x {size[1]} px, {needed / 1e9:,.0f} GB when it is read: "
+            "expected a chip; cut it into chips of some hundred pixels a side, or map it as a "
+            "scene (flora map)"
+        )
 
 
 def require_same_grid(first: Grid, first_path: Path, second: Grid, second_path: Path) -> None:
@@ -112,7 +135,8 @@ def require_size(grid: Grid, path: Path, size: tuple[int, int]) -> None:
     if grid.shape != size:
         raise FloraError(
             f"{path} has {grid.shape[0]} x {grid.shape[1]} px where the first chip has "
-            f"{size[0]} x {size[1]}: download it again, or exclude this chip"
+            f"{size[0]} x {size[1]}: download it again, or exclude this chip: "
+            f"{how_to_exclude(path)}"
         )
 
 
@@ -135,7 +159,8 @@ def require_decibel(values: FloatArray, source: str) -> None:
     valid = values[np.isfinite(values)]
     if valid.size == 0:
         raise FloraError(
-            f"{source} holds nodata only: expected backscatter in dB; exclude this chip"
+            f"{source} holds nodata only: expected backscatter in dB; exclude this chip: "
+            f"{how_to_exclude(Path(source))}"
         )
     if looks_linear(values):
         raise FloraError(
@@ -186,7 +211,7 @@ def _picture(path: Path) -> tuple[Bytes, bool]:
     with _open_picture(path) as picture:
         try:
             counts = np.asarray(picture.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
-        except (OSError, SyntaxError) as error:  # Pillow's errors for broken chunks
+        except PICTURE_ERRORS as error:
             raise FloraError(
                 f"cannot decode {path} ({error}): it is truncated; download it again"
             ) from error
@@ -196,8 +221,15 @@ def _picture(path: Path) -> tuple[Bytes, bool]:
 
 def _open_picture(path: Path) -> Image.Image:
     try:
-        picture = Image.open(path)
-    except (OSError, SyntaxError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise FloraError(
+            f"{path} claims to be larger than {Image.MAX_IMAGE_PIXELS or 0:,} pixels ({error}): "
+            "expected a chip; download it again"
+        ) from error
+    except PICTURE_ERRORS as error:
         raise FloraError(f"cannot read {path} as a picture ({error}): download it again") from error
     if picture.mode not in _PICTURE_MODES:
         raise FloraError(f"{path} holds pixels of kind {picture.mode!r}: expected 8-bit counts")

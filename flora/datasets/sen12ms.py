@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
-from flora.datasets.pairing import EmptySplitError, complete_chips, excluded
+from flora.datasets.pairing import (
+    EmptySplitError,
+    complete_chips,
+    excluded,
+    files_in,
+    read_lines,
+)
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid, require_size
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
 from flora.errors import FloraError, FloraWarning
@@ -301,7 +307,7 @@ class _Layer:
 
     def _scan(self, folder: Path, season: str, scene: int) -> None:
         stem = f"{season}_{self.layer}_{scene}_p"
-        for path in folder.glob("*.tif"):
+        for path in files_in(folder, "*.tif"):
             number = path.stem.removeprefix(stem)
             if not number.isdecimal():
                 raise FloraError(
@@ -322,21 +328,12 @@ def _listed(root: Path, given: Path | None) -> frozenset[Patch] | None:
     path = Path(given) if given else next((place for place in places if place.is_file()), None)
     if path is None:
         return None
-    try:
-        names = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FloraError(
-            f"sen12ms: cannot read the test list {path} ({error}): expected a text file with one "
-            "file name a line"
-        ) from error
     patches = set()
-    for name in names:
+    for name in read_lines(path):
         match = re.fullmatch(r"(ROIs\d+_[a-z]+)_(?:s1|s2|lc)_(\d+)_p(\d+)(?:\.tif)?", name)
         if match is None or match[1] not in SEASONS:
             raise FloraError(
                 f"sen12ms: {path}: {name!r} is no file name like ROIs1158_spring_s2_124_p100.tif"
             )
         patches.add(Patch(match[1], int(match[2]), int(match[3])))
-    if not patches:
-        raise FloraError(f"sen12ms: the test list {path} is empty: download it again")
     return frozenset(patches)

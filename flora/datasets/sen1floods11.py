@@ -14,7 +14,13 @@ import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.blocks import touching, whole_blocks
-from flora.datasets.pairing import complete_chips, excluded, held_out, require_split
+from flora.datasets.pairing import (
+    complete_chips,
+    excluded,
+    held_out,
+    read_lines,
+    require_split,
+)
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
 from flora.errors import FloraError
@@ -248,17 +254,18 @@ def _listed_chips(root: Path, split: str) -> list[str]:
     path = root / "splits" / "flood_handlabeled" / f"flood_{split}_data.csv"
     if not path.is_file():
         raise FloraError(f"sen1floods11: no split list {path}: expected {_LAYOUT} under --root")
-    with path.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.reader(lines) if row]
     chips = []
-    for row in rows:
-        ids = {"_".join(name.strip().split("_")[:2]) for name in row}
-        if len(ids) != 1 or not re.fullmatch(r"[A-Za-z-]+_\d+", next(iter(ids))):
+    for line in read_lines(path):
+        # Each line by itself: over an open quote, a reader of CSV would swallow the lines after it.
+        (row,) = csv.reader([line])
+        names = [re.fullmatch(r"([A-Za-z-]+_\d+)_[A-Za-z0-9]+\.tif", name.strip()) for name in row]
+        ids = {match and match[1] for match in names}
+        if len(ids) != 1 or None in ids:
             raise FloraError(
-                f"{path}: row {','.join(row)!r} is not a pair EVENT_CHIPID_S1Hand.tif, "
+                f"{path}: row {line!r} is not a pair EVENT_CHIPID_S1Hand.tif, "
                 "EVENT_CHIPID_LabelHand.tif of one chip: download the list again"
             )
-        chips.append(ids.pop())
+        chips.append(str(ids.pop()))
     if len(set(chips)) != len(chips):
         raise FloraError(f"{path} lists a chip twice: download the list again")
     return chips

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
-from flora.datasets.pairing import complete_chips, excluded, held_out
+from flora.datasets.pairing import complete_chips, excluded, files_in, held_out
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sen1floods11 import LABEL_MEANING, Sen1Floods11
 from flora.datasets.sentinel import decode_labels, read_sentinel1
@@ -169,7 +169,7 @@ class Sen1Floods11Weak(FloodDataset):
 def _chips(folder: Path, layer: str) -> set[str]:
     """Ids (EVENT_CHIPID) of the files of a layer."""
     chips = set()
-    for path in folder.glob("*.tif"):
+    for path in files_in(folder, "*.tif"):
         match = re.fullmatch(rf"([A-Za-z-]+_\d+)_{layer}", path.stem)
         if match is None:
             raise FloraError(f"{path}: expected a name EVENT_CHIPID_{layer}.tif; remove the file")

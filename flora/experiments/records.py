@@ -82,7 +82,7 @@ def load_record(name: str, folder: Path | None = None) -> dict[str, Any]:
         folder: Where it lies; the records of the book if None.
 
     Raises:
-        FloraError: If there is none of that name.
+        FloraError: If there is none of that name, or it is damaged.
 
     Example:
         >>> from flora import load_record
@@ -93,7 +93,15 @@ def load_record(name: str, folder: Path | None = None) -> dict[str, Any]:
     path = (folder or results_folder()) / f"{name}.json"
     if not path.is_file():
         raise FloraError(f"no record {path.name} in {path.parent}: run `flora experiment {name}`")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FloraError(
+            f"record {path} is damaged ({error}): take it from the repository again, or run "
+            f"`flora experiment {name}` into another folder"
+        ) from error
+    if not isinstance(record, dict):
+        raise FloraError(f"record {path} holds no record: take it from the repository again")
     return record
 
 

@@ -121,9 +121,10 @@ def split_flood(
     pixels, km2 = counts.pixels, counts.km2
     if counts.unknown:
         share = counts.unknown / max(int(pixels[FLOOD] + pixels[PERMANENT]), 1)
+        part = f"{share:.0%}" if share >= 0.01 else f"{counts.unknown:,} px"
         warnings.warn(
             FloraWarning(
-                f"says nothing about {share:.0%} of the water, which is counted as flood",
+                f"says nothing about {part} of the water, which is counted as flood",
                 argument="permanent_water",
                 value=permanent_water,
             ),

@@ -29,7 +29,8 @@ from flora.grid import (
     read_bands,
 )
 from flora.scenes.names import bands_by_name, check_quantity, in_order
-from flora.scenes.safe.product import SafeBand, find_safe_bands, is_safe, mask_border
+from flora.scenes.safe.folders import is_safe, product_of
+from flora.scenes.safe.product import SafeBand, find_safe_bands, mask_border
 from flora.scenes.safe.swath import BLOCK, COARSE_BLOCK, GroundControl, geocoded_vrt
 from flora.sensors import FloatArray, SarScaling, Units
 
@@ -181,7 +182,7 @@ def find_files(
             are not clear, or files differ in grid.
     """
     given = (paths,) if isinstance(paths, str | Path) else tuple(paths)
-    listed = tuple(Path(path) for path in given)
+    listed = tuple(product_of(Path(path)) for path in given)
     if units not in ("db", "linear"):
         raise FloraError('expected "db" or "linear"', argument="units", value=repr(units))
     if len(listed) not in {1, len(scaling.bands)}:

@@ -25,6 +25,7 @@ from flora.scenes.inputs import GDAL_ERRORS
 from flora.scenes.mapping import map_scene
 from flora.scenes.outputs import SceneOutputs, check_targets
 from flora.scenes.reading import SceneReading
+from flora.scenes.safe.folders import product_of
 from flora.scenes.thresholds import SceneOtsu, fitted
 from flora.scenes.tiles import Tiling
 
@@ -188,7 +189,8 @@ def map_scenes(
         >>> [report.error is None for report in reports]
         [True, False]
     """
-    scenes, target = [Path(path).absolute() for path in paths], Path(folder).absolute()
+    scenes = [product_of(Path(path).absolute()) for path in paths]
+    target = Path(folder).absolute()
     check_names(scenes)
     reports: dict[int, SceneReport] = {}
 

@@ -129,7 +129,7 @@ def test_the_publishers_test_list_restricts_the_test(patches):
         elsewhere.write_text(text)
         with pytest.raises(FloraError, match=message):
             Sen12MS(patches, "test", test_list=elsewhere)
-    with pytest.raises(FloraError, match="cannot read the test list"):
+    with pytest.raises(FloraError, match="cannot read the list"):
         Sen12MS(patches, "test", test_list=patches / "nowhere.txt")
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,13 @@ from scipy.interpolate import RegularGridInterpolator
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import PIXEL, open_raster, read_bands
 from flora.scenes.safe.border import CELL, FIXED_IN, border_cells
+from flora.scenes.safe.folders import (
+    SafePath,
+    check_archived,
+    files_in,
+    product_root,
+    text_of,
+)
 from flora.scenes.safe.noise import (
     NOISE_CELL,
     centres,
@@ -45,8 +51,6 @@ TRAINED_ON = "iw"  # interferometric wide swath, in high resolution
 MODES = {"ew": "extra wide swath", "wv": "wave mode"} | {
     f"s{beam}": f"stripmap, beam {beam}" for beam in range(1, 7)
 }
-
-SafePath = Path | zipfile.Path
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,6 @@ class SafeBand:
         return Given(self.source.argument, f"{self.source.value}: {kind} of {self.band}")
 
 
-def is_safe(path: Path) -> bool:
-    """Whether a path is to be read as a SAFE product: any folder, or a .zip file."""
-    return path.is_dir() or path.suffix.lower() == ".zip"
-
-
 def find_safe_bands(
     path: Path, bands: tuple[str, ...], argument: str, remove_noise: bool = True
 ) -> tuple[SafeBand, ...]:
@@ -152,14 +151,15 @@ def find_safe_bands(
         FloraError: If it is no SAFE of a ground range product, or lacks a file or polarisation.
     """
     source = Given(argument, path)
-    root, prefix = _product_root(path, source)
+    root, prefix = product_root(path, source)
     found = _images(root, bands, source)
     folder = root / "annotation" / "calibration"
-    version = processor_version(_text(root, "manifest.safe"))
+    version = processor_version(text_of(root, "manifest.safe", source))
     selected = []
     for band in bands:
+        check_archived(found[band], source)
         stem = found[band].name.rsplit(".", 1)[0]
-        calibration = _text(folder, f"calibration-{stem}.xml")
+        calibration = text_of(folder, f"calibration-{stem}.xml", source)
         if calibration is None:
             raise FloraError(
                 f"no annotation/calibration/calibration-{stem}.xml, without which digital "
@@ -167,9 +167,9 @@ def find_safe_bands(
                 argument=source,
                 remedy="unpack the product again",
             )
-        noise, image = None, _text(root / "annotation", f"{stem}.xml")
+        noise, image = None, text_of(root / "annotation", f"{stem}.xml", source)
         if remove_noise and not _is_denoised(image):
-            noise = _text(folder, f"noise-{stem}.xml")
+            noise = text_of(folder, f"noise-{stem}.xml", source)
             if noise is None or only_zeros(noise):
                 what = "no" if noise is None else "only zeros in"
                 warnings.warn(
@@ -223,7 +223,7 @@ def _images(root: SafePath, bands: tuple[str, ...], source: Given) -> dict[str, 
     """The image of each polarisation of a ground range product; other modes are warned of."""
     found: dict[str, SafePath] = {}
     products, modes = set(), set()
-    for file in _files(root / "measurement"):
+    for file in files_in(root / "measurement"):
         match = MEASUREMENT.fullmatch(file.name)
         if match:
             products.add((match["product"] or "grd").lower())
@@ -333,40 +333,3 @@ def pixel_spacing(annotation: bytes | None) -> float:
     """Metres between pixels, alike in range and along the track; `PIXEL` where it is not said."""
     said = re.search(rb"<rangePixelSpacing>\s*([\d.e+-]+)", annotation or b"")
     return PIXEL if said is None else float(said[1])
-
-
-def _product_root(path: Path, source: Given) -> tuple[SafePath, str]:
-    """The folder that holds manifest.safe, and the same as GDAL names it."""
-    if path.is_dir():
-        if (path / "manifest.safe").is_file():
-            return path, str(path)
-        raise FloraError(
-            "a folder without manifest.safe, expected a Sentinel-1 product (NAME.SAFE), a "
-            "GeoTIFF, or two",
-            argument=source,
-            remedy="name the folder that holds measurement/",
-        )
-    try:
-        archive = zipfile.Path(path)
-        for folder in (archive, *archive.iterdir()):
-            if folder.is_dir() and (folder / "manifest.safe").is_file():
-                return folder, f"/vsizip/{path}/{folder.at}".rstrip("/")
-    except (zipfile.BadZipFile, OSError) as error:
-        raise FloraError(
-            f"cannot be read as a zip file ({error})",
-            argument=source,
-            remedy="download it again",
-        ) from error
-    raise FloraError(
-        "no manifest.safe in it, expected a zipped Sentinel-1 product",
-        argument=source,
-        remedy="unpack other archives first",
-    )
-
-
-def _files(folder: SafePath) -> Iterable[SafePath]:
-    return [file for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
-
-
-def _text(folder: SafePath, name: str) -> bytes | None:
-    return next((file.read_bytes() for file in _files(folder) if file.name == name), None)

@@ -68,6 +68,14 @@ def drawn(dataset: FloodDataset, count: int, seed: int) -> Chosen:
 
     Raises:
         FloraError: If there are fewer chips.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.datasets.unlabelled import drawn
+        >>> chips = open_dataset("simulated", None, "train", count=20, size=64)
+        >>> five = drawn(chips, 5, seed=0).manifest()
+        >>> five == drawn(chips, 10, seed=0).manifest()[:5]
+        True
     """
     if not 1 <= count <= len(dataset):
         raise FloraError(f"count {count}: {dataset.name} has {len(dataset)} chips to draw from")

@@ -129,6 +129,26 @@ def with_pairs(
 
     Raises:
         FloraError: If the teacher is sure of nothing on all pairs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import TrainingConfig, open_dataset
+        >>> from flora.datasets import drawn
+        >>> from flora.training.recipes import with_pairs
+        >>> chips = open_dataset("simulated", None, "train", count=4, size=64)
+        >>> short = TrainingConfig(steps=1, batch=1, crop=32)
+        >>> run = Path("runs/optical")
+        >>> mixed, teacher = with_pairs(
+        ...     drawn(chips, 1, seed=0),
+        ...     chips,
+        ...     run,
+        ...     training=short,
+        ...     dates="after",
+        ...     confidence=0.5,
+        ...     quiet=True,
+        ... )
+        >>> len(mixed)  # the labelled chip four times, and the four pairs
+        8
     """
     torch.manual_seed(training.seed)
     model = OpticalWater(len(labelled.optical_scaling.bands), dates)

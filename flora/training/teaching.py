@@ -71,7 +71,7 @@ class OpticalWater(nn.Module):
         optical_channels: int,
         dates: Dates = "after",
         widths: Sequence[int] = (8, 16, 32, 64),
-        norm: Norm = "layer",
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
         self.dates = dates
@@ -222,6 +222,14 @@ def teach(
 
     Raises:
         FloraError: If the confidence is out of range.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.training.teaching import IndexTeacher, teach
+        >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
+        >>> heard = teach(IndexTeacher("NDVI"), chips)
+        >>> bool((heard[0].isfinite() == chips[0]["optical_valid"]).all())
+        True
     """
     if not 0.5 <= confidence <= 1:
         raise FloraError(f"confidence {confidence}: expected a probability from 0.5 to 1")
@@ -239,6 +247,14 @@ def teacher_scores(teacher: Teacher, chips: FloodDataset) -> dict[str, Any]:
     Returns:
         `clear`: scores over the pixels that it sees; `all`: over all labelled ones, where what it
         does not see counts as dry; `seen`: share of labelled pixels that it sees.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.training.teaching import IndexTeacher, teacher_scores
+        >>> chips = open_dataset("simulated", None, "test", count=2, size=64)
+        >>> scores = teacher_scores(IndexTeacher("NDVI"), chips)
+        >>> sorted(scores), scores["clear"]["water_iou"] > scores["all"]["water_iou"]
+        (['all', 'clear', 'seen'], True)
     """
     clear, everything = (SplitScores(chips.optical_scaling.scaling) for _ in range(2))
     seen = labelled = 0

@@ -63,8 +63,8 @@ app.add_typer(download_app, name="download")
 app.command()(check)
 app.command()(grouped(train))
 app.command()(grouped(evaluate))
-app.command()(experiment)
-app.command(cls=BoxCommand)(search)
+app.command()(grouped(experiment))
+app.command(cls=BoxCommand)(grouped(search))
 app.command("map", cls=BoxCommand)(grouped(map_))
 
 

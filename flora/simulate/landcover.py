@@ -147,7 +147,7 @@ def make_cover(rng: Generator, terrain: Terrain, parameters: CoverParameters) ->
     return LandCover(
         cover=cover,
         parcel=parcel,
-        canopy=canopy.astype(np.float32),
+        canopy=canopy,
         raised=np.where(terrain.permanent, 0.0, raised).astype(np.float32),
         green=green,
         soil=np.clip(bright, 0.0, 1.0).astype(np.float32),
@@ -167,7 +167,8 @@ def _grown(
         patch = random_field(rng, (parcel.shape[0], parcel.shape[1]), 150.0)
         mean = np.bincount(parcel.ravel(), patch.ravel(), minlength=count) / area
         scores.append(np.log(weight + 1e-3) + 0.6 * mean + rng.gumbel(0.0, 0.7, count))
-    return np.array(kinds, dtype=np.uint8)[np.argmax(scores, axis=0)][parcel]
+    grown: NDArray[np.uint8] = np.array(kinds, dtype=np.uint8)[np.argmax(scores, axis=0)]
+    return grown[parcel]
 
 
 def _build(
@@ -204,7 +205,7 @@ def _plants(
     stand = np.maximum(height, 0.2) * rng.uniform(8.0, 22.0)
     green = _greenness(rng, cover, parcel, count, parameters)
     crop_height = (rng.uniform(0.3, 2.2, count) * (rng.random(count) < 0.9))[parcel]
-    canopy: FloatArray = np.zeros(shape)
+    canopy = np.zeros(shape)
     for kind, tall in (
         (Cover.FOREST, stand),
         (Cover.CROP, crop_height * green.max(axis=0)),
@@ -213,7 +214,7 @@ def _plants(
         (Cover.SETTLEMENT, 7.0 * np.maximum(height, 0.2)),
     ):
         canopy = np.where(cover == kind, tall, canopy)
-    return canopy, green
+    return canopy.astype(np.float32), green
 
 
 def _raised(rng: Generator, cover: NDArray[np.uint8], parcel: IntArray, count: int) -> FloatArray:

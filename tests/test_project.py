@@ -308,6 +308,70 @@ def test_import_has_no_side_effect():
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
 
 
+# --- size ---------------------------------------------------------------------------------------
+
+# A function of more lines has two ideas in it, one of more parameters an object hidden in it.
+LINES_OF_A_FUNCTION, PARAMETERS_OF_A_FUNCTION, LINES_OF_A_FILE = 60, 9, 420
+
+# What is still larger, to be taken apart when it is changed next.
+LARGE = {
+    "cli/map.py",
+    "datasets/fetch/transfer.py",
+    "grid.py",
+    "models/network.py",
+    "training/fit.py fit",
+    "training/losses.py",
+    "training/recipes.py train_flora",
+}
+
+
+def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function from its `def`, without those of its docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        lines -= function.body[0].end_lineno - function.body[0].lineno + 1
+    return lines
+
+
+def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    given = function.args
+    several = [one for one in (given.vararg, given.kwarg) if one is not None]
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs, *several]
+    return sum(one.arg not in ("self", "cls") for one in named)
+
+
+def too_large(name: str, text: str) -> Iterator[str]:
+    """What of a file goes beyond a limit, as "file" or "file function"."""
+    if len(text.splitlines()) > LINES_OF_A_FILE:
+        yield name
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
+            lines_of_code(node) > LINES_OF_A_FUNCTION
+            or parameters_of(node) > PARAMETERS_OF_A_FUNCTION
+        ):
+            yield f"{name} {node.name}"
+
+
+def test_files_and_functions_are_small():
+    found = {
+        large
+        for path in sorted((ROOT / "flora").rglob("*.py"))
+        for large in too_large(
+            path.relative_to(ROOT / "flora").as_posix(), path.read_text(encoding="utf-8")
+        )
+    }
+    assert found - LARGE == set()
+
+
+def test_what_is_too_large_is_seen():
+    head = 'def f(self, a, b, c, d, e, f, g, h, *i):\n    "Doc."\n'
+    small = head + "    x = 0\n" * 59
+    assert list(too_large("a.py", small)) == []
+    assert list(too_large("a.py", small + "    x = 1\n")) == ["a.py f"]
+    assert list(too_large("a.py", small.replace("*i", "*i, **j"))) == ["a.py f"]
+    assert list(too_large("a.py", "x = 1\n" * 421)) == ["a.py"]
+
+
 # --- nothing of one machine ---------------------------------------------------------------------
 
 TEXT_SUFFIXES = {

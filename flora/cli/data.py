@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from flora.cli.options import Quiet
 from flora.datasets import DatasetName
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ download_app = typer.Typer(
 )
 
 
-class Part(StrEnum):
+# Enumerations, since typer takes no Literal for an option that may be given several times.
+class LabelKind(StrEnum):
     """Parts of Sen1Floods11."""
 
     hand = "hand"
@@ -56,14 +58,13 @@ Verify = Annotated[
     bool, typer.Option(help="Compare the checksums of what is there already, not only its size.")
 ]
 Workers = Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once, at most.")]
-Quiet = Annotated[bool, typer.Option(help="No progress bar.")]
 
 
 @download_app.command()
 def sen1floods11(
     root: Root,
     part: Annotated[
-        list[Part] | None,
+        list[LabelKind] | None,
         typer.Option(help="Labelled by hand (default), weakly, or permanent water; repeatable."),
     ] = None,
     place: Annotated[
@@ -78,7 +79,7 @@ def sen1floods11(
     """Sen1Floods11, from its public bucket."""
     from flora.datasets.fetch.download import Sen1Floods11Source
 
-    parts = [chosen.value for chosen in part or [Part.hand]]
+    parts = [chosen.value for chosen in part or [LabelKind.hand]]
     fetch(Sen1Floods11Source(parts, place or ()), root, yes, verify, workers, quiet)
 
 

@@ -65,8 +65,8 @@ app.command()(check)
 app.command()(grouped(train))
 app.command()(grouped(adapt))
 app.command()(grouped(evaluate))
-app.command()(experiment)
-app.command(cls=BoxCommand)(search)
+app.command()(grouped(experiment))
+app.command(cls=BoxCommand)(grouped(search))
 app.command("map", cls=BoxCommand)(grouped(map_))
 
 

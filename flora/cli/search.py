@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -48,73 +49,100 @@ class BoxCommand(TyperCommand):
 _SIDE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+),?")
 
 
-def search(
+@dataclass(frozen=True)
+class CatalogueOptions:
+    """What is looked for, and where."""
+
     bbox: Annotated[
         str,
         typer.Option(
             help="West, south, east, north in degrees (EPSG:4326): -0.80,38.08,-0.74,38.12.",
             metavar="W,S,E,N",
         ),
-    ],
-    dates: Annotated[
-        str, typer.Option("--date", help="A day, or the first and last: 2019-09-10/2019-09-20.")
-    ],
+    ]
+    date: Annotated[str, typer.Option(help="A day, or the first and last: 2019-09-10/2019-09-20.")]
     sensor: Annotated[
         Literal["sar", "optical"],
         typer.Option(help="Sentinel-1 radar with VV and VH, or Sentinel-2."),
-    ] = "sar",
+    ] = "sar"
     endpoint: Annotated[
         str, typer.Option(help="planetary-computer, earth-search, or the address of a STAC API.")
-    ] = "planetary-computer",
+    ] = "planetary-computer"
     collection: Annotated[
         str | None, typer.Option(help="Collection; default: the endpoint's own for the sensor.")
-    ] = None,
+    ] = None
     max_cloud: Annotated[
         float, typer.Option(min=0.0, max=100.0, help="Cloud at most, per cent; optical only.")
-    ] = 20.0,
+    ] = 20.0
+
+    def find(self) -> list[Item]:
+        """The items found, the earliest first.
+
+        Raises:
+            FloraError: If the catalogue refuses, or holds nothing of the kind.
+        """
+        from flora.stac.search import search
+
+        return search(
+            parse_bbox(self.bbox),
+            self.date,
+            sensor=self.sensor,
+            endpoint=self.endpoint,
+            collection=self.collection,
+            max_cloud=self.max_cloud if self.sensor == "optical" else None,
+        )
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """What of it is fetched."""
+
     fetch: Annotated[
         Path | None,
         typer.Option(
             help="Fetch the latest radar pass that was found into this folder, cut to the bbox: "
             "VV and VH as gamma0 in dB, ready for `flora map`."
         ),
-    ] = None,
+    ] = None
     before: Annotated[
         bool,
         typer.Option(
             help="With --fetch: the clearest Sentinel-2 image from before it too, on its grid."
         ),
-    ] = False,
+    ] = False
     before_days: Annotated[
         int, typer.Option(min=1, help="How many days before the radar that image may be.")
-    ] = 60,
+    ] = 60
     before_gap: Annotated[
         int,
         typer.Option(
             min=0, help="How many days before it must be: more than the flood had lasted by then."
         ),
-    ] = 10,
+    ] = 10
+    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False
+
+    def check(self, sensor: str) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            FloraError: If optical images were to be fetched by themselves.
+        """
+        if self.fetch is not None and sensor != "sar":
+            raise FloraError("--fetch: fetches radar; search with --sensor sar, and add --before")
+        if self.before and self.fetch is None:
+            raise FloraError("--before: goes with --fetch FOLDER")
+
+
+def search(
+    catalogue: CatalogueOptions,
+    wanted: FetchOptions,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write the items found to this file.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
 ) -> None:
     """Find Sentinel-1 or Sentinel-2 acquisitions by place and date in a STAC catalogue."""
-    from flora.stac.search import search as search_catalogue
-
-    if fetch is not None and sensor != "sar":
-        raise FloraError("--fetch: fetches radar; search with --sensor sar, and add --before")
-    if before and fetch is None:
-        raise FloraError("--before: goes with --fetch FOLDER")
-    box = parse_bbox(bbox)
-    items = search_catalogue(
-        box,
-        dates,
-        sensor=sensor,
-        endpoint=endpoint,
-        collection=collection,
-        max_cloud=max_cloud if sensor == "optical" else None,
-    )
+    wanted.check(catalogue.sensor)
+    items = catalogue.find()
     _print_items(items)
     if json_path is not None:
         from flora.files import write_text
@@ -122,14 +150,8 @@ def search(
         features = [item.to_dict(transform_hrefs=False) for item in items]
         text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1) + "\n"
         write_text(json_path, text)
-    if fetch is not None:
-        from flora.stac.search import find_before
-
-        optical = []
-        if before:
-            days, gap = before_days, before_gap
-            optical = find_before(items[-1], box, days=days, gap=gap, endpoint=endpoint)
-        _fetch(items, optical, box, fetch, overwrite)
+    if wanted.fetch is not None:
+        _fetch(items, catalogue, wanted, wanted.fetch)
 
 
 def parse_bbox(text: str) -> tuple[float, float, float, float]:
@@ -154,22 +176,29 @@ def parse_bbox(text: str) -> tuple[float, float, float, float]:
 
 
 def _fetch(
-    items: list[Item],
-    before: list[Item],
-    box: tuple[float, float, float, float],
-    folder: Path,
-    overwrite: bool,
+    items: list[Item], catalogue: CatalogueOptions, wanted: FetchOptions, folder: Path
 ) -> None:
+    """Fetch the latest pass of the items, and the image from before it."""
     from flora.stac.fetch import fetch_scene
-    from flora.stac.search import same_pass, time_of
+    from flora.stac.search import find_before, same_pass, time_of
 
+    box = parse_bbox(catalogue.bbox)
+    before = []
+    if wanted.before:
+        days, gap = wanted.before_days, wanted.before_gap
+        before = find_before(items[-1], box, days=days, gap=gap, endpoint=catalogue.endpoint)
     radar = [item for item in items if same_pass(item, items[-1])]
     console = Console(soft_wrap=True, highlight=False)
     for item in (*radar, *before):
         console.print(f"Fetching {item.id} of {time_of(item):%Y-%m-%d}", markup=False)
     with BlocksBar() as bar:
         fetched = fetch_scene(
-            radar, folder, bbox=box, before=before, overwrite=overwrite, progress=bar.show
+            radar,
+            folder,
+            bbox=box,
+            before=before,
+            overwrite=wanted.overwrite,
+            progress=bar.show,
         )
     guide = "" if fetched.before is None else f" --before {fetched.before}"
     console.print("The radar is gamma0, which is about 1 dB brighter than the sigma0 of training.")

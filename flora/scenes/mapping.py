@@ -124,11 +124,7 @@ def map_scene(
         _write_all(work, stack.enter_context(closing(rows)), threshold, areas)
 
         tags = {"FLORA_SCENE": scene.stem, "FLORA_WATER_THRESHOLD": f"{threshold:g}"}
-        tags |= {"FLORA_VERSION": __version__}
-        if isinstance(model_id, dict):
-            tags |= {f"FLORA_{name.upper()}": said for name, said in model_id.items()}
-        if isinstance(model, SceneThresholds):
-            tags |= model.tags
+        tags |= _tags_of(model, model_id)
         if before is not None:
             tags |= before.tags
         maps = work.finish(scene, tags)
@@ -148,6 +144,14 @@ def map_scene(
         water_km2=None if areas is None else work.total("water_km2"),
         valid_km2=None if areas is None else work.total("valid_km2"),
     )
+
+
+def _tags_of(model: Predictor, model_id: str | dict[str, str] | None) -> dict[str, str]:
+    """What the maps keep of what made them."""
+    tags = {"FLORA_VERSION": __version__}
+    if isinstance(model_id, dict):
+        tags |= {f"FLORA_{name.upper()}": said for name, said in model_id.items()}
+    return tags | (model.tags if isinstance(model, SceneThresholds) else {})
 
 
 def _write_all(

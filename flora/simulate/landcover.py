@@ -122,8 +122,7 @@ def make_cover(rng: Generator, terrain: Terrain, parameters: CoverParameters) ->
         terrain: The land.
         parameters: Mix and pattern.
     """
-    shape = terrain.hand.shape
-    shape = (shape[0], shape[1])
+    shape = (terrain.hand.shape[0], terrain.hand.shape[1])
     district = _districts(rng, shape)
     parcel, edge = _parcels(rng, shape, district, parameters.parcel)
     count = int(parcel.max()) + 1
@@ -132,25 +131,56 @@ def make_cover(rng: Generator, terrain: Terrain, parameters: CoverParameters) ->
     wild = random_field(rng, shape, 120.0, 0.5) + 12.0 * np.minimum(slope, 0.25)
     wild = wild + 0.8 * np.exp(-terrain.hand / 0.3) * (random_field(rng, shape, 30.0) > 0)
     forest = wild > np.quantile(wild, 1.0 - parameters.forest)
+    cover = _grown(rng, parcel, count, parameters)
+    cover[forest] = Cover.FOREST
+    hedged = rng.random(int(district.max()) + 1) < parameters.hedges
+    gaps = random_field(rng, shape, 12.0, 0.4) > -0.3
+    cover[edge & hedged[district] & gaps & ~forest] = Cover.SHRUB
+    _build(rng, cover, district, ~terrain.permanent & (slope < 0.15), forest, parameters)
+    cover[terrain.permanent] = Cover.WATER
 
-    # Every field grows one thing: what scores highest on its average pixel.
+    canopy, green = _plants(rng, cover, parcel, count, parameters)
+    raised = _raised(rng, cover, parcel, count)
+    bright = parameters.soil + 0.15 * random_field(rng, shape, 60.0)
+    bright = bright + rng.normal(0.0, 0.12, count)[parcel]
+    sandy = (rng.random(count) < parameters.sand)[parcel] & (cover == Cover.BARE)
+    return LandCover(
+        cover=cover,
+        parcel=parcel,
+        canopy=canopy,
+        raised=np.where(terrain.permanent, 0.0, raised).astype(np.float32),
+        green=green,
+        soil=np.clip(bright, 0.0, 1.0).astype(np.float32),
+        sand=sandy,
+    )
+
+
+def _grown(
+    rng: Generator, parcel: IntArray, count: int, parameters: CoverParameters
+) -> NDArray[np.uint8]:
+    """Every field grows one thing: what scores highest on its average pixel."""
     kinds = (Cover.CROP, Cover.GRASS, Cover.BARE, Cover.SHRUB)
     weights = (parameters.crop, parameters.grass, parameters.bare, parameters.shrub)
     area = np.maximum(np.bincount(parcel.ravel(), minlength=count), 1)
     scores = []
     for weight in weights:
-        patch = random_field(rng, shape, 150.0)
+        patch = random_field(rng, (parcel.shape[0], parcel.shape[1]), 150.0)
         mean = np.bincount(parcel.ravel(), patch.ravel(), minlength=count) / area
         scores.append(np.log(weight + 1e-3) + 0.6 * mean + rng.gumbel(0.0, 0.7, count))
-    grown = np.array(kinds, dtype=np.uint8)[np.argmax(scores, axis=0)]
-    cover = grown[parcel]
-    cover[forest] = Cover.FOREST
+    grown: NDArray[np.uint8] = np.array(kinds, dtype=np.uint8)[np.argmax(scores, axis=0)]
+    return grown[parcel]
 
-    hedged = rng.random(int(district.max()) + 1) < parameters.hedges
-    gaps = random_field(rng, shape, 12.0, 0.4) > -0.3
-    cover[edge & hedged[district] & gaps & ~forest] = Cover.SHRUB
 
-    sites = ~terrain.permanent & (slope < 0.15)
+def _build(
+    rng: Generator,
+    cover: NDArray[np.uint8],
+    district: IntArray,
+    sites: BoolArray,
+    forest: BoolArray,
+    parameters: CoverParameters,
+) -> None:
+    """Put villages with gardens and streets, farms and roads onto the land, in place."""
+    shape = (cover.shape[0], cover.shape[1])
     road = _roads(rng, shape, parameters.roads)
     village = _villages(rng, shape, sites, parameters.villages)
     blocks, street = _parcels(rng, shape, district, 70.0)
@@ -160,8 +190,17 @@ def make_cover(rng: Generator, terrain: Terrain, parameters: CoverParameters) ->
     cover[village & street] = Cover.ROAD
     cover[_farms(rng, sites & ~forest, parameters.farms)] = Cover.SETTLEMENT
     cover[road] = Cover.ROAD
-    cover[terrain.permanent] = Cover.WATER
 
+
+def _plants(
+    rng: Generator,
+    cover: NDArray[np.uint8],
+    parcel: IntArray,
+    count: int,
+    parameters: CoverParameters,
+) -> tuple[FloatArray, FloatArray]:
+    """Height of plants and buildings (H, W), in m, and green cover (2, H, W) at both dates."""
+    shape = (cover.shape[0], cover.shape[1])
     height = 1.0 + 0.3 * random_field(rng, shape, 10.0, 0.3)
     stand = np.maximum(height, 0.2) * rng.uniform(8.0, 22.0)
     green = _greenness(rng, cover, parcel, count, parameters)
@@ -175,25 +214,18 @@ def make_cover(rng: Generator, terrain: Terrain, parameters: CoverParameters) ->
         (Cover.SETTLEMENT, 7.0 * np.maximum(height, 0.2)),
     ):
         canopy = np.where(cover == kind, tall, canopy)
+    return canopy.astype(np.float32), green
 
-    # Fields differ by some decimetres in level; roads run on banks of about a metre.
+
+def _raised(rng: Generator, cover: NDArray[np.uint8], parcel: IntArray, count: int) -> FloatArray:
+    """Height of the ground above its surroundings, in m.
+
+    Fields differ by some decimetres in level; roads run on banks of about a metre.
+    """
     level = rng.exponential(0.25, count) * rng.uniform(0.0, 1.2)
     raised = level[parcel]
     raised = np.where(cover == Cover.ROAD, raised.clip(max=0.5) + rng.uniform(0.3, 1.8), raised)
-    raised = np.where(cover == Cover.SETTLEMENT, raised.clip(max=0.5) + rng.uniform(0, 1), raised)
-
-    bright = parameters.soil + 0.15 * random_field(rng, shape, 60.0)
-    bright = bright + rng.normal(0.0, 0.12, count)[parcel]
-    sandy = (rng.random(count) < parameters.sand)[parcel] & (cover == Cover.BARE)
-    return LandCover(
-        cover=cover,
-        parcel=parcel,
-        canopy=canopy.astype(np.float32),
-        raised=np.where(terrain.permanent, 0.0, raised).astype(np.float32),
-        green=green,
-        soil=np.clip(bright, 0.0, 1.0).astype(np.float32),
-        sand=sandy,
-    )
+    return np.where(cover == Cover.SETTLEMENT, raised.clip(max=0.5) + rng.uniform(0, 1), raised)
 
 
 def _districts(rng: Generator, shape: tuple[int, int]) -> IntArray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import rasterio
@@ -31,6 +31,7 @@ from flora.simulate.optical import (
     top_of_atmosphere,
 )
 from flora.simulate.radar import (
+    Ground,
     LookAlikes,
     SarParameters,
     WaterState,
@@ -208,25 +209,10 @@ def simulate(
 
     ground = make_ground(_stream(seed, "ground"), terrain.elevation, land, chosen.sar)
     shade = hill_shade(terrain.elevation, chosen.optical)
-    sar, optical, cloud, shadow = [], [], [], []
-    for date, (name, water) in enumerate(zip(("before", "after"), states, strict=True)):
-        wind = _stream(seed, f"wind {name}")
-        sigma0 = mean_backscatter(wind, land, ground, water, chosen.sar, date)
-        looks = _stream(seed, f"speckle {name}")
-        sar.append(acquire(looks, sigma0, chosen.sar, chosen.misregistration))
-        texture = _stream(seed, "texture")
-        surface = surface_reflectance(
-            texture, land, terrain.hand, water, chosen.optical, date, ground.snow
-        )
-        opacity, shaded = clouds(
-            _stream(seed, f"cloud {name}"), (rows, columns), chosen.optical, date
-        )
-        air = _stream(seed, f"air {name}")
-        optical.append(
-            top_of_atmosphere(air, surface, shade, opacity, shaded, chosen.optical, date)
-        )
-        cloud.append(opacity > 0.1)
-        shadow.append((shaded > 0.2) & ~cloud[-1])
+    before, after = (
+        _observe(seed, date, terrain, shade, land, ground, water, chosen)
+        for date, water in enumerate(states)
+    )
     return Scene(
         seed=seed,
         parameters=chosen,
@@ -239,17 +225,54 @@ def simulate(
         flooded_vegetation=states[1].vegetated & (land.cover != Cover.SETTLEMENT),
         water_before=states[0].open,
         water_after=states[1].open,
-        sar_before=sar[0],
-        sar_after=sar[1],
-        optical_before=optical[0],
-        optical_after=optical[1],
-        cloud_before=cloud[0],
-        cloud_after=cloud[1],
-        shadow_before=shadow[0],
-        shadow_after=shadow[1],
+        sar_before=before.sar,
+        sar_after=after.sar,
+        optical_before=before.optical,
+        optical_after=after.optical,
+        cloud_before=before.cloud,
+        cloud_after=after.cloud,
+        shadow_before=before.shadow,
+        shadow_after=after.shadow,
         crs=CRS,
         transform=(_DEGREES, 0.0, 0.0, 0.0, -_DEGREES, 0.0),
     )
+
+
+class _Observation(NamedTuple):
+    """What the two satellites see at one date; the fields of `Scene` of the same names."""
+
+    sar: FloatArray
+    optical: FloatArray
+    cloud: BoolArray
+    shadow: BoolArray
+
+
+def _observe(
+    seed: int,
+    date: int,
+    terrain: Terrain,
+    shade: FloatArray,
+    land: LandCover,
+    ground: Ground,
+    water: WaterState,
+    parameters: SceneParameters,
+) -> _Observation:
+    """Look at the land before the flood (date 0) or after it (date 1)."""
+    name = ("before", "after")[date]
+    wind = _stream(seed, f"wind {name}")
+    sigma0 = mean_backscatter(wind, land, ground, water, parameters.sar, date)
+    looks = _stream(seed, f"speckle {name}")
+    sar = acquire(looks, sigma0, parameters.sar, parameters.misregistration)
+    looked = parameters.optical
+    surface = surface_reflectance(
+        _stream(seed, "texture"), land, terrain.hand, water, looked, date, ground.snow
+    )
+    shape = (terrain.hand.shape[0], terrain.hand.shape[1])
+    opacity, shaded = clouds(_stream(seed, f"cloud {name}"), shape, looked, date)
+    air = _stream(seed, f"air {name}")
+    optical = top_of_atmosphere(air, surface, shade, opacity, shaded, looked, date)
+    cloud = opacity > 0.1
+    return _Observation(sar, optical, cloud, (shaded > 0.2) & ~cloud)
 
 
 def write_sen1floods11(

@@ -31,8 +31,9 @@ from flora.experiments.provenance import write_record
 from flora.models.predict import predictor
 from flora.models.unet import UNet
 from flora.models.weights import load_any, load_model
+from flora.training.config import TrainingConfig
 from flora.training.evaluation import answer, evaluate
-from flora.training.fit import TrainingConfig, fit
+from flora.training.fit import fit
 from flora.training.tasks import UNetTask
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -54,10 +54,11 @@ from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.experiments.provenance import write_record
 from flora.models.network import SIZES, Flora, parameter_count
 from flora.simulate.scene import write_sen1floods11
-from flora.training.evaluation import choose_device
 
 # The very loader of `fit`: this measures what it does.
-from flora.training.fit import TrainingConfig, _loader
+from flora.training.config import TrainingConfig
+from flora.training.evaluation import choose_device
+from flora.training.fit import _loader
 from flora.training.tasks import StudentTask
 
 KINDS = ("inference", "training")

@@ -14,10 +14,12 @@ from benchmarks.roofline import Run
 from flora.datasets.base import Batch, collate, map_layers
 from flora.datasets.simulated import Simulated
 from flora.models.network import SIZES, Flora
-from flora.training.evaluation import to_device
 
 # The very choice of precision of `fit`: this runs what it does.
-from flora.training.fit import TrainingConfig, _precision
+from flora.training.config import TrainingConfig
+from flora.training.evaluation import to_device
+from flora.training.fit import _precision
+from flora.training.task import Learner
 from flora.training.tasks import StudentTask
 
 Compiled = Literal["no", "model", "graphs", "step"]
@@ -138,9 +140,7 @@ def trainer(task: nn.Module, variant: Variant, device: torch.device) -> Callable
     """A function that makes one training step with a batch on the device, as `fit` does."""
     config = TrainingConfig()
     parameters = [p for p in task.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(Learner(task).groups(config.learning_rate, config.weight_decay))
     task.train()
 
     def step(batch: Batch) -> None:

@@ -21,9 +21,9 @@ from .scenes.before import open_before as open_before
 from .scenes.inputs import open_scene as open_scene
 from .scenes.many import map_scenes as map_scenes
 from .scenes.mapping import map_scene as map_scene
+from .training.config import TrainingConfig as TrainingConfig
 from .training.evaluation import answer as answer
 from .training.evaluation import evaluate as evaluate
-from .training.fit import TrainingConfig as TrainingConfig
 from .training.fit import fit as fit
 from .training.recipes import train as train
 

@@ -18,7 +18,8 @@ from benchmarks.variants import Setup, Variant, build, left_out, native_precisio
 from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.models.network import SIZES, Flora
-from flora.training.fit import TrainingConfig, fit
+from flora.training.config import TrainingConfig
+from flora.training.fit import fit
 from flora.training.tasks import StudentTask
 
 CPU = torch.device("cpu")

@@ -319,9 +319,6 @@ LARGE = {
     "datasets/fetch/transfer.py",
     "grid.py",
     "models/network.py",
-    "training/fit.py fit",
-    "training/losses.py",
-    "training/recipes.py train_flora",
 }
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from flora.cli.options import ChipOptions, Quiet, Weights
 from flora.errors import FloraError
+
+if TYPE_CHECKING:
+    from flora.datasets.base import FloodDataset
+    from flora.models.network import Flora
+    from flora.models.unet import UNet
+    from flora.training.config import TrainingConfig
+    from flora.training.teaching import Teacher
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,18 @@ class AdaptingOptions:
     crop: Annotated[int, typer.Option(min=16, help="Side of a crop, px.")] = 128
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-4
     seed: Annotated[int, typer.Option(min=0, help="Seed of the crops.")] = 0
+
+    def config(self) -> TrainingConfig:
+        """The same for `flora.training.recipes.adapt`."""
+        from flora.training.config import TrainingConfig
+
+        return TrainingConfig(
+            steps=self.steps,
+            batch=self.batch,
+            crop=self.crop,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )
 
 
 def adapt(
@@ -59,12 +78,9 @@ def adapt(
     from flora.datasets.wrapped import InMemory
     from flora.files import write_whole
     from flora.models.checkpoints import shipped_weights
-    from flora.models.network import Flora
     from flora.models.unet import LateFusion
-    from flora.models.weights import check_sensor, load_any, load_model
+    from flora.models.weights import check_sensor, load_any
     from flora.training import recipes
-    from flora.training.fit import TrainingConfig
-    from flora.training.teaching import IndexTeacher, Teacher, flora_teacher
 
     path = weights or shipped_weights()
     pairs = InMemory(chips.open(split))
@@ -77,29 +93,13 @@ def adapt(
             value=str(path),
             remedy="choose weights of FLoRA or of a U-Net",
         )
-    if adapting.teacher == "index":
-        teacher: Teacher = IndexTeacher(pairs.optical_scaling.index_name)
-    elif isinstance(model, Flora):
-        teacher = flora_teacher(load_model(path))  # a copy, which adapting does not change
-    else:
-        raise FloraError(
-            "these weights have no optical teacher",
-            argument="teacher",
-            value=adapting.teacher,
-            remedy="choose index",
-        )
+    teacher = _teacher(adapting.teacher, model, path, pairs)
     result = recipes.adapt(
         model,
         pairs,
         out / "adapted",
         teacher=teacher,
-        training=TrainingConfig(
-            steps=adapting.steps,
-            batch=adapting.batch,
-            crop=adapting.crop,
-            learning_rate=adapting.learning_rate,
-            seed=adapting.seed,
-        ),
+        training=adapting.config(),
         confidence=adapting.confidence,
         labelled=InMemory(open_dataset("simulated", None, "train", count=rehearse))
         if rehearse
@@ -109,3 +109,25 @@ def adapt(
     target = out / "weights.safetensors"
     write_whole(target, lambda partial: partial.write_bytes(result.last.read_bytes()))
     Console().print(f"Weights: {target}", soft_wrap=True, highlight=False)
+
+
+def _teacher(name: str, model: Flora | UNet, path: Path, pairs: FloodDataset) -> Teacher:
+    """Who says what the optical images show.
+
+    Raises:
+        FloraError: If the weights have no teacher.
+    """
+    from flora.models.network import Flora
+    from flora.models.weights import load_model
+    from flora.training.teaching import IndexTeacher, flora_teacher
+
+    if name == "index":
+        return IndexTeacher(pairs.optical_scaling.index_name)
+    if isinstance(model, Flora):
+        return flora_teacher(load_model(path))  # a copy, which adapting does not change
+    raise FloraError(
+        "these weights have no optical teacher",
+        argument="teacher",
+        value=name,
+        remedy="choose index",
+    )

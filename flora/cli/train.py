@@ -14,7 +14,7 @@ from flora.errors import FloraError
 
 if TYPE_CHECKING:
     from flora.datasets.base import FloodDataset
-    from flora.training.fit import TrainingConfig
+    from flora.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ScheduleOptions:
 
     def config(self) -> TrainingConfig:
         """The same for the student."""
-        from flora.training.fit import TrainingConfig
+        from flora.training.config import TrainingConfig
 
         return TrainingConfig(
             steps=self.steps,

@@ -19,10 +19,11 @@ from flora.models.otsu import otsu, otsu_change
 from flora.models.unet import LateFusion, UNet
 from flora.models.weights import load_any
 from flora.predictors import Mode, Predictor
-from flora.training.fit import BatchChange, TrainingConfig, fit
-from flora.training.losses import LossWeights
+from flora.training.config import BatchChange, TrainingConfig
+from flora.training.fit import fit
+from flora.training.objective import LossWeights
 from flora.training.pix2pix import Pix2PixTask
-from flora.training.recipes import adapt, config_for, taught_pairs, train, with_pairs
+from flora.training.recipes import Lesson, adapt, config_for, taught_pairs, train, with_pairs
 from flora.training.released import ReleasedTask, released_config
 from flora.training.task import Task
 from flora.training.tasks import GuidanceMix, UNetTask
@@ -112,7 +113,7 @@ class MakeFlora:
     kind: ClassVar[str] = "flora"
     config: Mapping[str, Any] = field(default_factory=dict)
     loss: Mapping[str, float] = field(default_factory=dict)
-    mix: GuidanceMix | None = None
+    mix: GuidanceMix = field(default_factory=GuidanceMix)
     teacher: bool = True
     change: BatchChange | None = None
 
@@ -134,9 +135,7 @@ class MakeFlora:
             folder,
             student=training,
             teacher=replace(training, steps=steps) if steps else None,
-            loss=replace(LossWeights(), **self.loss),
-            mix=self.mix,
-            change=self.change,
+            lesson=Lesson(replace(LossWeights(), **self.loss), self.mix, self.change),
             quiet=quiet,
         )
         if not steps:

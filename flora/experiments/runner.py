@@ -32,8 +32,8 @@ from flora.models.network import Flora, parameter_count
 from flora.models.predict import predictor
 from flora.models.unet import LateFusion, UNet
 from flora.models.weights import load_any
+from flora.training.config import TrainingConfig
 from flora.training.evaluation import choose_device, evaluate, mean_image
-from flora.training.fit import TrainingConfig
 from flora.training.teaching import teacher_scores
 
 SPREAD = ("water_iou", "water_f1", "miou", "boundary_f1", "psnr", "ssim", "lpips")

@@ -17,7 +17,7 @@ from flora.sensors import OpticalStack
 
 
 class BaselineOutput(NamedTuple):
-    """The output of a baseline, which has no pyramids; see `flora.training.losses.Output`."""
+    """The output of a baseline, which has no pyramids; see `flora.training.objective.Output`."""
 
     water_logits: Tensor
     rgb: Tensor | None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,86 +12,20 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from flora.datasets.base import Batch, FloodDataset, collate
 from flora.datasets.crops import RandomCrops
 from flora.errors import FloraError
-from flora.files import make_folder, write_text
-from flora.models.checkpoints import load_state, save_state, save_weights
+from flora.files import make_folder
+from flora.models.checkpoints import load_state, save_weights
+from flora.training.config import BatchChange, TrainingConfig
 from flora.training.evaluation import evaluate, mean_image
+from flora.training.progress import RunState, restore_run, run_settings, save_run
 from flora.training.task import Learner, Task
 
 # Steps between two looks at the losses: each look makes a GPU wait for the processor.
 LOOK_EVERY = 20
-
-BatchChange = Callable[[Batch], Batch]
-"""A random change of a training batch, such as `flora.training.jitter.RadiometricJitter`; its
-`repr` stands in the settings of the run."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How long and how a task is trained.
-
-    Attributes:
-        steps: Optimiser steps.
-        batch: Crops a step and process.
-        crop: Side of a crop in pixels.
-        learning_rate: Peak of the schedule: linear warm-up, then a cosine down to zero.
-        weight_decay: AdamW's decoupled weight decay.
-        warmup: Share of the steps that the learning rate takes to rise.
-        gradient_clip: Largest norm of the gradient.
-        seed: Seed of initial random draws and of the crops.
-        checkpoint_every: Steps between two saved states.
-        validate_every: Steps between two validations; the last step is always validated.
-        workers: Processes that read crops; 0 reads in the training process.
-        mixed_precision: "bf16", "no", or "auto": bf16 on a GPU that computes in it, else "no".
-
-    Raises:
-        FloraError: If a number is out of range.
-
-    Example:
-        >>> from flora import TrainingConfig
-        >>> config = TrainingConfig(steps=100, warmup=0.1, learning_rate=1e-3)
-        >>> [round(config.learning_rate_at(step), 6) for step in (0, 9, 10, 55)]
-        [0.0001, 0.001, 0.001, 0.0005]
-    """
-
-    steps: int = 1500
-    batch: int = 8
-    crop: int = 128
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    gradient_clip: float = 1.0
-    seed: int = 0
-    checkpoint_every: int = 100
-    validate_every: int = 250
-    workers: int = 0
-    mixed_precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        counts = ("steps", "batch", "crop", "checkpoint_every", "validate_every")
-        least = dict.fromkeys(counts, 1) | {"seed": 0, "workers": 0, "weight_decay": 0}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise FloraError(f"{name} {getattr(self, name)}: expected {smallest} or more")
-        for name in ("learning_rate", "gradient_clip"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise FloraError(f"{name} {value}: expected a finite number above 0")
-        if not 0 <= self.warmup <= 1:
-            raise FloraError(f"warmup {self.warmup}: expected a share of the steps, 0 to 1")
-
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step counted from 0."""
-        rise = max(1, round(self.warmup * self.steps))
-        if step < rise:
-            return self.learning_rate * (step + 1) / rise
-        progress = (step - rise) / max(1, self.steps - rise)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @dataclass
@@ -112,44 +43,6 @@ class FitResult:
     last: Path
     best: Path
     score: float | None
-
-
-@dataclass
-class _Progress:
-    """The part of a run's state that is neither weights nor optimiser."""
-
-    step: int = 0
-    best_score: float | None = None
-    rows: list[dict[str, float]] = field(default_factory=list)
-    unread: list[tuple[list[str], Tensor]] = field(default_factory=list)
-
-    def add(self, total: Tensor, norms: list[Tensor], terms: Mapping[str, Tensor]) -> None:
-        """Keep the values of a step on their device until they are read."""
-        names = ["total", "gradient", *terms]
-        values = [total.detach(), torch.stack(norms).max(), *terms.values()]
-        self.unread.append((names, torch.stack([value.float() for value in values])))
-        self.step += 1
-
-    def read(self, config: TrainingConfig, folder: Path) -> None:
-        """Fetch what was kept.
-
-        Raises:
-            FloraError: If a loss or gradient was not finite.
-        """
-        if not self.unread:
-            return
-        # One transfer from the device, whatever was kept.
-        values = iter(torch.cat([kept for _, kept in self.unread]).tolist())
-        for names, _ in self.unread:
-            step, row = len(self.rows), {name: next(values) for name in names}
-            for name, said in (("total", "loss"), ("gradient", "gradient")):
-                if not math.isfinite(row[name]):
-                    raise FloraError(
-                        f"the {said} is not finite at step {step}: lower the learning rate (now "
-                        f"{config.learning_rate}); {folder} keeps the state of the last checkpoint"
-                    )
-            self.rows.append({"step": step + 1, "lr": config.learning_rate_at(step), **row})
-        self.unread.clear()
 
 
 def fit(
@@ -184,7 +77,7 @@ def fit(
         >>> from pathlib import Path
         >>> from flora import Flora, TrainingConfig, fit, named_config, open_dataset
         >>> from flora.training.tasks import StudentTask
-        >>> from flora.training.fit import read_log
+        >>> from flora.training.progress import read_log
         >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
         >>> task = StudentTask(Flora(named_config("tiny")))
         >>> config = TrainingConfig(steps=2, batch=1, crop=32)
@@ -203,10 +96,10 @@ def fit(
     optimizer = torch.optim.AdamW(
         [g for one in learners for g in one.groups(config.learning_rate, config.weight_decay)]
     )
-    settings = _settings(task, dataset, valid, config, accelerator.num_processes, change)
-    progress = _Progress()
+    settings = run_settings(task, dataset, valid, config, accelerator.num_processes, change)
+    progress = RunState()
     if (folder / "state.pt").exists():
-        progress = _restore(load_state(folder / "state.pt"), settings, task, optimizer, folder)
+        progress = restore_run(load_state(folder / "state.pt"), settings, task, optimizer, folder)
     run = _Run(task, config, folder, valid, accelerator, progress, settings)
     batches = iter(_loader(dataset, config, progress.step, accelerator))
     metadata = _metadata(task, dataset, config, change)
@@ -234,7 +127,7 @@ class _Run:
     folder: Path
     valid: FloodDataset | None
     accelerator: Accelerator
-    progress: _Progress
+    progress: RunState
     settings: Mapping[str, Any]
 
     @property
@@ -292,16 +185,8 @@ class _Run:
         if self.accelerator.is_main_process:
             if finished:
                 save_weights(self.task.model, self.last, {**metadata, "step": progress.step})
-            _save(progress, self.settings, self.task, optimizer, self.folder)
+            save_run(progress, self.settings, self.task, optimizer, self.folder)
         self.accelerator.wait_for_everyone()
-
-
-def read_log(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's log: step, learning rate, total loss, its terms, validation score."""
-    path = folder / "log.jsonl"
-    if not path.exists():
-        raise FloraError(f"no training log {path}: expected the folder of a run of `flora train`")
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _precision(choice: str) -> str:
@@ -313,32 +198,6 @@ def _precision(choice: str) -> str:
     # From compute capability 8 on; older cards emulate bf16, more slowly than float32.
     capable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
     return "bf16" if capable else "no"
-
-
-def _settings(
-    task: Task,
-    dataset: FloodDataset,
-    valid: FloodDataset | None,
-    config: TrainingConfig,
-    processes: int,
-    change: BatchChange | None,
-) -> dict[str, Any]:
-    """What must be the same for a run to be continued."""
-    start = hashlib.sha256()
-    for name, tensor in task.state_dict().items():
-        start.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    settings = {
-        "config": asdict(config),
-        "model": task.describe(),
-        "data": dataset.manifest_hash(),
-        "validation": None if valid is None else valid.manifest_hash(),
-        "sensors": [asdict(dataset.sar_scaling), asdict(dataset.optical_scaling)],
-        "starting weights": start.hexdigest(),
-        "processes": processes,
-        "change": None if change is None else repr(change),
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(settings))
-    return plain
 
 
 def _metadata(
@@ -388,58 +247,6 @@ def _validate(task: Task, valid: FloodDataset, accelerator: Accelerator) -> floa
             "labelled and predicted; choose a split with both water and land, or validate on none"
         )
     return float(scores["all"]["miou"])
-
-
-def _save(
-    progress: _Progress,
-    settings: Mapping[str, Any],
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    folder: Path,
-) -> None:
-    lines = "".join(json.dumps(row) + "\n" for row in progress.rows)
-    write_text(folder / "log.jsonl", lines)
-    state = {
-        "settings": settings,
-        "step": progress.step,
-        "best_score": progress.best_score,
-        "task": task.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-    }
-    save_state(state, folder / "state.pt")
-
-
-def _restore(
-    state: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    task: Task,
-    optimizer: torch.optim.Optimizer,
-    folder: Path,
-) -> _Progress:
-    if state["settings"] != settings:
-        differing = [
-            _difference(key, state["settings"].get(key), settings[key]) for key in settings
-        ]
-        raise FloraError(
-            f"{folder} holds a run with another {', '.join(d for d in differing if d)}: choose "
-            "another folder, or delete this one to start anew"
-        )
-    task.load_state_dict(state["task"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
-    rows = [row for row in read_log(folder) if row["step"] <= state["step"]]
-    return _Progress(state["step"], state["best_score"], rows)
-
-
-def _difference(name: str, then: Any, now: Any) -> str | None:
-    """What differs between the settings of two runs, None if nothing does."""
-    if then == now:
-        return None
-    if isinstance(then, dict) and isinstance(now, dict):
-        keys = [key for key in now if then.get(key) != now[key]]
-        return f"{name} ({', '.join(f'{key} {then.get(key)}, now {now[key]}' for key in keys)})"
-    return name
 
 
 def _bar(hidden: bool) -> Progress:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from flora.datasets.base import Batch
 from flora.models.unet import UNet
-from flora.training.losses import FloraLoss, LossWeights
+from flora.training.objective import FloraLoss, LossWeights
 from flora.training.task import Learner, Task
 
 # Isola et al. weigh L1 with 100 and the adversarial loss with 1; the same ratio on the scale of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,8 +13,9 @@ from flora.errors import FloraError
 from flora.models.checkpoints import load_weights
 from flora.models.network import Flora, FloraConfig, named_config
 from flora.models.unet import UNet
-from flora.training.fit import BatchChange, FitResult, TrainingConfig, fit
-from flora.training.losses import LossWeights
+from flora.training.config import BatchChange, TrainingConfig
+from flora.training.fit import FitResult, fit
+from flora.training.objective import LossWeights
 from flora.training.task import Task
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask, UNetTask
 from flora.training.teaching import Dates, OpticalWater, OpticalWaterTask, Teacher, teach
@@ -40,6 +41,21 @@ def config_for(size: str, dataset: FloodDataset) -> FloraConfig:
     )
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """How the student is taught.
+
+    Attributes:
+        loss: Weights of its loss terms; the teacher always has the defaults.
+        mix: Shares of the guidance modes.
+        change: A random change of its batches, see `flora.training.config.BatchChange`.
+    """
+
+    loss: LossWeights = field(default_factory=LossWeights)
+    mix: GuidanceMix = field(default_factory=GuidanceMix)
+    change: BatchChange | None = None
+
+
 def train(
     config: FloraConfig,
     chips: FloodDataset,
@@ -48,9 +64,7 @@ def train(
     student: TrainingConfig,
     teacher: TrainingConfig | None = None,
     valid: FloodDataset | None = None,
-    loss: LossWeights | None = None,
-    mix: GuidanceMix | None = None,
-    change: BatchChange | None = None,
+    lesson: Lesson | None = None,
     quiet: bool = False,
 ) -> FitResult:
     """Pre-train the teacher, freeze it, train the student; both continue where they were.
@@ -63,9 +77,7 @@ def train(
         teacher: Length and schedule of the teacher, which learns with it the decoders; None leaves
             both at their random start.
         valid: Chips that choose the best weights, or None.
-        loss: Weights of the student's loss terms; the teacher always has the defaults.
-        mix: Shares of the guidance modes.
-        change: A random change of the student's batches, see `flora.training.fit.BatchChange`.
+        lesson: How the student is taught; the defaults if None.
         quiet: Hide the progress bars.
 
     Example:
@@ -83,8 +95,9 @@ def train(
     if teacher is not None:
         taught = fit(TeacherTask(model), chips, teacher, folder / "teacher", quiet=quiet)
         load_weights(model, taught.last)
-    task = StudentTask(model, loss, mix, chips.sar_scaling.dates)
-    return fit(task, chips, student, folder / "student", valid, quiet, change)
+    lesson = lesson or Lesson()
+    task = StudentTask(model, lesson.loss, lesson.mix, chips.sar_scaling.dates)
+    return fit(task, chips, student, folder / "student", valid, quiet, lesson.change)
 
 
 def train_unet(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flora.datasets.base import Batch
 from flora.models.network import Flora, FloraConfig
-from flora.training.losses import LossWeights
+from flora.training.objective import LossWeights
 from flora.training.tasks import GuidanceMix, StudentTask
 
 # The terms that run there: its edge, spectrum and hydrology losses are imported from names that do

@@ -14,7 +14,7 @@ from flora.models.network import Flora, FloraOutput, Guide
 from flora.models.unet import LateFusion, UNet, stack_inputs
 from flora.predictors import Mode, Prediction, Predictor
 from flora.sensors import OpticalStack
-from flora.training.losses import FloraLoss, LossWeights
+from flora.training.objective import FloraLoss, LossWeights
 from flora.training.task import Task
 
 

@@ -23,8 +23,8 @@ from flora.models.network import Flora
 from flora.models.unet import BaselineOutput, UNet
 from flora.sensors import IGNORE, OpticalStack
 from flora.training.evaluation import to_device
-from flora.training.losses import FloraLoss, LossWeights
 from flora.training.metrics import SplitScores
+from flora.training.objective import FloraLoss, LossWeights
 from flora.training.task import Task
 
 Dates = Literal["after", "both"]

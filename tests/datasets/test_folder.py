@@ -14,7 +14,7 @@ from flora.datasets.check import check_dataset
 from flora.datasets.folder import Folder
 from flora.errors import FloraError, FloraWarning
 from flora.sensors import SENTINEL1
-from flora.training.losses import FloraLoss
+from flora.training.objective import FloraLoss
 from tests.support.fake_data import fake_folder, fake_scene, north_up, rewrite, same, write_raster
 
 

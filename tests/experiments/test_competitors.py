@@ -14,8 +14,8 @@ from flora.models.network import SIZES, Flora, FloraConfig
 from flora.models.predict import predictor
 from flora.models.unet import LateFusion, UNet, stack_inputs
 from flora.models.weights import load_any
+from flora.training.config import TrainingConfig
 from flora.training.evaluation import answer
-from flora.training.fit import TrainingConfig
 from flora.training.jitter import RadiometricJitter
 from flora.training.pix2pix import Pix2PixTask
 from flora.training.released import ReleasedTask, released_config

@@ -86,16 +86,16 @@ def test_an_interrupted_trial_continues(small, tmp_path, monkeypatch) -> None:
     import flora.training.fit
 
     broken = runner(small, tmp_path / "broken")
-    original = flora.training.fit._save
+    original = flora.training.fit.save_run
 
     def stop(*arguments):
         original(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flora.training.fit, "_save", stop)
+    monkeypatch.setattr(flora.training.fit, "save_run", stop)
     with pytest.raises(KeyboardInterrupt):
         broken.run(only=["unet_water"], seeds=[0])
-    monkeypatch.setattr(flora.training.fit, "_save", original)
+    monkeypatch.setattr(flora.training.fit, "save_run", original)
     assert recorded_trials(tmp_path / "broken/results/small.json") == {}
     record = read(broken.run(only=["unet_water"], seeds=[0]))
     trial = record["trials"]["unet_water-0"]

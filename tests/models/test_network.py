@@ -9,7 +9,7 @@ from flora.errors import FloraError
 from flora.models.layers import NORMS
 from flora.models.network import SIZES, Flora, FloraConfig, named_config, parameter_count
 from flora.predictors import MODES
-from flora.training.losses import LossWeights
+from flora.training.objective import LossWeights
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask
 
 SMALLEST = FloraConfig(

@@ -21,10 +21,12 @@ from flora.models.checkpoints import load_state
 from flora.models.network import Flora, FloraConfig
 from flora.models.unet import UNet
 from flora.models.weights import load_any, load_model
-from flora.training.fit import TrainingConfig, fit, read_log
-from flora.training.losses import LossWeights
+from flora.training.config import TrainingConfig
+from flora.training.fit import fit
+from flora.training.objective import LossWeights
 from flora.training.pix2pix import Pix2PixTask
-from flora.training.recipes import train
+from flora.training.progress import read_log
+from flora.training.recipes import Lesson, train
 from flora.training.task import Learner
 from flora.training.tasks import StudentTask, TeacherTask, UNetTask
 
@@ -309,7 +311,8 @@ import json, os, sys
 from pathlib import Path
 from accelerate import Accelerator
 from flora.datasets.simulated import Simulated
-from flora.training.fit import TrainingConfig, _loader
+from flora.training.config import TrainingConfig
+from flora.training.fit import _loader
 config = TrainingConfig(steps=2, batch=2, crop=32)
 loader = _loader(Simulated("train", count=8, size=64), config, 0, Accelerator())
 ids = [meta["id"] for batch in loader for meta in batch["meta"]]
@@ -393,8 +396,8 @@ def test_learners_have_their_own_rate_and_clipping(data: InMemory, tmp_path: Pat
 
 def test_the_teachers_training_knows_no_ablated_loss(data: InMemory, tmp_path: Path) -> None:
     runs = [
-        train(SHAPE, data, tmp_path / name, student=SHORT, teacher=SHORT, loss=loss, quiet=True)
-        for name, loss in (("whole", None), ("no-dice", LossWeights(dice=0.0)))
+        train(SHAPE, data, tmp_path / name, student=SHORT, teacher=SHORT, lesson=lesson, quiet=True)
+        for name, lesson in (("whole", None), ("no-dice", Lesson(LossWeights(dice=0.0))))
     ]
     teachers = [load_file(run.folder.parent / "teacher" / "last.safetensors") for run in runs]
     assert all(torch.equal(teachers[0][name], teachers[1][name]) for name in teachers[0])

@@ -12,8 +12,6 @@ from flora.datasets.base import Batch
 from flora.errors import FloraError
 from flora.training.losses import (
     SHORE_SLOPE,
-    FloraLoss,
-    LossWeights,
     bce,
     charbonnier,
     dice,
@@ -24,6 +22,7 @@ from flora.training.losses import (
     spectrum_l1,
     structural_dissimilarity,
 )
+from flora.training.objective import FloraLoss, LossWeights
 from flora.training.operators import sar_edge
 
 

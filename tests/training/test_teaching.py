@@ -10,7 +10,7 @@ from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.models.network import Flora, FloraConfig
 from flora.models.weights import load_any
-from flora.training.fit import TrainingConfig
+from flora.training.config import TrainingConfig
 from flora.training.recipes import adapt, taught_pairs, with_pairs
 from flora.training.teaching import (
     IndexTeacher,

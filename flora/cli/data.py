@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,11 +22,12 @@ from rich.progress import (
 from rich.table import Table
 
 from flora.cli.options import Quiet
-from flora.datasets import DatasetName
+from flora.datasets.registry import DATASETS, DatasetName, dataset_class
 
 if TYPE_CHECKING:
-    from flora.datasets.fetch.download import Plan, Source
-    from flora.datasets.fetch.sources import Item
+    from flora.datasets.fetch.download import Plan
+    from flora.datasets.fetch.publishers import Publisher
+    from flora.datasets.fetch.remote import Remote
 
 download_app = typer.Typer(
     help="Fetch a dataset from its publisher; run again to go on after an interruption.",
@@ -77,10 +78,9 @@ def sen1floods11(
     quiet: Quiet = False,
 ) -> None:
     """Sen1Floods11, from its public bucket."""
-    from flora.datasets.fetch.download import Sen1Floods11Source
-
-    parts = [chosen.value for chosen in part or [LabelKind.hand]]
-    fetch(Sen1Floods11Source(parts, place or ()), root, yes, verify, workers, quiet)
+    parts = tuple(chosen.value for chosen in part or [LabelKind.hand])
+    asked = replace(publishers()["sen1floods11"], parts=parts, places=tuple(place or ()))
+    fetch(asked, root, yes, verify, workers, quiet)
 
 
 @download_app.command()
@@ -95,10 +95,8 @@ def sen12ms(
     quiet: Quiet = False,
 ) -> None:
     """SEN12MS, from its university's FTP server."""
-    from flora.datasets.fetch.download import Sen12MSSource
-
-    seasons = [chosen.value for chosen in season or ()]
-    fetch(Sen12MSSource(seasons), root, yes, verify, workers, quiet)
+    chosen = tuple(each.value for each in season or ())
+    fetch(replace(publishers()["sen12ms"], chosen=chosen), root, yes, verify, workers, quiet)
 
 
 @download_app.command()
@@ -110,17 +108,13 @@ def deepflood(
     quiet: Quiet = False,
 ) -> None:
     """DeepFlood, from figshare."""
-    from flora.datasets.fetch.download import DeepFloodSource
-
-    fetch(DeepFloodSource(), root, yes, verify, workers, quiet)
+    fetch(publishers()["deepflood"], root, yes, verify, workers, quiet)
 
 
 @download_app.command()
 def ombria(root: Root, yes: Yes = False, verify: Verify = False, quiet: Quiet = False) -> None:
     """OMBRIA, from its authors' repository."""
-    from flora.datasets.fetch.download import OmbriaSource
-
-    fetch(OmbriaSource(), root, yes, verify, 1, quiet)
+    fetch(publishers()["ombria"], root, yes, verify, 1, quiet)
 
 
 def check(
@@ -141,44 +135,36 @@ def check(
         raise typer.Exit(1)
 
 
-def sources() -> dict[str, Callable[[], Source]]:
-    """Where each dataset comes from that can be downloaded, by name, with its default parts."""
-    from flora.datasets.fetch.download import (
-        DeepFloodSource,
-        OmbriaSource,
-        Sen1Floods11Source,
-        Sen12MSSource,
-    )
-
-    return {
-        "sen1floods11": Sen1Floods11Source,
-        "sen12ms": Sen12MSSource,
-        "deepflood": DeepFloodSource,
-        "ombria": OmbriaSource,
-    }
+def publishers() -> dict[str, Any]:
+    """Where each dataset that can be downloaded comes from, by its name: `Publisher`s."""
+    found = {name: dataset_class(name).publisher for name in DATASETS}
+    return {name: publisher for name, publisher in found.items() if publisher is not None}
 
 
-def fetch(source: Source, root: Path, yes: bool, verify: bool, workers: int, quiet: bool) -> None:
+def fetch(
+    publisher: Publisher, root: Path, yes: bool, verify: bool, workers: int, quiet: bool
+) -> None:
     """Tell what is missing of a dataset, ask, and download it.
 
     Args:
-        source: Where it comes from.
+        publisher: Where it comes from.
         root: Folder for the dataset.
         yes: Do not ask.
         verify: Compare the checksums of what is there already.
         workers: Files fetched at once, at most.
         quiet: No progress bar.
     """
-    from flora.datasets.fetch.download import Transfer, download, plan_download
+    from flora.datasets.fetch.download import download, plan_download
+    from flora.datasets.fetch.transfer import Transfer
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     transfer = Transfer()
-    plan = plan_download(source, root, transfer, verify=verify, workers=workers)
-    console.print(f"{source.name}: {source.page}")
-    console.print(f"Please cite: {source.citation}")
-    console.print(f"Licence: {source.licence}")
-    if source.note:
-        console.print(f"Note: {source.note}")
+    plan = plan_download(publisher, root, transfer, verify=verify, workers=workers)
+    console.print(f"{publisher.name}: {publisher.page}")
+    console.print(f"Please cite: {dataset_class(publisher.name).citation}")
+    console.print(f"Licence: {plan.licence}")
+    if publisher.note:
+        console.print(f"Note: {publisher.note}")
     if not plan.missing:
         console.print(f"All of it is in {root} already.")
         return
@@ -188,7 +174,7 @@ def fetch(source: Source, root: Path, yes: bool, verify: bool, workers: int, qui
     with FilesBar(plan, quiet) as bar:
         download(plan, transfer, bar.show, workers=workers)
     console.print(f"Complete in {root}.")
-    for name in source.opened_as:
+    for name in publisher.opened_as:
         console.print(f"Look at it with: flora check {name} {root}")
     if plan.unverified:
         console.print(f"{plan.unverified} files have no checksum at their publisher: size verified")
@@ -217,10 +203,10 @@ class FilesBar:
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
-        sizes = [item.remote.size for item in plan.missing]
+        sizes = [remote.size for remote in plan.missing]
         known = [size for size in sizes if size is not None]
         self._row = self._bar.add_task(
-            plan.source.name, total=sum(known) if len(known) == len(sizes) else None
+            plan.publisher.name, total=sum(known) if len(known) == len(sizes) else None
         )
         self._arrived: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -232,9 +218,9 @@ class FilesBar:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def show(self, item: Item, done: int) -> None:
-        """Show that `done` bytes of an item have arrived."""
-        key = str(item.remote.path)
+    def show(self, remote: Remote, done: int) -> None:
+        """Show that `done` bytes of a file have arrived."""
+        key = str(remote.path)
         with self._lock:
             gained = done - self._arrived.get(key, 0)
             self._arrived[key] = done

@@ -41,14 +41,14 @@ class DataOptions:
         if self.root is None:
             raise FloraError("--download: name the folder for the datasets with --root")
         needed = {source.dataset for source in (asked.train, *asked.tests.values())}
-        known = cli_data.sources()
+        known = cli_data.publishers()
         for dataset in sorted(needed - {"simulated"}):
             if dataset not in known:
                 raise FloraError(
                     f"{dataset} has no download: put it into {self.root / dataset} by hand and "
                     "leave out --download"
                 )
-            cli_data.fetch(known[dataset](), self.root / dataset, self.yes, False, 8, quiet)
+            cli_data.fetch(known[dataset], self.root / dataset, self.yes, False, 8, quiet)
 
 
 @dataclass(frozen=True)

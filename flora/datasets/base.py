@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from flora.datasets.fetch.publishers import Publisher
 from flora.errors import FloraError
 from flora.predictors import MODES, Mode
 from flora.sensors import Limits, OpticalScaling, OpticalStack, SarScaling
@@ -117,6 +118,7 @@ class FloodDataset(Dataset[Sample], ABC):
     splits: ClassVar[tuple[str, ...]]
     citation: ClassVar[str]
     urls: ClassVar[tuple[str, ...]] = ()
+    publisher: ClassVar[Publisher | None] = None
     truth: ClassVar[str] = ""  # what should be known of the labels, if anything
     classes: ClassVar[Mapping[int, str] | None] = None  # where there are more than water and dry
     stored: ClassVar[Stored] = {}

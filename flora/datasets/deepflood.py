@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
+from flora.datasets.fetch.publishers import Figshare, Publisher
 from flora.datasets.pairing import (
     EmptySplitError,
     complete_chips,
@@ -108,6 +109,18 @@ class DeepFlood(FloodDataset):
         "Fawakherji, M., Blay, J., Anokye, M., Hashemi-Beni, L., Dorton, J. (2025). DeepFlood for "
         "inundated vegetation high-resolution dataset for accurate flood mapping and "
         "segmentation. Scientific Data 12. Contains modified Copernicus Sentinel data."
+    )
+    publisher: ClassVar[Publisher] = Figshare(
+        name=name,
+        page=urls[0],
+        licence="see its page",
+        by_hand=(
+            f"open {urls[0]} in a browser, download its files into ROOT as they are and run this "
+            "command again: it verifies and unpacks them. Without any connection, unpack them "
+            "yourself"
+        ),
+        note="Nobody of this library could see a file of it yet: its layout is as published.",
+        article=26791243,
     )
     classes: ClassVar[dict[int, str]] = {
         0: "inundated vegetation",

@@ -21,6 +21,7 @@ from flora.datasets.base import (
     crop_sample,
     require_folder,
 )
+from flora.datasets.fetch.publishers import GitCommit, Publisher
 from flora.datasets.pairing import files_in
 from flora.datasets.rasters import Bytes, picture_shape, read_colour, read_grey
 from flora.errors import FloraError
@@ -87,6 +88,20 @@ class Ombria(FloodDataset):
         "supervised flood mapping via convolutional neural networks using multitemporal "
         "Sentinel-1 and Sentinel-2 data fusion. IEEE JSTARS 15. Contains modified Copernicus "
         "Sentinel data."
+    )
+    publisher: ClassVar[Publisher] = GitCommit(
+        name=name,
+        page=urls[0],
+        licence="none stated: for your own use, not to be passed on",
+        by_hand=(
+            f"download {urls[0]}/archive/38a4903.zip with a browser and unpack it so that ROOT "
+            "holds OmbriaS1, OmbriaS2 and 2021"
+        ),
+        connections=1,
+        repository="geodrak/OMBRIA",
+        commit="38a4903",
+        folders=("OmbriaS1", "OmbriaS2", "2021"),
+        suffix=".png",
     )
     label_codes: ClassVar[dict[int, int]] = {0: DRY, 255: WATER}
     # The publisher numbers chips scene by scene but names no scene. These ranges were read off the

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
+from flora.datasets.fetch.publishers import FtpArchives, Publisher
 from flora.datasets.pairing import (
     EmptySplitError,
     complete_chips,
@@ -119,6 +120,45 @@ class Sen12MS(FloodDataset):
         "Schmitt, M., Hughes, L. H., Qiu, C., Zhu, X. X. (2019). SEN12MS: a curated dataset of "
         "georeferenced multi-spectral Sentinel-1/2 imagery for deep learning and data fusion. "
         "ISPRS Annals IV-2/W7. Contains modified Copernicus Sentinel data."
+    )
+    # The MD5 sums are those that torchgeo (MIT licence) records for these files and for the split
+    # lists, at a fixed commit of the authors' repository.
+    publisher: ClassVar[Publisher] = FtpArchives(
+        name=name,
+        page=urls[0],
+        licence="believed to be CC BY 4.0; its page has the last word",
+        by_hand=(
+            "where FTP does not pass, open https://dataserv.ub.tum.de/s/m1474000 in a browser, put "
+            "the archives ROIs..._s1.tar.gz, _s2 and _lc of the season into ROOT as they are, and "
+            "run this command again: it verifies and unpacks them"
+        ),
+        note="A season is 100 GB or more when unpacked. There is no flood in it.",
+        connections=2,
+        groups={season.partition("_")[2]: season for season in SEASONS},
+        # Measured with gzip on one patch of Sentinel-1 and -2, and rounded up; land cover is a
+        # few large blocks, and its figure a guess.
+        growth={"s1": 1.3, "s2": 1.6, "lc": 50.0},
+        ftp="ftp://m1474000:m1474000@dataserv.ub.tum.de",
+        lists=(
+            "https://raw.githubusercontent.com/schmitt-muc/SEN12MS/"
+            "3a41236a28d08d253ebe2fa1a081e5e32aa7eab4/splits"
+        ),
+        checksums={
+            "ROIs1158_spring_lc.tar.gz": "6e2e8fa8b8cba77ddab49fd20ff5c37b",
+            "ROIs1158_spring_s1.tar.gz": "fba019bb27a08c1db96b31f718c34d79",
+            "ROIs1158_spring_s2.tar.gz": "d58af2c15a16f376eb3308dc9b685af2",
+            "ROIs1868_summer_lc.tar.gz": "2c5bd80244440b6f9d54957c6b1f23d4",
+            "ROIs1868_summer_s1.tar.gz": "01044b7f58d33570c6b57fec28a3d449",
+            "ROIs1868_summer_s2.tar.gz": "4dbaf72ecb704a4794036fe691427ff3",
+            "ROIs1970_fall_lc.tar.gz": "9b126a68b0e3af260071b3139cb57cee",
+            "ROIs1970_fall_s1.tar.gz": "19132e0aab9d4d6862fd42e8e6760847",
+            "ROIs1970_fall_s2.tar.gz": "b8f117818878da86b5f5e06400eb1866",
+            "ROIs2017_winter_lc.tar.gz": "0fa0420ef7bcfe4387c7e6fe226dc728",
+            "ROIs2017_winter_s1.tar.gz": "bb8cbfc16b95a4f054a3d5380e0130ed",
+            "ROIs2017_winter_s2.tar.gz": "3807545661288dcca312c9c538537b63",
+            "train_list.txt": "0a68d4e1eb24f128fccdb930000b2546",
+            "test_list.txt": "c7faad064001e646445c4c634169484d",
+        },
     )
     # The classes of MCD12Q1 collection 6 (its user guide). In all layers but IGBP, 3 is water;
     # a wetland is neither water nor dry.

@@ -14,6 +14,7 @@ import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
 from flora.datasets.blocks import touching, whole_blocks
+from flora.datasets.fetch.publishers import Bucket, Publisher
 from flora.datasets.pairing import (
     complete_chips,
     excluded,
@@ -96,6 +97,26 @@ class Sen1Floods11(FloodDataset):
         "Bonafilia, D., Tellman, B., Anderson, T., Issenberg, E. (2020). Sen1Floods11: a "
         "georeferenced dataset to train and test deep learning flood algorithms for Sentinel-1. "
         "CVPR Workshops. Contains modified Copernicus Sentinel data."
+    )
+    publisher: ClassVar[Publisher] = Bucket(
+        name=name,
+        page=urls[0],
+        licence="none stated by its authors",
+        by_hand="copy gs://sen1floods11/v1.1 with Google's gcloud or gsutil into ROOT/v1.1",
+        note=(
+            "The official splits hold chips of all places. Where only some places are fetched, "
+            "open each as split only-PLACE; flora check will name the rest as missing."
+        ),
+        bucket="sen1floods11",
+        folders={  # about 14 GB all three, 1.8 GB of them labelled by hand
+            "hand": "v1.1/data/flood_events/HandLabeled/",
+            "weak": "v1.1/data/flood_events/WeaklyLabeled/",
+            "perm": "v1.1/data/perm_water/",
+        },
+        shared=("v1.1/splits/", "v1.1/Sen1Floods11_Metadata.geojson"),
+        loaders={"hand": "sen1floods11", "weak": "sen1floods11-weak"},
+        renamed={"cambodia": "mekong"},
+        parts=("hand",),
     )
     label_codes: ClassVar[dict[int, int]] = {-1: IGNORE, 0: DRY, 1: WATER}
     stored: ClassVar[Stored] = {

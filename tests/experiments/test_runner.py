@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from flora.cli import data as cli_data
 from flora.cli.main import app
 from flora.datasets import open_dataset
-from flora.datasets.fetch.download import Sen1Floods11Source
 from flora.datasets.ombria import Ombria
+from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.errors import FloraError
 from flora.experiments.catalogue import (
     EXPERIMENTS,
@@ -180,8 +180,8 @@ def test_one_command_downloads_trains_and_evaluates(tmp_path, monkeypatch) -> No
     folders = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
     with http_server() as site:
         serve_bucket(site, served)
-        there = {"sen1floods11": lambda: Sen1Floods11Source(base=site.base)}
-        monkeypatch.setattr(cli_data, "sources", lambda: there)
+        there = {"sen1floods11": replace(Sen1Floods11.publisher, base=site.base)}
+        monkeypatch.setattr(cli_data, "publishers", lambda: there)
         root = ["--root", str(tmp_path / "data")]
         declined = CliRunner().invoke(app, [*arguments, *folders, *root], input="n\n")
         assert declined.exit_code == 1 and not below(tmp_path / "data")
@@ -198,7 +198,7 @@ def test_one_command_downloads_trains_and_evaluates(tmp_path, monkeypatch) -> No
 
 
 def test_every_download_goes_by_the_name_of_its_dataset() -> None:
-    assert {name: make().name for name, make in cli_data.sources().items()} == {
+    assert {name: publisher.name for name, publisher in cli_data.publishers().items()} == {
         name: name for name in ("sen1floods11", "sen12ms", "deepflood", "ombria")
     }
 

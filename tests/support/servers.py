@@ -263,8 +263,9 @@ def serve_github(site: Site, files: Mapping[str, bytes], archive: bytes, commit:
         "tree": tree,
         "truncated": False,
     }
-    site.files[f"/zip/{commit}"] = archive
-    site.always[f"/zip/{commit}"] = Fault(chunked=True)  # as GitHub makes archives while it sends
+    site.files[f"/geodrak/OMBRIA/zip/{commit}"] = archive
+    # GitHub makes archives while it sends.
+    site.always[f"/geodrak/OMBRIA/zip/{commit}"] = Fault(chunked=True)
 
 
 def make_zip(path: Path, members: Mapping[str, bytes], link: str = "") -> Path:

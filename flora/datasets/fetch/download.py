@@ -11,30 +11,13 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from flora.datasets.fetch.archives import unpack, unpacked_before
-from flora.datasets.fetch.sources import (
-    DeepFloodSource,
-    Item,
-    OmbriaSource,
-    Sen1Floods11Source,
-    Sen12MSSource,
-    Source,
-)
-from flora.datasets.fetch.transfer import BadFile, Stopped, Transfer, Unreachable
+from flora.datasets.fetch.publishers import Publisher
+from flora.datasets.fetch.remote import BadFile, Remote, Stopped
+from flora.datasets.fetch.transfer import Transfer, Unreachable
 from flora.errors import FloraError
 
-__all__ = [
-    "DeepFloodSource",
-    "OmbriaSource",
-    "Plan",
-    "Sen1Floods11Source",
-    "Sen12MSSource",
-    "Source",
-    "Transfer",
-    "download",
-    "plan_download",
-]
-
-Report = Callable[[Item, int], None]
+Report = Callable[[Remote, int], None]
+"""Told, by several threads, how many bytes of a file have arrived."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +25,8 @@ class Plan:
     """What a download will do.
 
     Attributes:
-        source: Whence.
+        publisher: Where the dataset comes from.
+        licence: Its terms, as the publisher states them.
         root: The dataset's folder.
         present: What is there already.
         missing: What will be fetched.
@@ -51,40 +35,35 @@ class Plan:
         disk_bytes: Free bytes that the disk needs, estimates of unpacked archives included.
     """
 
-    source: Source
+    publisher: Publisher
+    licence: str
     root: Path
-    present: tuple[Item, ...]
-    missing: tuple[Item, ...]
+    present: tuple[Remote, ...]
+    missing: tuple[Remote, ...]
     transfer_bytes: int
     disk_bytes: int
 
     @property
     def unverified(self) -> int:
         """Files of which the publisher gives no checksum: only their size is verified."""
-        return sum(
-            1
-            for item in self.missing
-            if item.remote.checksum is None
-            and (item.unpacking is None or item.unpacking.members is None)
-        )
+        return sum(not remote.verified for remote in self.missing)
 
     def summary(self) -> list[tuple[str, int, int]]:
         """(folder or archive, files, bytes) of what is missing; sizes as in `transfer_bytes`."""
         groups: dict[str, list[int]] = {}
-        for item in self.missing:
-            path = item.remote.path
-            folder = str(path if item.unpacking else path.parent)
-            groups.setdefault(folder, []).append(_size(item))
+        for remote in self.missing:
+            folder = str(remote.path if remote.unpacking else remote.path.parent)
+            groups.setdefault(folder, []).append(_size(remote))
         return [(folder, len(sizes), sum(sizes)) for folder, sizes in groups.items()]
 
 
 def plan_download(
-    source: Source, root: Path, transfer: Transfer, *, verify: bool = False, workers: int = 8
+    publisher: Publisher, root: Path, transfer: Transfer, *, verify: bool = False, workers: int = 8
 ) -> Plan:
     """Ask the publisher what there is, and look what of it is in `root` already.
 
     Args:
-        source: The dataset.
+        publisher: Where the dataset comes from.
         root: Its folder; need not exist.
         transfer: How to ask.
         verify: Read what is there again and compare its checksums, not only sizes.
@@ -97,27 +76,26 @@ def plan_download(
     if root.exists() and not root.is_dir():
         raise FloraError(f"root {root} is a file: choose a folder for the dataset")
     try:
-        items = source.items(transfer, root)
+        remotes, licence = publisher.files(transfer, root), publisher.terms(transfer)
     except Unreachable as error:
-        raise FloraError(_by_hand(error, source, root)) from error
-    present: list[Item] = []
-    missing: list[Item] = []
-    for item in items:
-        (present if _is_present(item, root, verify) else missing).append(item)
-    plan = Plan(
-        source,
-        root,
-        tuple(present),
-        tuple(missing),
-        sum(_to_come(item, root) for item in missing),
-        _room(missing, root, min(workers, source.connections)),
-    )
-    _require_room(plan)
-    return plan
+        raise FloraError(_by_hand(error, publisher, root)) from error
+    there = [_is_present(remote, root, verify) for remote in remotes]
+    present = tuple(remote for remote, found in zip(remotes, there, strict=True) if found)
+    missing = tuple(remote for remote, found in zip(remotes, there, strict=True) if not found)
+    to_come = sum(_to_come(remote, root) for remote in missing)
+    room = _room(missing, root, min(workers, publisher.connections))
+    folder = next(path for path in (root, *root.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    if room > free:
+        raise FloraError(
+            f"{publisher.name} needs {decimal(room)} of disk and {folder} has {decimal(free)}: "
+            "make room, choose another --root, or fetch less of it at a time"
+        )
+    return Plan(publisher, licence, root, present, missing, to_come, room)
 
 
 def download(
-    plan: Plan, transfer: Transfer, report: Report = lambda item, done: None, *, workers: int = 8
+    plan: Plan, transfer: Transfer, report: Report = lambda remote, done: None, *, workers: int = 8
 ) -> None:
     """Fetch, verify and unpack what the plan says is missing.
 
@@ -127,21 +105,21 @@ def download(
     Args:
         plan: From `plan_download`.
         transfer: How to fetch.
-        report: Told, by several threads, how many bytes of an item have arrived.
+        report: See `Report`.
         workers: Files fetched at once, if the publisher's server is asked for so many.
 
     Raises:
         FloraError: With what failed and what to do about it.
     """
     bad: list[BadFile] = []
-    pool = ThreadPoolExecutor(max_workers=max(1, min(workers, plan.source.connections)))
+    pool = ThreadPoolExecutor(max_workers=max(1, min(workers, plan.publisher.connections)))
     try:
-        pending = {pool.submit(_obtain, item, plan, transfer, report) for item in plan.missing}
+        pending = {pool.submit(_obtain, each, plan, transfer, report) for each in plan.missing}
         while pending:
             finished, pending = wait(pending, return_when=FIRST_COMPLETED)
             bad += [error for error in map(_failure, finished) if error is not None]
     except Unreachable as error:
-        raise FloraError(_by_hand(error, plan.source, plan.root)) from error
+        raise FloraError(_by_hand(error, plan.publisher, plan.root)) from error
     finally:
         transfer.stop.set()  # those still at work after a failure, or after Ctrl-C
         pool.shutdown(wait=True, cancel_futures=True)
@@ -153,8 +131,8 @@ def download(
         )
 
 
-def _by_hand(error: Unreachable, source: Source, root: Path) -> str:
-    return f"{error}. By hand: {source.by_hand} (ROOT is {root})"
+def _by_hand(error: Unreachable, publisher: Publisher, root: Path) -> str:
+    return f"{error}. By hand: {publisher.by_hand} (ROOT is {root})"
 
 
 def _failure(future: Future[None]) -> BadFile | None:
@@ -166,60 +144,46 @@ def _failure(future: Future[None]) -> BadFile | None:
     return None
 
 
-def _obtain(item: Item, plan: Plan, transfer: Transfer, report: Report) -> None:
+def _obtain(remote: Remote, plan: Plan, transfer: Transfer, report: Report) -> None:
     if transfer.stop.is_set():
         raise Stopped
-    target = plan.root / item.remote.path
-    if item.unpacking is None:
-        transfer.fetch(item.remote, target, lambda done: report(item, done))
-        return
-    if not target.is_file():
-        transfer.fetch(item.remote, target, lambda done: report(item, done))
-    elif not item.remote.found_at(target, verify=True):  # put there by hand
+    target = plan.root / remote.path
+    if remote.unpacking is None or not target.is_file():
+        transfer.fetch(remote, target, lambda done: report(remote, done))
+    elif not remote.found_in(plan.root, verify=True):  # put there by hand
         raise BadFile(
             f"{target} is not the publisher's file, by its size or checksum, perhaps half a "
             "download: delete it and run again"
         )
-    unpack(target, plan.root, item.unpacking, transfer.stop)
-    target.unlink()
+    if remote.unpacking is not None:
+        unpack(target, plan.root, remote.unpacking, transfer.stop)
+        target.unlink()
 
 
-def _is_present(item: Item, root: Path, verify: bool) -> bool:
-    if item.unpacking is None:
-        return item.remote.found_at(root / item.remote.path, verify)
-    return unpacked_before(item.remote.path.name, root, item.unpacking, verify)
+def _is_present(remote: Remote, root: Path, verify: bool) -> bool:
+    if remote.unpacking is None:
+        return remote.found_in(root, verify)
+    return unpacked_before(remote.path.name, root, remote.unpacking, verify)
 
 
-def _size(item: Item) -> int:
-    if item.remote.size is not None:
-        return item.remote.size
-    return item.unpacking.estimate if item.unpacking else 0
+def _size(remote: Remote) -> int:
+    if remote.size is not None:
+        return remote.size
+    return remote.unpacking.estimate if remote.unpacking else 0
 
 
-def _to_come(item: Item, root: Path) -> int:
-    """Bytes of the item that are not on the disk yet."""
-    target = root / item.remote.path
+def _to_come(remote: Remote, root: Path) -> int:
+    """Bytes of the file that are not on the disk yet."""
+    target = root / remote.path
     part = target.with_name(f"{target.name}.part")
-    there = next((path.stat().st_size for path in (target, part) if path.is_file()), 0)
     # A file at its final name that is not present is another one, and will be replaced.
-    if item.unpacking is None and target.is_file():
-        there = 0
-    return max(0, _size(item) - there)
+    there = (target, part) if remote.unpacking else (part,)
+    return max(0, _size(remote) - next((p.stat().st_size for p in there if p.is_file()), 0))
 
 
-def _room(missing: list[Item], root: Path, workers: int) -> int:
+def _room(missing: tuple[Remote, ...], root: Path, workers: int) -> int:
     """Bytes of disk: files, unpacked archives, and as many archives as are there at once."""
-    files = sum(_to_come(item, root) for item in missing if item.unpacking is None)
-    unpacked = sum(item.unpacking.estimate for item in missing if item.unpacking)
-    archives = sorted((_to_come(item, root) for item in missing if item.unpacking), reverse=True)
+    files = sum(_to_come(remote, root) for remote in missing if remote.unpacking is None)
+    unpacked = sum(remote.unpacking.estimate for remote in missing if remote.unpacking)
+    archives = sorted((_to_come(r, root) for r in missing if r.unpacking), reverse=True)
     return files + unpacked + sum(archives[: max(1, workers)])
-
-
-def _require_room(plan: Plan) -> None:
-    folder = next(path for path in (plan.root, *plan.root.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(folder).free
-    if plan.disk_bytes > free:
-        raise FloraError(
-            f"{plan.source.name} needs {decimal(plan.disk_bytes)} of disk and {folder} has "
-            f"{decimal(free)}: make room, choose another --root, or fetch less of it at a time"
-        )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -18,14 +16,13 @@ import certifi
 import pycurl
 
 from flora import __version__
+from flora.datasets.fetch.remote import BadFile, Remote, Stopped
 from flora.errors import FloraError
 
-BLOCK = 1 << 18
 PROGRESS = 1 << 20  # bytes an attempt must add before a cut connection counts as a new first one
 LONGEST_WAIT = 120.0
 TWICE = 1 << 28  # bytes; a larger file that came in one go and is wrong is not fetched again
 LISTING = 1 << 26  # bytes of a listing at most
-LONGEST_NAME = 240  # bytes: file systems take 255, and a part's name is longer than its file's
 
 # What libcurl answers where the server cannot go on from a byte in the middle.
 _FROM_THE_START = (
@@ -49,14 +46,6 @@ class Unreachable(FloraError):
     """The server cannot be reached, or not to the end, however often it is tried."""
 
 
-class BadFile(FloraError):
-    """One file is missing on the server or is not what the listing says; others may be well."""
-
-
-class Stopped(Exception):
-    """The user, or the failure of another file, ended the transfer; what arrived is kept."""
-
-
 class _Interrupted(Exception):
     """An attempt failed in a way that another may mend.
 
@@ -70,72 +59,6 @@ class _Interrupted(Exception):
         super().__init__(reason)
         self.wait = wait
         self.restart = restart
-
-
-@dataclass(frozen=True)
-class Checksum:
-    """A file's digest: `algorithm` is hashlib's name, or "git" for the SHA-1 of a git blob."""
-
-    algorithm: str
-    digest: str
-
-    def matches(self, path: Path) -> bool:
-        """Whether the file's content has this digest."""
-        if self.algorithm == "git":
-            found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-        else:
-            found = hashlib.new(self.algorithm, usedforsecurity=False)
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                found.update(block)
-        return found.hexdigest() == self.digest.lower()
-
-
-@dataclass(frozen=True)
-class Remote:
-    """One file on a server.
-
-    Attributes:
-        url: http, https or ftp (user and password in the address).
-        path: Where it belongs, below the dataset's folder.
-        size: Bytes; None where the server does not say before it sends.
-        checksum: None where the publisher gives none.
-    """
-
-    url: str
-    path: PurePosixPath
-    size: int | None = None
-    checksum: Checksum | None = None
-
-    def found_at(self, path: Path, verify: bool) -> bool:
-        """Whether a file is this one, by size; by checksum too, if `verify` or if it must."""
-        if not path.is_file() or self.size not in (None, path.stat().st_size):
-            return False
-        if self.checksum is None or not (verify or self.size is None):
-            return True
-        return self.checksum.matches(path)
-
-
-def relative_path(name: str, origin: str) -> PurePosixPath:
-    """A name that a server or an archive gives, as a path that cannot leave its folder.
-
-    Raises:
-        FloraError: If the name is empty, absolute, climbs with "..", would be another path on
-            another operating system, or is one that not every disk can hold.
-    """
-    path = PurePosixPath(name)
-    odd = any(sign in name for sign in ("\\", ":", "\0"))
-    if odd or path.is_absolute() or not path.parts or ".." in path.parts:
-        says = "would leave the dataset's folder"
-    elif not name.isprintable() or any(len(os.fsencode(p)) > LONGEST_NAME for p in path.parts):
-        says = "not every disk can hold (it is too long, or not plain text)"
-    else:
-        return path
-    short = name if len(name) <= LONGEST_NAME else f"{name[:40]}..."
-    raise FloraError(
-        f"{origin} names the file {short!a}, which {says}: it is not what its publisher made; "
-        "nothing of it was kept, tell the publisher"
-    )
 
 
 class Transfer:
@@ -181,8 +104,9 @@ class Transfer:
             self._perform(address, received.write, size=LISTING)
             return received.getvalue()
 
+        text = self._persist(ask, url)
         try:
-            answer = json.loads(self._persist(ask, url))
+            answer = json.loads(text)
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, kind):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import functools
 import io
+import itertools
 import re
 import shutil
 import signal
@@ -10,7 +10,9 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +20,14 @@ from typer.testing import CliRunner
 
 from flora.cli.main import app
 from flora.datasets import open_dataset
-from flora.datasets.fetch import download as downloads
-from flora.datasets.fetch.download import (
-    DeepFloodSource,
-    OmbriaSource,
-    Plan,
-    Sen1Floods11Source,
-    Sen12MSSource,
-    Source,
-    download,
-    plan_download,
-)
+from flora.datasets.deepflood import DeepFlood
+from flora.datasets.fetch import publishers, transfer
+from flora.datasets.fetch.download import Plan, download, plan_download
+from flora.datasets.fetch.publishers import Publisher
 from flora.datasets.fetch.transfer import Transfer
+from flora.datasets.ombria import Ombria
+from flora.datasets.sen1floods11 import Sen1Floods11
+from flora.datasets.sen12ms import Sen12MS
 from flora.errors import FloraError
 from tests.support.fake_data import (
     fake_deepflood,
@@ -74,14 +72,14 @@ def files(folder: Path) -> set[str]:
     return set(below(folder))
 
 
-def get(source: Source, root: Path, transfer: Transfer) -> Plan:
+def get(source: Publisher, root: Path, transfer: Transfer) -> Plan:
     plan = plan_download(source, root, transfer)
     download(plan, transfer)
     return plan
 
 
 def fetched(plan: Plan) -> set[str]:
-    return {str(item.remote.path) for item in plan.missing}
+    return {str(remote.path) for remote in plan.missing}
 
 
 def leftovers(root: Path) -> set[str]:
@@ -100,6 +98,10 @@ def chips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return served
 
 
+def sen1floods11(site: Site, **asked: Any) -> Publisher:
+    return replace(Sen1Floods11.publisher, base=site.base, **asked)
+
+
 def hand(chips: Mapping[str, bytes]) -> dict[str, bytes]:
     return {
         name: content
@@ -114,7 +116,7 @@ def test_sen1floods11_opens_after_its_download(
     serve_bucket(site, chips)
     site.faults[f"/sen1floods11/{next(iter(hand(chips)))}"] = [Fault(cut_after=100)]
     site.faults["/storage/v1/b/sen1floods11/o"] = [Fault(status=500)]
-    plan = get(Sen1Floods11Source(base=site.base), tmp_path, impatient)
+    plan = get(sen1floods11(site), tmp_path, impatient)
     assert below(tmp_path) == hand(chips)
     assert plan.transfer_bytes == plan.disk_bytes == sum(map(len, hand(chips).values()))
     assert plan.unverified == 0
@@ -130,28 +132,28 @@ def test_sen1floods11_parts_and_places(
     site: Site, impatient: Transfer, chips: dict[str, bytes], tmp_path: Path
 ) -> None:
     serve_bucket(site, chips)
-    source = Sen1Floods11Source(places=["bolivia", "Cambodia"], base=site.base)
+    source = sen1floods11(site, places=("bolivia", "Cambodia"))
     plan = get(source, tmp_path, impatient)
     places = {name.split("/")[-1].split("_")[0] for name in fetched(plan) if "/data/" in name}
     assert places == {"Bolivia", "Mekong"}
     assert len(open_dataset("sen1floods11", tmp_path, "bolivia")) == 1
-    source = Sen1Floods11Source(["weak", "perm"], base=site.base)
+    source = sen1floods11(site, parts=("weak", "perm"))
     plan = get(source, tmp_path, impatient)
     assert len(fetched(plan)) == 4 * 3 + 1
     assert len(plan.present) == 5  # the split lists and the metadata came before
     assert source.opened_as == ("sen1floods11-weak",)
     assert len(open_dataset("sen1floods11-weak", tmp_path, "train")) == 3
-    with pytest.raises(FloraError, match="no place 'Atlantis' in hand; choose Bolivia, Ghana"):
-        plan_download(Sen1Floods11Source(places=["Atlantis"], base=site.base), tmp_path, impatient)
+    with pytest.raises(FloraError, match="no place 'Atlantis'; choose Bolivia, Ghana"):
+        plan_download(sen1floods11(site, places=("Atlantis",)), tmp_path, impatient)
     with pytest.raises(FloraError, match="no part 'foot'; choose hand, weak, perm"):
-        Sen1Floods11Source(["foot"])
+        sen1floods11(site, parts=("foot",))
 
 
 def test_second_run_fetches_what_is_lacking(
     site: Site, impatient: Transfer, chips: dict[str, bytes], tmp_path: Path
 ) -> None:
     serve_bucket(site, chips)
-    source = Sen1Floods11Source(base=site.base)
+    source = sen1floods11(site)
     get(source, tmp_path, impatient)
     assert fetched(plan_download(source, tmp_path, impatient)) == set()
     images = sorted(tmp_path.rglob("*.tif"))
@@ -174,7 +176,7 @@ def test_one_bad_file_does_not_keep_the_others(
     del site.files[f"/sen1floods11/{first}"]
     site.always[f"/sen1floods11/{second}"] = Fault(body=chips[second][::-1])
     with pytest.raises(FloraError, match=r"2 of \d+ files could not be fetched"):
-        get(Sen1Floods11Source(base=site.base), tmp_path, impatient)
+        get(sen1floods11(site), tmp_path, impatient)
     assert files(tmp_path) == set(hand(chips)) - {first, second}
 
 
@@ -185,7 +187,7 @@ def test_server_that_fails_ends_the_download(
     for name in chips:
         site.always[f"/sen1floods11/{name}"] = Fault(status=503)
     with pytest.raises(FloraError, match=r"503.*By hand: copy gs://sen1floods11"):
-        get(Sen1Floods11Source(base=site.base), tmp_path, impatient)
+        get(sen1floods11(site), tmp_path, impatient)
     # Not every file is tried for as long as a server that is down lets it.
     assert len(site.requests) < 3 * len(hand(chips))
     assert files(tmp_path) == set()
@@ -193,7 +195,7 @@ def test_server_that_fails_ends_the_download(
 
 def test_listing_that_is_none_is_refused(site: Site, impatient: Transfer, tmp_path: Path) -> None:
     path = "/storage/v1/b/sen1floods11/o"
-    source = Sen1Floods11Source(base=site.base)
+    source = sen1floods11(site)
     site.files[path] = b"<html>Please log in</html>"
     with pytest.raises(FloraError, match="not a listing, perhaps the login page"):
         plan_download(source, tmp_path, impatient)
@@ -201,13 +203,65 @@ def test_listing_that_is_none_is_refused(site: Site, impatient: Transfer, tmp_pa
     for answer, says in (
         ([], "not a listing"),
         ({}, "lists nothing under v1.1/data/flood_events/HandLabeled/"),
-        ({"items": [{"name": "v1.1/a", "size": 3}]}, "size=3 where str was expected"),
+        ({"items": [{"name": "v1.1/a", "size": "-3"}]}, "size=-3 where a number of bytes was"),
+        ({"items": [{"name": "v1.1/a", "size": "3", "md5Hash": "?"}]}, r"md5Hash '\?' of v1\.1/a"),
+        ({"items": [{"name": ["v1.1/a"]}]}, r"name=\['v1\.1/a'\] where str was expected"),
         ({"items": [entry]}, "would leave the dataset's folder"),
     ):
         site.listings[path] = lambda query, answer=answer: answer
         with pytest.raises(FloraError, match=says):
             plan_download(source, tmp_path, impatient)
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("step", [1, 0])
+def test_listing_that_never_ends_is_given_up(
+    site: Site, impatient: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Pages that lead to another without end, each to a new one or all to the same."""
+    monkeypatch.setattr(publishers, "PAGES", 5)
+    pages = itertools.count(0, step)
+    bucket, figshare = "/storage/v1/b/sen1floods11/o", "/v2/articles/26791243/files"
+    site.listings[bucket] = lambda query: {"nextPageToken": f"page {next(pages)}"}
+    site.listings[figshare] = lambda query: [{"name": f"{next(pages)}", "size": 1}]
+    article = replace(DeepFlood.publisher, api=f"{site.base}/v2")
+    for source, path in ((sen1floods11(site), bucket), (article, figshare)):
+        with pytest.raises(FloraError, match="its listing does not end"):
+            plan_download(source, tmp_path, impatient)
+        assert len(site.asked(path)) == (5 if step else 2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"[" * 100_000, "not a listing"),
+        (b'{"a": "\xff"}', "not a listing"),
+        (b"{" + b" " * 200_000 + b"}", "more bytes, not the 150000"),
+    ],
+    ids=["deep", "no UTF-8", "long"],
+)
+def test_listing_that_is_no_json_or_too_long(
+    site: Site,
+    impatient: Transfer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: bytes,
+    says: str,
+) -> None:
+    monkeypatch.setattr(transfer, "LISTING", 150_000)
+    site.files["/storage/v1/b/sen1floods11/o"] = answer
+    with pytest.raises(FloraError, match=says):
+        plan_download(sen1floods11(site), tmp_path, impatient)
+
+
+def test_listing_that_does_not_come_says_why(
+    site: Site, impatient: Transfer, tmp_path: Path
+) -> None:
+    site.files["/storage/v1/b/sen1floods11/o"] = b"{}"
+    for status, says in ((503, "HTTP 503.*By hand: copy gs://sen1floods11"), (403, "refuses it")):
+        site.always["/storage/v1/b/sen1floods11/o"] = Fault(status=status)
+        with pytest.raises(FloraError, match=says):
+            plan_download(sen1floods11(site), tmp_path, impatient)
 
 
 def test_full_disk_is_noticed_first(
@@ -218,7 +272,7 @@ def test_full_disk_is_noticed_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     serve_bucket(site, chips)
-    source = Sen1Floods11Source(base=site.base)
+    source = sen1floods11(site)
     needed = sum(map(len, hand(chips).values()))
     root = tmp_path / "not" / "there" / "yet"
     usage = shutil.disk_usage(tmp_path)
@@ -243,11 +297,14 @@ INTERRUPTED = """
 import signal
 import sys
 from pathlib import Path
-from flora.datasets.fetch.download import Sen1Floods11Source, Transfer, download, plan_download
+from dataclasses import replace
+from flora.datasets.fetch.download import download, plan_download
+from flora.datasets.fetch.transfer import Transfer
+from flora.datasets.sen1floods11 import Sen1Floods11
 # A shell that starts tests in its background hands them an ignored Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 transfer = Transfer(timeout=20)
-plan = plan_download(Sen1Floods11Source(base=sys.argv[1]), Path(sys.argv[2]), transfer)
+plan = plan_download(replace(Sen1Floods11.publisher, base=sys.argv[1]), Path(sys.argv[2]), transfer)
 print("begin", flush=True)
 download(plan, transfer)
 """
@@ -271,14 +328,14 @@ def test_interrupted_process_goes_on_where_it_was(
             time.sleep(0.02)
         time.sleep(0.3)
         process.send_signal(how)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
         assert process.returncode not in (0, None) and part.is_file()
         assert not (tmp_path / how.name / big).exists()
     site.always.clear()
     for how in processes:
         root, seen = tmp_path / how.name, len(site.requests)
         come = (root / f"{big}.part").stat().st_size
-        plan = get(Sen1Floods11Source(base=site.base), root, Transfer())
+        plan = get(sen1floods11(site), root, Transfer())
         assert big in fetched(plan) and len(plan.present) > 0
         assert come > 0
         ranges = [r.range for r in site.requests[seen:] if r.path.endswith(big)]
@@ -293,7 +350,7 @@ def test_real_chip_is_served_fetched_and_opened(
     serve_bucket(site, real, per_page=2)
     chip = "v1.1/data/flood_events/HandLabeled/S2Hand/Spain_7370579_S2Hand.tif"
     site.faults[f"/sen1floods11/{chip}"] = [Fault(cut_after=len(real[chip]) // 2)]
-    get(Sen1Floods11Source(places=["Spain"], base=site.base), tmp_path, Transfer(backoff=0.01))
+    get(sen1floods11(site, places=("Spain",)), tmp_path, Transfer(backoff=0.01))
     assert below(tmp_path) == real
     assert f"bytes={len(real[chip]) // 2}-" in {
         r.range for r in site.asked(f"/sen1floods11/{chip}")
@@ -323,11 +380,13 @@ TEST_LIST = f"{SPRING}_s1_15_p1.tif\n{SPRING}_s1_15_p2.tif\n".encode()
 TRAIN_LIST = f"{SPRING}_s1_1_p1.tif\n".encode()
 
 
-def sen12ms(site: Site, ftp: str, folder: Path, name: str = "spring") -> Sen12MSSource:
+def sen12ms(site: Site, ftp: str, folder: Path, name: str = "spring") -> Publisher:
     site.files |= {"/splits/test_list.txt": TEST_LIST, "/splits/train_list.txt": TRAIN_LIST}
     checksums = {name: md5(content) for name, content in below(folder).items()}
     checksums |= {"test_list.txt": md5(TEST_LIST), "train_list.txt": md5(TRAIN_LIST)}
-    return Sen12MSSource([name], ftp, f"{site.base}/splits", checksums)
+    published = Sen12MS.publisher
+    lists = f"{site.base}/splits"
+    return replace(published, chosen=(name,), ftp=ftp, lists=lists, checksums=checksums)
 
 
 @pytest.mark.parametrize("resumes", [True, False])
@@ -359,16 +418,15 @@ def test_sen12ms_that_is_not_the_publishers_is_refused(
 ) -> None:
     with ftp_server(season) as ftp:
         source = sen12ms(site, ftp.base, season)
-        source = Sen12MSSource(["spring"], ftp.base, source.lists, source._md5 | {
-            f"{SPRING}_s1.tar.gz": "0" * 32
-        })  # fmt: skip
+        other = {**source.checksums, f"{SPRING}_s1.tar.gz": "0" * 32}
+        source = replace(source, checksums=other)
         with pytest.raises(FloraError, match=r"1 of 5 files.*md5 checksum is not 0+;"):
             get(source, tmp_path, impatient)
         assert leftovers(tmp_path) == set()
         assert not (tmp_path / SPRING / "s1_15").exists() and (tmp_path / SPRING / "s2_15").is_dir()
         with pytest.raises(FloraError, match=r"550.*dataset's page"):
             plan_download(
-                Sen12MSSource(["winter"], ftp.base, source.lists, Sen12MSSource.checksums),
+                replace(Sen12MS.publisher, chosen=("winter",), ftp=ftp.base, lists=source.lists),
                 tmp_path / "other",
                 impatient,
             )
@@ -434,9 +492,8 @@ def test_deepflood_comes_from_figshare(
 ) -> None:
     serve_figshare(site, tiles)
     site.faults["/files/1"] = [Fault(cut_after=1000)]
-    source = DeepFloodSource(f"{site.base}/v2")
-    get(source, tmp_path, impatient)
-    assert source.licence == "CC BY 4.0 https://example.org/by/4.0"
+    source = replace(DeepFlood.publisher, api=f"{site.base}/v2")
+    assert get(source, tmp_path, impatient).licence == "CC BY 4.0 https://example.org/by/4.0"
     assert (tmp_path / "more.txt").is_file() and leftovers(tmp_path) == set()
     dataset = open_dataset("deepflood", tmp_path, "test")
     assert dataset.manifest() == ["Kinston_Mattew_15_10_16_01_tile_1"]
@@ -448,7 +505,7 @@ def test_file_that_figshare_only_links_to_is_named(
     site: Site, impatient: Transfer, tmp_path: Path
 ) -> None:
     serve_figshare(site, {})
-    source = DeepFloodSource(f"{site.base}/v2")
+    source = replace(DeepFlood.publisher, api=f"{site.base}/v2")
     with pytest.raises(FloraError, match="lists no file"):
         plan_download(source, tmp_path, impatient)
     entry = {"name": "big.tif", "is_link_only": True, "download_url": "https://example.org/big"}
@@ -472,8 +529,8 @@ def repository(pictures: Mapping[str, bytes]) -> tuple[dict[str, bytes], bytes]:
     return whole, buffer.getvalue()
 
 
-def ombria_source(site: Site) -> OmbriaSource:
-    return OmbriaSource(f"{site.base}/repos/geodrak/OMBRIA", f"{site.base}/zip")
+def ombria_source(site: Site) -> Publisher:
+    return replace(Ombria.publisher, api=site.base, archives=site.base)
 
 
 def test_ombria_comes_as_one_archive_of_its_commit(
@@ -504,7 +561,7 @@ def test_ombria_of_another_commit_or_content_is_refused(
     changed = next(name for name in whole if name.endswith(".png"))
     serve_github(site, whole | {changed: whole[changed][::-1]}, archive, COMMIT)
     source, root = ombria_source(site), tmp_path / "root"
-    with pytest.raises(FloraError, match="not those of the publisher's listing"):
+    with pytest.raises(FloraError, match="is not that of the publisher's listing"):
         get(source, root, impatient)
     assert [name for name in files(root) if name.endswith((".png", ".part"))] == []
     other = {"sha": "f" * 40}
@@ -540,8 +597,7 @@ def flora(*arguments: object, answer: str | None = None) -> tuple[int, str, str]
 def bucket(site: Site, chips: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Site:
     """The command's Sen1Floods11, on the local server."""
     serve_bucket(site, chips)
-    local = functools.partial(Sen1Floods11Source, base=site.base)
-    monkeypatch.setattr(downloads, "Sen1Floods11Source", local)
+    monkeypatch.setattr(Sen1Floods11, "publisher", sen1floods11(site))
     return site
 
 

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from flora.datasets.fetch import transfer
-from flora.datasets.fetch.transfer import (
-    BadFile,
-    Checksum,
-    Remote,
-    Transfer,
-    Unreachable,
-    relative_path,
-)
+from flora.datasets.fetch.remote import BadFile, Checksum, Remote, relative_path
+from flora.datasets.fetch.transfer import Transfer, Unreachable
 from flora.errors import FloraError
 from tests.support.servers import (
     Fault,
@@ -45,7 +39,7 @@ def impatient() -> Transfer:
 
 
 def remote(site: Site, size: int | None = len(CONTENT), digest: str = md5(CONTENT)) -> Remote:
-    return Remote(f"{site.base}/file", PurePosixPath("file"), size, Checksum("md5", digest))
+    return Remote(PurePosixPath("file"), size, Checksum("md5", digest), url=f"{site.base}/file")
 
 
 def fetch(fetcher: Transfer, wanted: Remote, target: Path) -> list[int]:
@@ -147,7 +141,7 @@ def test_nothing_but_http_and_ftp_is_followed(
 ) -> None:
     site.always["/file"] = Fault(status=302, headers={"Location": place})
     with pytest.raises(FloraError, match=r"Protocol.*check the address"):
-        fetch(impatient, Remote(f"{site.base}/file", PurePosixPath("file")), tmp_path / "file")
+        fetch(impatient, Remote(PurePosixPath("file"), url=f"{site.base}/file"), tmp_path / "file")
     assert files(tmp_path) == set() and len(site.requests) == 1
 
 
@@ -266,7 +260,7 @@ def test_cut_archive_of_unknown_length_is_fetched_from_the_start(
 ) -> None:
     site.always["/file"] = Fault(chunked=True)
     site.faults["/file"] = [Fault(chunked=True, cut_after=5_000)]
-    wanted = Remote(f"{site.base}/file", PurePosixPath("file"))
+    wanted = Remote(PurePosixPath("file"), url=f"{site.base}/file")
     fetch(impatient, wanted, tmp_path / "file")
     assert below(tmp_path) == {"file": CONTENT}
     assert [request.range for request in site.requests] == [None, None]
@@ -297,7 +291,7 @@ def test_proxy_of_the_environment_is_used(
     site: Site, impatient: Transfer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", site.base)
-    wanted = Remote("http://publisher.invalid/file", PurePosixPath("file"), len(CONTENT))
+    wanted = Remote(PurePosixPath("file"), len(CONTENT), url="http://publisher.invalid/file")
     fetch(impatient, wanted, tmp_path / "file")
     assert [request.target for request in site.requests] == ["http://publisher.invalid/file"]
     monkeypatch.setenv("no_proxy", "publisher.invalid")
@@ -313,3 +307,14 @@ def test_names_cannot_leave_the_folder(name: str) -> None:
     with pytest.raises(FloraError, match="would leave the dataset's folder"):
         relative_path(name, "server")
     assert relative_path("a/b.c/..d", "server") == PurePosixPath("a/b.c/..d")
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\x1b[31mb", "caf\udce9", "x" * 250, "a/" + "\u00e9" * 130], ids=ascii
+)
+def test_names_fit_every_disk(name: str) -> None:
+    with pytest.raises(FloraError, match="not every disk can hold") as raised:
+        relative_path(name, "server")
+    assert str(raised.value).isascii() and len(str(raised.value)) < 500
+    longest = "\u00e9" * 120
+    assert relative_path(f"{longest}/{longest}", "server").name == longest

@@ -26,6 +26,8 @@ from flora.models.checkpoints import load_state, save_state, save_weights
 from flora.predictors import Mode, Predictor
 from flora.training.evaluation import evaluate, mean_image
 
+STATE_KEYS = {"settings", "step", "best_score", "task", "optimizer", "random"}
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -74,6 +76,8 @@ class TrainingConfig:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise FloraError(f"{name} {getattr(self, name)}: expected {smallest} or more")
+        if self.seed >= 2**32:  # NumPy's generators take no larger one
+            raise FloraError(f"seed {self.seed}: expected a number below 2^32")
         for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -256,7 +260,13 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     path = folder / "log.jsonl"
     if not path.exists():
         raise FloraError(f"no training log {path}: expected the folder of a run of `flora train`")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if row["step"] >= 0]
+    except (ValueError, TypeError, KeyError) as error:
+        raise FloraError(
+            f"training log {path} is damaged ({error}): cut its last lines, or delete the run"
+        ) from error
 
 
 def _precision(choice: str) -> str:
@@ -366,6 +376,8 @@ def _restore(
     optimizer: torch.optim.Optimizer,
     folder: Path,
 ) -> _Progress:
+    if not (state.keys() >= STATE_KEYS and isinstance(state["settings"], dict)):
+        raise FloraError(f"{folder}/state.pt is no state of a run of this version: delete the run")
     if state["settings"] != settings:
         differing = [
             _difference(key, state["settings"].get(key), settings[key]) for key in settings

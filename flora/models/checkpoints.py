@@ -112,10 +112,12 @@ def load_state(path: Path) -> dict[str, Any]:
         FloraError: If the file is damaged or holds anything but tensors and plain values.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise FloraError(
             f"training state {path} is damaged, or not a training state ({type(error).__name__}); "
             "delete the run's folder to start anew"
         ) from error
-    return state
+    if not isinstance(state, dict):
+        raise FloraError(f"training state {path} is that of another program; choose another folder")
+    return dict(state)

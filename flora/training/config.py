@@ -61,6 +61,8 @@ class TrainingConfig:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise FloraError(f"{name} {getattr(self, name)}: expected {smallest} or more")
+        if self.seed >= 2**32:  # NumPy's generators take no larger one
+            raise FloraError(f"seed {self.seed}: expected a number below 2^32")
         for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

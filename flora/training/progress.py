@@ -20,6 +20,8 @@ from flora.models.checkpoints import save_state
 from flora.training.config import BatchChange, TrainingConfig
 from flora.training.task import Task
 
+STATE_KEYS = {"settings", "step", "best_score", "task", "optimizer", "random"}
+
 
 @dataclass
 class RunState:
@@ -64,7 +66,13 @@ def read_log(folder: Path) -> list[dict[str, float]]:
     path = folder / "log.jsonl"
     if not path.exists():
         raise FloraError(f"no training log {path}: expected the folder of a run of `flora train`")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if row["step"] >= 0]
+    except (ValueError, TypeError, KeyError) as error:
+        raise FloraError(
+            f"training log {path} is damaged ({error}): cut its last lines, or delete the run"
+        ) from error
 
 
 def run_settings(
@@ -126,6 +134,8 @@ def restore_run(
     Raises:
         FloraError: If it is that of a run with other settings.
     """
+    if not (state.keys() >= STATE_KEYS and isinstance(state["settings"], dict)):
+        raise FloraError(f"{folder}/state.pt is no state of a run of this version: delete the run")
     if state["settings"] != settings:
         differing = [
             _difference(key, state["settings"].get(key), settings[key]) for key in settings

@@ -39,6 +39,13 @@ class SceneOptions:
             "One or several.",
         ),
     ] = None
+    as_one: Annotated[
+        bool,
+        typer.Option(
+            "--as-one",
+            help="Map several ground range products, slices of one pass, as one scene.",
+        ),
+    ] = False
     vh: Annotated[
         Path | None, typer.Option(help="GeoTIFF of VH, where the other one holds VV alone.")
     ] = None
@@ -283,7 +290,7 @@ def map_(
         found = _named(scenes, box)
     else:
         found = _fetched(scenes.stac, scenes, out, box, existing, quiet)
-    several = len(found.paths) > 1 and scenes.vh is None
+    several = len(found.paths) > 1 and scenes.vh is None and not scenes.as_one
     stems = [path.stem for path in (found.paths if several else found.paths[:1])]
     check_names(found.paths if several else found.paths[:1])
     products = Products(wanted, out, several, found.before, overwrite=existing.overwrite)
@@ -310,6 +317,12 @@ def _check_usage(scenes: SceneOptions, workers: WorkerOptions) -> None:
         raise FloraError("SAR: no scene; name one file or several, or a catalogue's with --stac")
     if sar and stac is not None:
         raise FloraError(f"--stac {stac}: is in place of files, but {sar[0]} is named; leave one")
+    if scenes.as_one and (len(sar) < 2 or vh is not None or workers.workers or workers.dask):
+        raise FloraError(
+            "goes with several products (.SAFE, .zip) of one pass, and without --vh or workers",
+            argument="as_one",
+            remedy="name them all, or leave it",
+        )
     if vh is not None and (stac is not None or len(sar) > 1 or workers.workers or workers.dask):
         raise FloraError(
             f"--vh {vh}: goes with one file that holds VV alone; of several scenes, stack each "

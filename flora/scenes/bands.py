@@ -1,19 +1,16 @@
-"""Which files a radar scene consists of, what each holds, and how it gets onto one grid."""
+"""Which files a radar scene consists of, what each holds, and the grid they get onto."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from flora.errors import FloraError, FloraWarning, Given
@@ -28,11 +25,12 @@ from flora.grid import (
     open_raster,
     read_bands,
 )
+from flora.scenes.layers import BandFile, SceneFiles
 from flora.scenes.names import bands_by_name, check_quantity, in_order
 from flora.scenes.safe.folders import is_safe, product_of
-from flora.scenes.safe.product import SafeBand, find_safe_bands, mask_border
-from flora.scenes.safe.swath import BLOCK, COARSE_BLOCK, GroundControl, geocoded_vrt
-from flora.sensors import FloatArray, SarScaling, Units
+from flora.scenes.safe.product import Pass, SafeBand, find_safe_bands, mask_border
+from flora.scenes.safe.swath import GroundControl
+from flora.sensors import SarScaling, Units
 
 FILL_SIDE = 512  # px: fill values are looked for in a reading at most this large
 # What programs write where nothing was measured, whether they declare it or not.
@@ -41,129 +39,6 @@ FILLS = np.array([-9999, -32768, -99999, np.finfo(np.float32).min], dtype=np.flo
 SMALL_FILLS = np.array([-999, -99, 255, 9999, 32767, 65535, 99999], dtype=np.float32)
 HUGE = 1e9  # no backscatter is this large, in either unit; 1e20 and the like are fills
 PLAUSIBLE = (-50.0, 50.0)  # dB: between a radar's noise and its largest corner reflectors
-
-
-class Layer(NamedTuple):
-    """An open raster, and what its bands are.
-
-    Attributes:
-        dataset: The raster, on the grid asked for.
-        bands: Numbers (from 1) of the polarisations in it.
-        name: What messages call it.
-        nodata: One for each of `bands`, or None.
-        scale: (bands,), what turns stored values into backscatter,
-        offset: (bands,), with this added.
-    """
-
-    dataset: Any
-    bands: tuple[int, ...]
-    name: str
-    nodata: tuple[float | None, ...]
-    scale: FloatArray
-    offset: FloatArray
-
-
-@dataclass(frozen=True)
-class BandFile:
-    """One raster file of a scene, or one polarisation of a GRD product.
-
-    Attributes:
-        path: The file, or the product.
-        bands: Numbers (from 1) of the polarisations in it.
-        grid: Its own pixels.
-        control: Where they lie, if by ground control points.
-        fill: Value that is to be left out of resampling.
-        scale: Of each of `bands`: stored value times scale plus offset is backscatter.
-        offset: See `scale`.
-        safe: The polarisation of a GRD product.
-    """
-
-    path: Path
-    bands: tuple[int, ...]
-    grid: Grid
-    control: GroundControl | None
-    fill: float
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-    safe: SafeBand | None = None
-
-    @contextmanager
-    def opened(
-        self, target: Grid | None, resampling: Resampling = Resampling.bilinear
-    ) -> Iterator[Layer]:
-        """The file on its own grid, or resampled to `target`."""
-        with ExitStack() as stack:
-            connection = None
-            if self.safe is not None:
-                connection = stack.enter_context(self.safe.opened(self.grid.shape))
-            bands, nodata = self.bands, (self.fill,) * len(self.bands)
-            if target is None:
-                dataset = stack.enter_context(open_raster(self.path, "sar_path", connection))
-                nodata = tuple(dataset.nodatavals[band - 1] for band in bands)
-            elif self.control is not None:
-                # Opened once as a file, so that one that vanished is named.
-                stack.enter_context(open_raster(self.path, "sar_path", connection))
-                block = COARSE_BLOCK if resampling == Resampling.nearest else BLOCK
-                warped = geocoded_vrt(
-                    connection or str(self.path),
-                    bands, self.control, target, self.fill, resampling,
-                    Given("sar_path", self.path), block,
-                )  # fmt: skip
-                dataset = stack.enter_context(open_raster(self.path, "sar_path", warped))
-                bands = tuple(range(1, len(bands) + 1))
-            else:
-                source = stack.enter_context(open_raster(self.path, "sar_path", connection))
-                view = WarpedVRT(
-                    source,
-                    crs=target.crs,
-                    transform=target.transform,
-                    height=target.shape[0],
-                    width=target.shape[1],
-                    resampling=resampling,
-                    src_nodata=self.fill,
-                    nodata=self.fill,
-                    dtype="float32",
-                )
-                dataset = stack.enter_context(view)
-            scale, offset = (np.array(v, dtype=np.float32) for v in (self.scale, self.offset))
-            yield Layer(dataset, bands, str(self.path), nodata, scale, offset)
-
-
-@dataclass(frozen=True)
-class SceneFiles:
-    """A scene's files, checked, and the grid they are to be read on.
-
-    Attributes:
-        paths: As given.
-        name: What messages call the scene.
-        scaling: Sensor.
-        units: Of the values, once calibrated.
-        files: In the order of the sensor's bands.
-        target: The map grid they are resampled to; None keeps their own.
-        remove_noise: Whether the thermal noise of a GRD product is subtracted.
-    """
-
-    paths: tuple[Path, ...]
-    name: str
-    scaling: SarScaling
-    units: Units
-    files: tuple[BandFile, ...]
-    target: Grid | None
-    remove_noise: bool
-
-    @property
-    def grid(self) -> Grid:
-        """The grid of the whole scene."""
-        return self.files[0].grid if self.target is None else self.target
-
-    @contextmanager
-    def opened(self, coarse: Grid | None = None) -> Iterator[list[Layer]]:
-        """All files, open on the grid, or the nearest pixels of them on a coarser one."""
-        target, resampling = self.target, Resampling.bilinear
-        if coarse is not None:
-            target, resampling = coarse, Resampling.nearest
-        with ExitStack() as stack:
-            yield [stack.enter_context(file.opened(target, resampling)) for file in self.files]
 
 
 def find_files(
@@ -185,7 +60,8 @@ def find_files(
     listed = tuple(product_of(Path(path)) for path in given)
     if units not in ("db", "linear"):
         raise FloraError('expected "db" or "linear"', argument="units", value=repr(units))
-    if len(listed) not in {1, len(scaling.bands)}:
+    products = all(is_safe(path) for path in listed)
+    if not products and len(listed) not in {1, len(scaling.bands)}:
         raise FloraError(
             f"{len(listed)} files, expected one with {', '.join(scaling.bands)}, or one for each",
             argument="sar_path",
@@ -193,8 +69,9 @@ def find_files(
         )
     inspect = partial(_inspect, units=units, resampled=grid is not None)
     pixel = PIXEL
-    if is_safe(listed[0]) and len(listed) == 1:
-        files = _product_files(listed[0], scaling.bands, remove_noise, inspect)
+    if products:
+        slices = [_product_files(path, scaling.bands, remove_noise, inspect) for path in listed]
+        files = _one_pass(slices)
         if grid is None and files[0].safe is not None:
             pixel = files[0].safe.spacing
         units, grid = "linear", grid or "utm"
@@ -242,6 +119,33 @@ def _product_files(
             )
     inside = mask_border(safe, size)
     return tuple(replace(file, safe=band) for file, band in zip(files, inside, strict=True))
+
+
+def _one_pass(slices: Sequence[tuple[BandFile, ...]]) -> tuple[BandFile, ...]:
+    """The polarisations of a pass, each with those of the further slices.
+
+    Raises:
+        FloraError: If products are of different passes, or do not say of which.
+    """
+    if len(slices) > 1:
+        passes = [files[0].safe.taken if files[0].safe else None for files in slices]
+        for files, taken in zip(slices, passes, strict=True):
+            if taken is None or taken != passes[0]:
+                raise FloraError(
+                    f"of {_said(taken)}, but {slices[0][0].path.name} is of {_said(passes[0])}: "
+                    "expected slices of one pass",
+                    argument="sar_path",
+                    value=files[0].path,
+                    remedy="map it as a scene of its own",
+                )
+    bands = zip(*slices, strict=True)
+    return tuple(replace(first, others=tuple(others)) for first, *others in bands)
+
+
+def _said(taken: Pass | None) -> str:
+    if taken is None:
+        return "a pass that its annotation does not name"
+    return f"{taken.mission}'s {taken.mode} orbit {taken.orbit}, data take {taken.data_take}"
 
 
 def _inspect(
@@ -332,7 +236,7 @@ def _size(grid: Grid) -> str:
 
 
 def _target(files: tuple[BandFile, ...], grid: str, pixel: float) -> Grid:
-    """The map grid that covers the first file, in pixels of `pixel` metres."""
+    """The map grid that covers the first file and its slices, in pixels of `pixel` metres."""
     first = files[0]
     source = Given("sar_path", first.path)
     if first.control is not None:
@@ -345,9 +249,11 @@ def _target(files: tuple[BandFile, ...], grid: str, pixel: float) -> Grid:
             ),
             stacklevel=5,
         )
-        longitude, latitude = first.control.coordinates(LON_LAT, source)
+        parts = [file.control for file in (first, *first.others) if file.control is not None]
+        all_of_it = GroundControl([p for part in parts for p in part.points], parts[0].crs)
+        longitude, latitude = all_of_it.coordinates(LON_LAT, source)
         crs = map_crs(grid, lon_lat_box(longitude, latitude))
-        x, y = first.control.coordinates(crs, source)
+        x, y = all_of_it.coordinates(crs, source)
         return covering_grid(crs, x, y, source, pixel)
     if first.grid.crs is None:
         raise FloraError(

@@ -31,12 +31,11 @@ from flora.scenes.bands import (
     HUGE,
     PLAUSIBLE,
     SMALL_FILLS,
-    Layer,
-    SceneFiles,
     file_identities,
     find_files,
 )
 from flora.scenes.before import BeforeScene, open_before
+from flora.scenes.layers import Layer, SceneFiles
 from flora.sensors import (
     SENTINEL1,
     BoolArray,
@@ -84,7 +83,8 @@ def open_scene(
     - a Sentinel-1 GRD product, NAME.SAFE or the same as .zip (slower): thermal noise is
       subtracted, the rest is calibrated to sigma0 and put on a map grid. Positions come from its
       ground control points, on the ellipsoid and without terrain correction: slopes are displaced
-      and keep their brightness.
+      and keep their brightness;
+    - several of these, the slices of one pass, as one scene.
 
     Another grid is resampled bilinearly in the stored unit, block by block as it is read.
 

@@ -90,15 +90,20 @@ def sweep(line: Any) -> Any:
     return 1 + 0.3 * np.abs((np.asarray(line) % BURST) / BURST * 2 - 1)
 
 
-def fake_safe(root: Path, height: int = 190, width: int = 260, product: str = PRODUCT) -> Path:
-    """Write a ground range product of `truth` in ESA's layout; returns its folder."""
+def fake_safe(
+    root: Path, height: int = 190, width: int = 260, product: str = PRODUCT, start: int = 0
+) -> Path:
+    """Write a ground range product of `truth` in ESA's layout; returns its folder.
+
+    Its first line is line `start` of the pass.
+    """
     safe = root / f"{product}.SAFE"
     line, pixel = np.mgrid[:height, :width]
-    sigma0 = 10 ** (truth(*swath_position(line + 0.5, pixel + 0.5)) / 10)
+    sigma0 = 10 ** (truth(*swath_position(start + line + 0.5, pixel + 0.5)) / 10)
     power = sigma0 * sigma_nought(line, pixel) ** 2 + noise(line, pixel)
     numbers = np.rint(np.sqrt(power)).astype(np.uint16)
     numbers[:, :, :BORDER] = 0
-    points = _control_points(height, width)
+    points = _control_points(height, width, start)
     for number, (band, values) in enumerate(zip(("vv", "vh"), numbers, strict=True), start=1):
         stem = f"s1a-iw-grd-{band}-20190917t060141-20190917t060206-029045-034be1-{number:03d}"
         write_scene(
@@ -113,7 +118,9 @@ def fake_safe(root: Path, height: int = 190, width: int = 260, product: str = PR
         (folder / f"calibration-{stem}.xml").write_text(_calibration(height, width))
         (folder / f"noise-{stem}.xml").write_text(noise_annotation(height, width))
         (safe / "annotation" / f"{stem}.xml").write_text(
-            "<product><imageAnnotation><processingInformation><thermalNoiseCorrectionPerformed>"
+            "<product><adsHeader><missionId>S1A</missionId><mode>IW</mode><absoluteOrbitNumber>29045"
+            "</absoluteOrbitNumber><missionDataTakeId>216033</missionDataTakeId></adsHeader>"
+            "<imageAnnotation><processingInformation><thermalNoiseCorrectionPerformed>"
             "false</thermalNoiseCorrectionPerformed></processingInformation></imageAnnotation>"
             "</product>"
         )
@@ -127,11 +134,11 @@ def zipped(safe: Path) -> Path:
     return Path(archive)
 
 
-def _control_points(height: int, width: int) -> list[GroundControlPoint]:
+def _control_points(height: int, width: int, start: int) -> list[GroundControlPoint]:
     points = []
     for line in np.linspace(0, height, 8):
         for pixel in np.linspace(0, width, 11):
-            x, y = swath_position(line, pixel)
+            x, y = swath_position(start + line, pixel)
             longitude, latitude = transform(UTM, "EPSG:4326", [x], [y])
             points.append(GroundControlPoint(line, pixel, longitude[0], latitude[0], 30.0))
     return points

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -53,6 +54,15 @@ MODES = {"ew": "extra wide swath", "wv": "wave mode"} | {
 }
 
 
+class Pass(NamedTuple):
+    """What the slices of one pass have in common, as an annotation's header says it."""
+
+    mission: str
+    mode: str
+    orbit: str
+    data_take: str
+
+
 @dataclass(frozen=True)
 class SafeBand:
     """One polarisation of a ground range product.
@@ -65,6 +75,7 @@ class SafeBand:
         source: The product.
         version: Of the processor, such as 2.7; None where the product does not say.
         spacing: Of its pixels, m.
+        taken: In which pass; None where the annotation does not say.
         border: (rows, columns) of cells, true where they are border noise; None for none.
     """
 
@@ -75,6 +86,7 @@ class SafeBand:
     source: Given
     version: float | None = None
     spacing: float = PIXEL
+    taken: Pass | None = None
     border: BoolArray | None = None
 
     @contextmanager
@@ -183,7 +195,10 @@ def find_safe_bands(
                 noise = None
         measurement = f"{prefix}/measurement/{found[band].name}"
         spacing = pixel_spacing(image)
-        selected.append(SafeBand(band, measurement, calibration, noise, source, version, spacing))
+        taken = pass_of(image)
+        selected.append(
+            SafeBand(band, measurement, calibration, noise, source, version, spacing, taken)
+        )
     return tuple(selected)
 
 
@@ -327,6 +342,14 @@ def _is_denoised(annotation: bytes | None) -> bool:
     """Whether the product's annotation says that the processor subtracted thermal noise."""
     said = re.search(rb"<thermalNoiseCorrectionPerformed>\s*(\w+)", annotation or b"")
     return said is not None and said[1].lower() == b"true"
+
+
+def pass_of(annotation: bytes | None) -> Pass | None:
+    """The pass that a product was taken in; None where its annotation does not say."""
+    names = (b"missionId", b"mode", b"absoluteOrbitNumber", b"missionDataTakeId")
+    said = [re.search(rb"<%s>\s*(\w+)" % name, annotation or b"") for name in names]
+    found = [match[1].decode() for match in said if match is not None]
+    return Pass(*found) if len(found) == len(names) else None
 
 
 def pixel_spacing(annotation: bytes | None) -> float:

@@ -210,3 +210,27 @@ def geocoded_vrt(
         "</GenImgProjTransformer></BaseTransformer></ApproxTransformer></Transformer>"
         f"<BandList>{mappings}</BandList></GDALWarpOptions></VRTDataset>"
     )
+
+
+def mosaic_vrt(parts: Sequence[str], grid: Grid, nodata: float) -> str:
+    """A virtual dataset of one band: the last part that holds something, pixel by pixel.
+
+    Args:
+        parts: What GDAL opens as each, all on the grid.
+        grid: The map grid.
+        nodata: Value of pixels that were not measured, in the parts and the result.
+    """
+    rows, columns = grid.shape
+    box = f'xOff="0" yOff="0" xSize="{columns}" ySize="{rows}"'
+    sources = "".join(
+        f"<ComplexSource><SourceFilename>{escape(part)}</SourceFilename><SourceBand>1</SourceBand>"
+        f"<SrcRect {box}/><DstRect {box}/><NODATA>{nodata!r}</NODATA></ComplexSource>"
+        for part in parts
+    )
+    wkt = escape(grid.crs.to_wkt()) if grid.crs is not None else ""
+    forward = ",".join(repr(float(value)) for value in grid.transform.to_gdal())
+    return (
+        f'<VRTDataset rasterXSize="{columns}" rasterYSize="{rows}"><SRS>{wkt}</SRS>'
+        f'<GeoTransform>{forward}</GeoTransform><VRTRasterBand dataType="Float32" band="1">'
+        f"<NoDataValue>{nodata!r}</NoDataValue>{sources}</VRTRasterBand></VRTDataset>"
+    )

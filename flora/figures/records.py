@@ -113,3 +113,67 @@ def places_figure(
         ax.set_xlabel(f"{METRICS[metric][0]} (mode {mode}, {test})")
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=7)
     return fig
+
+
+def label_curve(
+    record: Mapping[str, Any],
+    test: str,
+    metric: str,
+    families: Mapping[str, str],
+    level: tuple[str, str] | None = None,
+    mode: str = "sar",
+) -> BookFigure:
+    """A score against the number of labelled chips, one line a family of competitors.
+
+    A dot is one seed, the line joins the means. What is not recorded is left out.
+
+    Args:
+        record: From `flora.load_record`; competitors are called "FAMILY_N", N labelled chips.
+        test: Name of the test chips.
+        metric: Name from `flora.experiments.METRICS`.
+        families: What each family is called in the legend, at most five.
+        level: A competitor without labels, and what it is called: a dashed line.
+        mode: Guidance mode of all.
+
+    Raises:
+        FloraError: If there are too many families, or nothing of one of them is recorded.
+    """
+    if not 0 < len(families) <= len(MARKS):
+        raise FloraError(f"{len(families)} families: expected 1 to {len(MARKS)}")
+    scores: dict[str, list[float]] = {}
+    for trial in record["trials"].values():
+        score = trial["scores"].get(test, {}).get(mode, {}).get("all", {})
+        if metric in score:
+            scores.setdefault(trial["competitor"], []).append(score[metric])
+    fig, axes = figure(panel=(6.4, 3.6))
+    with style():
+        ax = axes[0, 0]
+        ticks: set[int] = set()
+        for (family, says), (colour, marker) in zip(families.items(), MARKS, strict=False):
+            named = {
+                int(name.removeprefix(f"{family}_")): values
+                for name, values in scores.items()
+                if name.removeprefix(f"{family}_").isdecimal()
+            }
+            if not named:
+                raise FloraError(f"{family}: nothing of that family is recorded on {test}")
+            counts = sorted(named)
+            ticks |= set(counts)
+            for count in counts:
+                values = named[count]
+                ax.plot(
+                    [count] * len(values), values, marker, color=colour, markersize=4, alpha=0.5
+                )
+            means = [float(np.mean(named[count])) for count in counts]
+            ax.plot(counts, means, marker + "-", color=colour, markersize=6, label=says)
+        if level is not None and level[0] in scores:
+            height = float(np.mean(scores[level[0]]))
+            ax.axhline(height, color="#555555", linestyle="--", linewidth=1.2, label=level[1])
+        ax.set_xscale("log")
+        ax.set_xticks(sorted(ticks), labels=[str(tick) for tick in sorted(ticks)])
+        ax.minorticks_off()
+        ax.set_xlabel("labelled chips")
+        ax.set_ylabel(f"{METRICS[metric][0]} ({test})")
+        ax.grid(axis="y", linewidth=0.4, color="#dddddd")
+        ax.legend(loc="lower right", fontsize=8)
+    return fig

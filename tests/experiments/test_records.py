@@ -11,7 +11,7 @@ from flora.experiments.records import (
     results_folder,
     scored,
 )
-from flora.figures.records import difference_figure, places_figure
+from flora.figures.records import difference_figure, label_curve, places_figure
 
 
 def trial(name: str, seed: int, miou: float) -> dict:
@@ -135,3 +135,21 @@ def test_places_figure_draws_places_by_rank_and_asks_for_all_scores() -> None:
         places_figure([lacking], "unseen", ["flora", "unet"], "miou")
     with pytest.raises(FloraError, match="0 competitors"):
         places_figure([record], "unseen", [], "miou")
+
+
+def test_the_curve_of_labels_joins_means_and_leaves_out_what_is_not_recorded() -> None:
+    trials = [
+        trial("labels_27", 0, 0.5), trial("labels_27", 1, 0.6), trial("labels_109", 0, 0.7),
+        trial("output_27", 0, 0.65), trial("free_0", 0, 0.4), trial("unet_labels_27", 0, 0.1),
+    ]  # fmt: skip
+    record = {"trials": dict(enumerate(trials))}
+    families = {"labels": "labels alone", "output": "and a teacher"}
+    ax = label_curve(record, "test", "miou", families, ("free_0", "no label")).axes[0]
+    drawn = {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines
+    }
+    assert drawn["labels alone"] == ([27, 109], [pytest.approx(0.55), 0.7])
+    assert drawn["and a teacher"] == ([27], [0.65])
+    assert drawn["no label"][1] == [0.4, 0.4]
+    with pytest.raises(FloraError, match="both: nothing of that family"):
+        label_curve(record, "test", "miou", {"both": "both"})

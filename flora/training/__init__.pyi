@@ -15,9 +15,11 @@ from .objective import LossWeights as LossWeights
 from .operators import dilate as dilate
 from .operators import sar_edge as sar_edge
 from .progress import read_log as read_log
+from .recipes import Lesson as Lesson
 from .recipes import adapt as adapt
 from .recipes import config_for as config_for
 from .recipes import train as train
+from .recipes import with_pairs as with_pairs
 from .released import RELEASED_LOSS as RELEASED_LOSS
 from .released import ReleasedTask as ReleasedTask
 from .released import released_config as released_config

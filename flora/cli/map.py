@@ -14,6 +14,7 @@ from flora.cli.options import Device, Quiet, Threshold, Weights
 from flora.cli.products import ProductOptions, Products
 from flora.cli.runs import Run
 from flora.cli.search import BlocksBar, parse_bbox
+from flora.cli.trust import TrustOptions
 from flora.errors import FloraError, Given
 from flora.sensors import Units
 
@@ -271,6 +272,7 @@ def map_(
     ],
     existing: ExistingOptions,
     wanted: ProductOptions,
+    trust: TrustOptions,
     part: PartOptions,
     workers: WorkerOptions,
     quiet: Quiet = False,
@@ -284,6 +286,7 @@ def map_(
     model.check(scenes.before)
     sensors = _check_model(model, scenes.sar_before)
     wanted.check(model.threshold)
+    trust.check()
     remote = workers.dask is not None and model.device is None
     place = "each worker's" if remote else str(choose_device(model.device))
     if scenes.stac is None:
@@ -293,7 +296,7 @@ def map_(
     several = len(found.paths) > 1 and scenes.vh is None and not scenes.as_one
     stems = [path.stem for path in (found.paths if several else found.paths[:1])]
     check_names(found.paths if several else found.paths[:1])
-    products = Products(wanted, out, several, found.before, overwrite=existing.overwrite)
+    products = Products(wanted, trust, out, several, found.before, overwrite=existing.overwrite)
     products.check_files(stems, _inputs(found, model.weights))
     run = Run(
         out,

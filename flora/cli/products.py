@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flora.cli.outputs import check_outputs
+from flora.cli.spelling import area_words
 from flora.errors import FloraError, FloraWarning, Given
 from flora.files import make_folder, new_file
 
 if TYPE_CHECKING:
     from flora.cli.finished import OpenScene
+    from flora.cli.trust import TrustOptions
     from flora.grid import Grid
     from flora.scenes.outputs import SceneOutputs
 
@@ -143,6 +145,7 @@ class Products:
 
     Attributes:
         wanted: What is made.
+        trust: Where the maps are not to be trusted.
         folder: Where files go; they are named after their scene.
         several: Whether there are several scenes: then `wanted.html` is the folder of their pages.
         before: Image from before the flood, shown on the page; without one, the earlier radar
@@ -151,6 +154,7 @@ class Products:
     """
 
     wanted: ProductOptions
+    trust: TrustOptions
     folder: Path
     several: bool = False
     before: Path | None = None
@@ -183,7 +187,8 @@ class Products:
         ]
         made = [given for stem in stems for given in self._targets(stem).values()]
         water = Given("permanent_water", self.wanted.permanent_water)
-        check_outputs([*maps, *made], [*inputs, water])
+        heights = [Given("dem", path) for path in self.trust.dem or ()]
+        check_outputs([*maps, *made], [*inputs, water, *heights])
         for argument, path in made:
             new_file(str(path), argument, self.overwrite)
 
@@ -203,6 +208,7 @@ class Products:
         """
         from flora.maps.floods import split_flood
         from flora.maps.polygons import write_polygons
+        from flora.maps.trust import write_trust
 
         wanted = self.wanted
         targets = {name: Path(str(given.value)) for name, given in self._targets(stem).items()}
@@ -234,8 +240,21 @@ class Products:
             yield f"  {found.geojson}"
             parts = ", ".join(f"{name} {km2:.4g} km2" for name, km2 in found.km2.items())
             yield f"Polygons: {found.count} ({parts})"
+        if self.trust.dem is not None:
+            with opened() as scene:
+                doubts = write_trust(
+                    classes,
+                    scene,
+                    self.trust.dem,
+                    targets["trust"],
+                    limits=self.trust.limits,
+                    overwrite=self.overwrite,
+                )
+            yield f"  {doubts.trust}"
+            yield self.trust.said(doubts, "flood" if wanted.permanent_water else "water")
         if wanted.html is not None:
-            self._write_page(targets["page"], outputs, opened, self._attribution(year), outlines)
+            said, trust = self._attribution(year), targets.get("trust")
+            self._write_page(targets["page"], outputs, opened, said, outlines, trust)
             yield f"  {targets['page']}"
 
     def _targets(self, stem: str) -> dict[str, Given]:
@@ -247,6 +266,8 @@ class Products:
             for ending in ("geojson", "gpkg"):
                 path = self.folder / f"{stem}_polygons.{ending}"
                 targets[ending] = Given("output_folder", path)
+        if self.trust.dem is not None:
+            targets["trust"] = Given("output_folder", self.folder / f"{stem}_trust.tif")
         page = self.wanted.html
         if page is not None:
             targets["page"] = Given("html", page / f"{stem}.html" if self.several else page)
@@ -259,6 +280,7 @@ class Products:
         opened: OpenScene,
         attribution: str,
         outlines: Path | None,
+        trust: Path | None,
     ) -> None:
         from flora.cli.view import write_view
         from flora.maps.layers import read_map
@@ -283,6 +305,8 @@ class Products:
                 permanent_class=self.wanted.permanent_class,
                 polygons=outlines,
             ).labelled(attribution=attribution)
+            if trust is not None:
+                page = page.with_doubts(trust)
             write_html(page, target, overwrite=self.overwrite)
 
     def _attribution(self, year: int | None) -> str:
@@ -298,8 +322,3 @@ class Products:
             stacklevel=2,
         )
         return ATTRIBUTION
-
-
-def area_words(pixels: int, km2: float | None) -> str:
-    """An area in km2, or in pixels where nothing says how large these are."""
-    return f"{pixels} px" if km2 is None else f"{km2:.4g} km2"

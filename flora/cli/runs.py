@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from flora.cli.finished import finished_maps
-from flora.cli.products import Products, area_words
-from flora.cli.spelling import in_one_line
+from flora.cli.products import Products
+from flora.cli.spelling import area_words, in_one_line
 from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ OPTIONS = {
     "path": "--html",
     "paths": "SAR",
     "probability": "--out",
+    "trust": "--out",
     "remove_noise": "--keep-noise",
     "sar_path": "SAR",
     "water_mask": "--out",
@@ -56,3 +57,8 @@ def in_one_line(message: Exception | str) -> str:
     if isinstance(message, FloraError | FloraWarning):
         text = message.spelled(in_shell)
     return "; ".join((text, *getattr(message, "__notes__", ())))
+
+
+def area_words(pixels: int, km2: float | None) -> str:
+    """An area in km2, or in pixels where nothing says how large these are."""
+    return f"{pixels} px" if km2 is None else f"{km2:.4g} km2"

@@ -27,8 +27,9 @@ from flora.maps.pictures import (
     radar_picture,
 )
 from flora.maps.screen import Screen
+from flora.maps.trust import DOUBTS
 from flora.scenes.optical import product_raster
-from flora.sensors import BoolArray
+from flora.sensors import IGNORE, BoolArray
 
 # A map may be moved to any of these; stored probabilities say only which of them are reached.
 # As in `map_scene`, a threshold is compared in the precision of the stored probabilities.
@@ -40,6 +41,8 @@ MOST_OUTLINES = 2000  # of the largest patches; more would make the page slow
 OUTLINE_STEPS = 4  # steps a pixel in which outlines are stored
 
 RGB = "optical, from SAR"
+DOUBTFUL = "not to be trusted"
+DOUBTFUL_COLOUR = (213, 94, 0, 255)  # vermilion of Okabe and Ito, told from blues by everyone
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 
 
@@ -121,6 +124,26 @@ class SceneMap:
             attribution=attribution or self.attribution,
             threshold=self.threshold if threshold is None else round(100 * threshold) / 100,
         )
+
+    def with_doubts(self, trust: str | Path) -> Self:
+        """The same map with a layer of where it is not to be trusted.
+
+        Args:
+            trust: GeoTIFF of `flora.maps.trust.write_trust` for the same scene.
+
+        Raises:
+            FloraError: If it is refused, or lies elsewhere.
+        """
+        with open_raster(Path(trust), "trust") as file:
+            screen = Screen.of(file, max(self.grid.shape))
+            if not screen.grid.same_as(self.grid):
+                raise FloraError(
+                    "of another scene or part",
+                    argument="trust",
+                    value=trust,
+                    remedy="write it anew for this map",
+                )
+            return replace(self, images={**self.images, DOUBTFUL: _doubts(screen, file)})
 
     @property
     def radar(self) -> str | None:
@@ -277,6 +300,20 @@ def _read_images(
             name = {"sar": name, "rgb": RGB, "before": f"{name}, before"}[argument]
             images[name] = radar_picture(screen, file) if radar else optical_picture(screen, file)
     return images
+
+
+def _doubts(screen: Screen, file: Any) -> ByteArray:
+    """Colour (H, W, 4) where a map is in doubt, of the nearest pixel; transparent elsewhere."""
+    rows, columns = screen.pixels_of(file)
+    picture = np.zeros((*screen.grid.shape, 4), dtype=np.uint8)
+    for row in range(0, file.height, STRIP):
+        height = min(STRIP, file.height - row)
+        bits = read_bands(file, indexes=1, window=Window(0, row, file.width, height))
+        here = (rows >= row) & (rows < row + height)
+        found = bits[rows[here] - row, columns[here]]
+        doubtful = (found != IGNORE) & (found & DOUBTS > 0)
+        picture[here] = np.where(doubtful[:, None], DOUBTFUL_COLOUR, 0)
+    return picture
 
 
 def _unit(grid: Grid) -> str:

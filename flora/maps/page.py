@@ -19,7 +19,7 @@ from PIL import Image
 from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, probability_ramp, rgb_bytes
 from flora.errors import FloraError
 from flora.files import new_file, write_text
-from flora.maps.layers import OUTLINE_STEPS, SceneMap
+from flora.maps.layers import DOUBTFUL, OUTLINE_STEPS, SceneMap
 from flora.maps.pictures import ByteArray
 
 QUALITY = 70  # of WebP: speckle at a higher one is what fills the page
@@ -98,7 +98,8 @@ class StaticMap:
             "pixel": transform.a if placed else None,
             "levels": _packed(scene.levels),
             "images": [
-                {"name": name, "source": data_uri(image)} for name, image in scene.images.items()
+                {"name": name, "source": data_uri(image), "over": name == DOUBTFUL}
+                for name, image in scene.images.items()
             ],
             "ramp": base64.b64encode(colours.tobytes()).decode(),
             "rampColours": [f"rgb({r} {g} {b})" for r, g, b in colours[::10].tolist()],

@@ -569,3 +569,34 @@ def test_weights_of_two_dates_take_both_and_refuse_one(scene, earlier, tmp_path)
     np.testing.assert_array_equal(
         read(outputs.water_probability), read(tmp_path / "o" / outputs.water_probability.name)
     )
+
+
+# --- where not to trust -------------------------------------------------------------------------
+
+
+def test_elevation_tells_where_not_to_trust(scene, finished, tmp_path):
+    columns = np.arange(260) + np.zeros((260, 1))
+    heights = np.where(columns > 130, 60.0 * (columns - 130), 0).astype(np.float32)
+    corner = Affine(30, 0, 600_000 - 3500, 0, -30, 4_400_000 + 3500)
+    dem = write_raster(tmp_path / "dem.tif", heights[None], None, corner, UTM)
+    page = tmp_path / "map.html"
+    said = run(scene, "--out", finished, "--reuse", "--dem", dem, "--html", page)
+    assert "shadow and layover not looked for without --orbit" in said
+    found = re.search(r"Of the water, (\S+) km2 lie where the map is not to be trusted", said)
+    bits, water = (read(finished / f"{NAME}_{kind}.tif") for kind in ("trust", "water_mask"))
+    doubtful = (water == 1) & (bits & 47 > 0)
+    assert float(found[1]) == pytest.approx(doubtful.sum() * 1e-4, rel=5e-3)
+    assert layer_names(page)[-1] == "not to be trusted"
+    assert [image["over"] for image in page_data(page)["images"]] == [False, False, True]
+    again = refused(scene, "--out", finished, "--reuse", "--dem", dem)
+    assert "_trust.tif: exists already" in again
+    orbit = ["--orbit", "descending", "--overwrite"]
+    assert "not looked for" not in run(scene, "--out", finished, "--reuse", "--dem", dem, *orbit)
+
+
+def test_options_of_trust_are_refused_before_anything_is_mapped(scene, tmp_path):
+    out = ["--out", tmp_path / "o"]
+    assert "--orbit ascending: goes with --dem" in refused(scene, *out, "--orbit", "ascending")
+    line = refused(scene, *out, "--dem", scene, "--slope-limit", 0)
+    assert "--slope-limit 0.0: expected degrees" in line
+    assert not (tmp_path / "o").exists()

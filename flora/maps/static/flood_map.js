@@ -57,12 +57,13 @@
       return wet ? (level >= PERMANENT ? permanent : flood) : 0;
     });
     chance.paint();
-    const images = await Promise.all(data.images.map(async ({ name, source }) => {
+    const every = await Promise.all(data.images.map(async ({ name, source, over }) => {
       const image = new Image();
       image.src = source;
       await image.decode();
-      return { name, image, on: false, opacity: 1, comparable: true };
+      return { name, image, on: false, opacity: over ? 0.6 : 1, comparable: !over, over };
     }));
+    const images = every.filter(image => !image.over);
     const ground = images.find(image => !image.name.includes("before")) || images[0];
     if (ground) ground.on = true;
     layers = [
@@ -72,6 +73,7 @@
         comparable: true, ramp: true },
       { name: data.split ? "flood and permanent water" : "water", image: water.image, on: true,
         opacity: 0.8, repaint: water.paint },
+      ...every.filter(image => image.over),
       ...(outlines.length ? [{ name: "polygons", outlines: true, on: false, opacity: 1 }] : []),
     ];
   };

@@ -1,0 +1,248 @@
+"""Where a map of water is not to be trusted: what terrain, edges and the radar's noise say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.io import MemoryFile
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+from scipy import ndimage
+
+from flora.errors import FloraError
+from flora.files import folder_beside, new_file, publish
+from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
+from flora.maps.floods import FLOOD
+from flora.maps.permanent import STRIP
+from flora.maps.terrain import Pass, Terrain, read_terrain
+from flora.scenes.inputs import SarScene
+from flora.sensors import IGNORE, BoolArray
+
+STEEP, HIGH, HIDDEN, EDGE, DARK, UNKNOWN = 1, 2, 4, 8, 16, 32
+REASONS = {
+    STEEP: "steep",
+    HIGH: "high above drainage",
+    HIDDEN: "shadow or layover",
+    EDGE: "edge of the scene",
+    DARK: "dark as noise",
+    UNKNOWN: "elevation unknown",
+}
+# Calm water is as dark as noise, too: this one asks for a look and condemns nothing.
+DOUBTS = STEEP | HIGH | HIDDEN | EDGE | UNKNOWN
+CODES = ", ".join(f"{bit} {reason}" for bit, reason in REASONS.items()) + ", 255 nodata"
+
+EDGE_PIXELS = 16  # from nodata or the end of the scene: there the model sees less around a pixel
+NOISE = -22.0  # dB: noise-equivalent sigma0 that Sentinel-1 is specified to stay below
+
+
+@dataclass(frozen=True)
+class TrustLimits:
+    """From where ground is held to be no place for a flood, or hidden from the radar.
+
+    Attributes:
+        slope: Angle of the ground in degrees: water stands level, and slopes cast shadow.
+        hand: Height above the nearest drainage in m; 15 is the limit of HydroSAR.
+        orbit: Direction of flight, from which shadow and layover follow; None leaves these out.
+
+    Raises:
+        FloraError: If a limit is out of range.
+    """
+
+    slope: float = 10.0
+    hand: float = 15.0
+    orbit: Pass | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.slope <= 90:
+            raise FloraError(
+                "expected degrees above 0, up to 90", argument="slope_limit", value=self.slope
+            )
+        if not self.hand > 0:
+            raise FloraError("expected metres above 0", argument="hand_limit", value=self.hand)
+
+
+@dataclass(frozen=True)
+class TrustAreas:
+    """What `write_trust` wrote, and how much of the water is in doubt.
+
+    Attributes:
+        trust: GeoTIFF, uint8: a sum of the bits of `REASONS`, 0 for no doubt, 255 nodata.
+        doubtful_pixels: Pixels of flood for which one of `DOUBTS` holds.
+        pixels: The same for each reason alone, by its name.
+        doubtful_km2: Area of `doubtful_pixels`; None without a CRS.
+        km2: Area of each of `pixels`; empty without a CRS.
+    """
+
+    trust: Path
+    doubtful_pixels: int
+    pixels: dict[str, int]
+    doubtful_km2: float | None
+    km2: dict[str, float]
+
+
+def write_trust(
+    classes: str | Path,
+    scene: SarScene,
+    dem: Sequence[str | Path],
+    output: str | Path,
+    *,
+    limits: TrustLimits = TrustLimits(),
+    overwrite: bool = False,
+) -> TrustAreas:
+    """Write where a map is not to be trusted, on the map's own grid, and count it on the water.
+
+    A pixel holds the sum of the bits that apply: 1 steep, 2 high above the nearest drainage,
+    4 shadow or layover (only with the direction of flight), 8 within `EDGE_PIXELS` of nodata or the
+    edge of the scene, 16 darker in every polarisation than `NOISE`, as calm water is, but also dry
+    sand, roads and shadow, 32 elevation unknown; 0 where nothing speaks against it, 255 nodata.
+
+    Args:
+        classes: GeoTIFF of `map_scene` (0, 1, 255) or of `split_flood` (2 permanent water, too).
+        scene: The scene it was made from, open.
+        dem: Elevation in m; see `flora.maps.terrain.read_terrain`.
+        output: Cloud-optimised GeoTIFF to write.
+        limits: From where ground counts as steep or high.
+        overwrite: Replace an existing output.
+
+    Raises:
+        FloraError: If an input is refused, `output` exists already, the disk refuses, or the extra
+            `terrain` is missing.
+    """
+    target = new_file(output, "output", overwrite)
+    terrain = read_terrain(dem, scene.grid)
+    with ExitStack() as stack:
+        mask = stack.enter_context(open_raster(Path(classes), "water_mask"))
+        ground = stack.enter_context(_on_grid(terrain, _ground(terrain, limits), Grid.of(mask)))
+        temporary = stack.enter_context(folder_beside(target, GDAL_ERRORS))
+        rows, finished = temporary / "rows.tif", temporary / "trust.tif"
+        counts = _Counts(mask)
+        with rasterio.open(rows, "w", **_profile(mask)) as file:
+            file.set_band_description(1, CODES)
+            file.update_tags(**_tags(mask, limits))
+            for row, codes, bits in _strips(mask, scene, ground):
+                file.write(bits, 1, window=Window(0, row, mask.width, len(bits)))
+                counts.add(row, codes, bits)
+        cog = {"driver": "COG", "COMPRESS": "DEFLATE", "BLOCKSIZE": 256, "RESAMPLING": "NEAREST"}
+        rasterio.shutil.copy(rows, finished, **cog)
+        publish({"trust": finished}, {"trust": target}, temporary / "earlier")
+    return counts.areas(target)
+
+
+def _ground(terrain: Terrain, limits: TrustLimits) -> NDArray[np.uint8]:
+    """Bits of what terrain alone says (rows, columns)."""
+    bits = np.where(terrain.known, 0, UNKNOWN).astype(np.uint8)
+    bits[terrain.slope > limits.slope] |= STEEP
+    bits[terrain.hand > limits.hand] |= HIGH
+    if limits.orbit is not None:
+        bits[terrain.hidden(limits.orbit)] |= HIDDEN
+    return bits
+
+
+@contextmanager
+def _on_grid(terrain: Terrain, bits: NDArray[np.uint8], grid: Grid) -> Iterator[Any]:
+    """These bits as a raster on another grid, each pixel the nearest."""
+    rows, columns = bits.shape
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": rows, "width": columns}
+    place = {"crs": terrain.grid.crs, "transform": terrain.grid.transform}
+    with MemoryFile() as memory:
+        with memory.open(**profile, **place) as file:
+            file.write(bits, 1)
+        with (
+            memory.open() as file,
+            WarpedVRT(
+                file,
+                crs=grid.crs,
+                transform=grid.transform,
+                height=grid.shape[0],
+                width=grid.shape[1],
+                resampling=Resampling.nearest,
+                nodata=IGNORE,
+            ) as view,
+        ):
+            yield view
+
+
+def _strips(
+    mask: Any, scene: SarScene, ground: Any
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """First row, codes of the map and bits (height, columns), strip by strip."""
+    date = slice(scene.shown, scene.shown + len(set(scene.scaling.bands)))
+    for row in range(0, mask.height, STRIP):
+        height = min(STRIP, mask.height - row)
+        window = Window(0, row, mask.width, height)
+        codes, near = _codes_and_edge(mask, row, height)
+        bits = read_bands(ground, indexes=1, window=window).astype(np.uint8)
+        bits[bits == IGNORE] = UNKNOWN
+        bits[near] |= EDGE
+        values, valid = scene.read(row, height)
+        bits[valid & (values[date] < NOISE).all(axis=0)] |= DARK
+        bits[codes == IGNORE] = IGNORE
+        yield row, codes, bits
+
+
+def _codes_and_edge(mask: Any, row: int, height: int) -> tuple[NDArray[np.uint8], BoolArray]:
+    """Rows of the map (height, columns), and where nodata or the end of it is near.
+
+    Single pixels of nodata are no edge.
+    """
+    reach = EDGE_PIXELS + 1
+    first, last = max(0, row - reach), min(mask.height, row + height + reach)
+    codes = read_bands(mask, indexes=1, window=Window(0, first, mask.width, last - first))
+    missing = [reach - (row - first), reach - (last - row - height)]
+    empty = np.pad(codes == IGNORE, [missing, [reach, reach]], constant_values=True)
+    empty = ndimage.binary_opening(empty, np.ones((3, 3)), border_value=1)
+    near = ndimage.maximum_filter(empty.view(np.uint8), 2 * EDGE_PIXELS + 1) > 0
+    inner = slice(reach, reach + height), slice(reach, -reach)
+    return codes[row - first : row - first + height].astype(np.uint8), np.asarray(near[inner])
+
+
+def _profile(mask: Any) -> dict[str, Any]:
+    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": IGNORE, "blockysize": 1}
+    profile |= {"height": mask.height, "width": mask.width, "compress": "deflate", "zlevel": 1}
+    return profile | {"crs": mask.crs, "transform": mask.transform, "bigtiff": "if_safer"}
+
+
+def _tags(mask: Any, limits: TrustLimits) -> dict[str, str]:
+    kept = {key: value for key, value in mask.tags().items() if key.startswith("FLORA_")}
+    said = {
+        "FLORA_SLOPE_LIMIT_DEGREES": f"{limits.slope:g}",
+        "FLORA_HAND_LIMIT_M": f"{limits.hand:g}",
+        "FLORA_SHADOW_LAYOVER": limits.orbit or "not looked for",
+    }
+    return kept | said
+
+
+class _Counts:
+    """Flood pixels and their area for each reason, and for any doubt at all."""
+
+    def __init__(self, mask: Any) -> None:
+        self._cells = Grid.of(mask).cell_areas()
+        self._pixels = dict.fromkeys((*REASONS, DOUBTS), 0)
+        self._km2 = dict.fromkeys((*REASONS, DOUBTS), 0.0)
+
+    def add(self, row: int, codes: NDArray[np.uint8], bits: NDArray[np.uint8]) -> None:
+        flood = codes == FLOOD
+        for wanted in self._pixels:
+            chosen = flood & (bits & wanted > 0)
+            self._pixels[wanted] += int(np.count_nonzero(chosen))
+            if self._cells is not None:
+                self._km2[wanted] += self._cells.sum(row, chosen)
+
+    def areas(self, target: Path) -> TrustAreas:
+        known = self._cells is not None
+        return TrustAreas(
+            trust=target,
+            doubtful_pixels=self._pixels[DOUBTS],
+            pixels={reason: self._pixels[bit] for bit, reason in REASONS.items()},
+            doubtful_km2=self._km2[DOUBTS] if known else None,
+            km2={reason: self._km2[bit] for bit, reason in REASONS.items()} if known else {},
+        )

@@ -101,6 +101,13 @@ class ModelOptions:
     weights: Weights = None
     threshold: Threshold = 0.5
     device: Device = None
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(
+            help="bfloat16 computes in half the digits: faster where the processor knows it, "
+            "probabilities move by less than a hundredth."
+        ),
+    ] = "float32"
 
     def check(self, before: str | None) -> None:
         """Refuse what Otsu's method has no use for.
@@ -115,6 +122,7 @@ class ModelOptions:
             ("weights", self.weights),
             ("threshold", threshold),
             ("device", self.device),
+            ("precision", None if self.precision == "float32" else self.precision),
             ("before_path", before),
         ):
             if value is not None:
@@ -133,7 +141,8 @@ class ModelOptions:
 
         if self.method == "otsu":
             return SceneOtsu
-        return WeightsPredictor(self.weights and self.weights.absolute(), self.device)
+        weights = self.weights and self.weights.absolute()
+        return WeightsPredictor(weights, self.device, self.precision)
 
     def facts(self, place: str) -> dict[str, str]:
         """What tells this model from others, by name: they are kept as tags of the maps."""
@@ -149,6 +158,7 @@ class ModelOptions:
             "weights": path.name,
             "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "device": place,
+            "precision": self.precision,
             "torch": torch.__version__,
         }
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -28,6 +28,9 @@ from flora.scenes.reading import SceneReading
 from flora.scenes.safe.folders import product_of
 from flora.scenes.thresholds import SceneOtsu, fitted
 from flora.scenes.tiles import Tiling
+
+if TYPE_CHECKING:
+    from flora.models.predict import Precision
 
 MakePredictor = Callable[[], Predictor | SceneOtsu]
 
@@ -60,10 +63,12 @@ class WeightsPredictor:
     Attributes:
         weights: The file, at the same path for every worker; None is the one of the package.
         device: cpu, cuda, ...; None takes a GPU if the worker sees one.
+        precision: See `flora.predictor`.
     """
 
     weights: Path | None = None
     device: str | None = None
+    precision: Precision = "float32"
 
     def __call__(self) -> Predictor:
         """Load the model."""
@@ -71,7 +76,7 @@ class WeightsPredictor:
         from flora.models.weights import load_model
         from flora.training.evaluation import choose_device
 
-        return predictor(load_model(self.weights), choose_device(self.device))
+        return predictor(load_model(self.weights), choose_device(self.device), self.precision)
 
 
 @dataclass(frozen=True)

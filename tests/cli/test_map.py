@@ -600,3 +600,15 @@ def test_options_of_trust_are_refused_before_anything_is_mapped(scene, tmp_path)
     line = refused(scene, *out, "--dem", scene, "--slope-limit", 0)
     assert "--slope-limit 0.0: expected degrees" in line
     assert not (tmp_path / "o").exists()
+
+
+def test_half_the_digits_give_nearly_the_same_map_and_are_recorded(scene, tmp_path):
+    for precision in ("float32", "bfloat16"):
+        run(scene, "--out", tmp_path / precision, "--precision", precision)
+    maps = []
+    for precision in ("float32", "bfloat16"):
+        with rasterio.open(tmp_path / precision / f"{NAME}_water_probability.tif") as file:
+            maps.append(file.read(1).astype(float))
+            assert file.tags()["FLORA_PRECISION"] == precision
+    difference = np.abs(maps[0] - maps[1])
+    assert 0 < np.nanmax(difference) < 0.05

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
+from torch import nn
 
 from flora.datasets.base import FloodDataset
 from flora.datasets.unlabelled import Mixed, Unlabelled, drawn
@@ -31,6 +32,8 @@ from flora.training.teaching import Dates, IndexTeacher, Teacher, flora_teacher
 
 # Adaptation takes a learning rate that is so much lower than the training's.
 ADAPTING_RATE = 4
+# The release freezes its mask decoder for 3 of 1,000 epochs.
+FROZEN_SHARE = 0.003
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class Setting:
         teacher_steps: Steps of its teacher.
         norm: Its normalisation where nothing else is said.
         pairs: Chips whose labels are never looked at, to adapt to.
+        perceptual: A module from `flora.training.metrics.load_lpips`, where its weights are there.
     """
 
     size: str = "tiny"
     teacher_steps: int = 300
     norm: Norm = "layer"
     pairs: FloodDataset | None = None
+    perceptual: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -227,14 +232,26 @@ class MakePix2Pix(_Baseline):
 
 
 @dataclass(frozen=True)
-class MakeReleased(_Baseline):
+class MakeReleased:
     """The wiring of the paper's released code."""
 
     kind: ClassVar[str] = "released"
 
-    def task(self, chips: FloodDataset, setting: Setting) -> Task:
-        """FLoRA as the release trains it."""
-        return ReleasedTask(Flora(released_config(config_for(setting.size, chips))))
+    def make(
+        self,
+        chips: FloodDataset,
+        training: TrainingConfig,
+        setting: Setting,
+        folder: Path,
+        quiet: bool,
+    ) -> Made:
+        """See `Maker.make`."""
+        torch.manual_seed(training.seed)
+        model = Flora(released_config(config_for(setting.size, chips)))
+        frozen = max(1, round(FROZEN_SHARE * training.steps))
+        task = ReleasedTask(model, setting.perceptual, frozen)
+        result = fit(task, chips, training, folder / "baseline", quiet=quiet)
+        return Made(result.last, notes={"lpips_term": setting.perceptual is not None})
 
 
 @dataclass(frozen=True)

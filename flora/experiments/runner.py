@@ -263,6 +263,7 @@ class Runner:
                 experiment.teacher_steps,
                 experiment.norm,
                 None if pairs is None else self._prepared(pairs, competitor),
+                self.lpips,
             )
             made = competitor.by.make(chips, training, setting, folder, self.quiet)  # type: ignore[union-attr]
             model = load_any(made.weights).to(device)

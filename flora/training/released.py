@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flora.datasets.base import Batch
 from flora.models.network import Flora, FloraConfig
@@ -41,21 +41,35 @@ class ReleasedTask(StudentTask):
     """Train as the release does: every sample is guided by the teacher, which sees NDVI alone.
 
     The teacher learns along with the rest. The estimate from SAR that replaces it at test time is
-    no part of any loss, so in mode `sar` the model runs through random weights.
+    no part of any loss, so in mode `sar` the model runs through random weights. The water decoder
+    stands still at first: three of a thousand epochs there, the same share of the steps here.
 
     Args:
         model: The model; give it `released_config`.
+        perceptual: A module from `load_lpips`, for the release's LPIPS term of weight 0.2; None
+            leaves the term out, as the release itself does where the package is missing.
+        frozen: Steps before the water decoder learns.
     """
 
-    def __init__(self, model: Flora) -> None:
-        super().__init__(model, RELEASED_LOSS, GuidanceMix(sar=0.0, before=0.0, oracle=1.0))
+    frozen: Tensor
+
+    def __init__(self, model: Flora, perceptual: nn.Module | None = None, frozen: int = 0) -> None:
+        loss = RELEASED_LOSS if perceptual is None else replace(RELEASED_LOSS, perceptual=0.2)
+        mix = GuidanceMix(sar=0.0, before=0.0, oracle=1.0)
+        super().__init__(model, loss, mix, perceptual=perceptual)
         model.teacher.requires_grad_(True)
         model.prior.requires_grad_(False)
+        # Saved with the run, so that one that is continued counts on.
+        self.register_buffer("frozen", torch.tensor(frozen))
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss under the teacher's guidance, see `flora.training.task.Task`."""
         unseen = torch.zeros_like(batch["optical"])
         guide = self.model.guide(unseen, batch["index"], batch["optical_valid"])
+        still = self.training and bool(self.frozen > 0)
+        self.model.water_decoder.requires_grad_(not still)
+        if still:
+            self.frozen -= 1
         total, terms = self.loss(self.model(batch["sar"], guide), batch, teacher=None)
         return total, terms
 

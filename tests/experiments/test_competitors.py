@@ -8,7 +8,7 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
-from flora.experiments.makers import FewLabels, MakeFlora, MakeUNet
+from flora.experiments.makers import FewLabels, MakeFlora, MakeUNet, Setting
 from flora.models.checkpoints import read_metadata
 from flora.models.network import SIZES, Flora, FloraConfig
 from flora.models.predict import predictor
@@ -50,7 +50,7 @@ def test_every_competitor_trains_and_answers_in_its_modes(name, chips, batch, tm
         water, _ = answer(competitor.by.predictor(), batch)
         assert water.shape == (2, 1, 64, 64)
         return
-    setting = replace(SIMULATED, teacher_steps=1)
+    setting = Setting(norm="group", teacher_steps=1)
     made = competitor.by.make(chips, SHORT, setting, tmp_path, quiet=True)
     model = load_any(made.weights)
     for mode in competitor.modes:
@@ -146,6 +146,35 @@ def test_in_the_released_wiring_what_runs_at_test_time_is_never_trained(batch) -
     assert any(name.startswith("teacher.") for name in moved)
 
 
+def test_in_the_released_wiring_the_water_decoder_stands_still_at_first(batch) -> None:
+    torch.manual_seed(0)
+    model = Flora(released_config(FloraConfig(widths=(8, 16), attention_levels=(1,))))
+    task = ReleasedTask(model, frozen=2)
+    optimizer = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=0.05)
+    moved = []
+    for _ in range(3):
+        before = [p.clone() for p in model.water_decoder.parameters()]
+        optimizer.zero_grad()
+        task(batch)[0].backward()
+        optimizer.step()
+        after = model.water_decoder.parameters()
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+    assert moved == [False, False, True]
+
+
+def test_the_released_wiring_takes_lpips_where_it_is_there(batch) -> None:
+    class Distance(torch.nn.Module):
+        def forward(self, first, second):
+            return (first - second).abs().mean(dim=(1, 2, 3), keepdim=True)
+
+    shape = released_config(FloraConfig(widths=(8, 16), attention_levels=(1,)))
+    _, without = ReleasedTask(Flora(shape))(batch)
+    task = ReleasedTask(Flora(shape), Distance())
+    _, terms = task(batch)
+    assert "perceptual" in terms and "perceptual" not in without
+    assert task.describe()["loss"]["perceptual"] == 0.2
+
+
 def test_a_detached_water_branch_shapes_no_feature(batch) -> None:
     for detached in (False, True):
         torch.manual_seed(0)
@@ -186,7 +215,7 @@ def test_jitter_is_one_gain_and_offset_a_band_and_leaves_nodata(batch) -> None:
 def test_jitter_reaches_the_training_and_its_record(chips, tmp_path) -> None:
     runs = {
         name: MakeUNet(optical=False, change=change).make(
-            chips, SHORT, SIMULATED, tmp_path / name, quiet=True
+            chips, SHORT, Setting(), tmp_path / name, quiet=True
         )
         for name, change in (("plain", None), ("jittered", RadiometricJitter()))
     }
@@ -208,7 +237,7 @@ def test_few_labels_hide_the_others_and_the_teacher_speaks_instead(
 
     original = MakeFlora.make
     monkeypatch.setattr(MakeFlora, "make", watched)
-    setting = replace(SIMULATED, teacher_steps=1)
+    setting = Setting(norm="group", teacher_steps=1)
     few = FewLabels(MakeFlora(teacher=False), labels=1, word="output", confidence=0.5)
     made = few.make(chips, SHORT, setting, tmp_path / "few", quiet=True)
     assert made.notes["labelled"] == 1 and len(made.notes["labelled_ids"]) == 1

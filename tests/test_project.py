@@ -318,7 +318,6 @@ LARGE = {
     "cli/map.py",
     "datasets/fetch/transfer.py",
     "grid.py",
-    "models/network.py",
 }
 
 

@@ -140,6 +140,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train FLoRA (teacher, then student) or a U-Net; writes OUT/weights.safetensors."""
+    from flora.datasets.check import require_labels
     from flora.datasets.wrapped import InMemory
     from flora.files import write_whole
     from flora.training.recipes import config_for, train_unet
@@ -150,6 +151,7 @@ def train(
     if cache:
         seen = InMemory(seen)
         valid = InMemory(valid) if valid is not None else None
+    require_labels(seen)
     config = schedule.config()
     seen = pairs.mixed(seen, out, config, quiet)
     other = {"flora": "unet", "unet": "student"}[network.model]

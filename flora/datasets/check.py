@@ -14,11 +14,12 @@ from rich.table import Table
 
 from flora.datasets import dataset_class, open_dataset
 from flora.datasets.base import FloodDataset, Sample
+from flora.datasets.evidence import Dates, Evidence, Polarisations, Units
 from flora.datasets.pairing import EmptySplitError, MissingFilesError, how_to_exclude
 from flora.datasets.rasters import read_raster
 from flora.datasets.sentinel import unsigned
 from flora.errors import FloraError, FloraWarning
-from flora.sensors import DRY, REFLECTANCE, WATER
+from flora.sensors import DRY, IGNORE, REFLECTANCE, WATER
 
 
 @dataclass
@@ -71,6 +72,33 @@ class CheckReport:
             table.add_row(split, place, str(count.chips), *cells)
         return table
 
+    def unlabelled(self) -> Iterator[str]:
+        """A line for each split of which no pixel is labelled."""
+        labels: dict[str, int] = {}
+        for (split, _), count in self.places.items():
+            labels[split] = labels.get(split, 0) + count.water + count.dry
+        for split, pixels in labels.items():
+            if pixels == 0:
+                yield f"split {split!r} holds no label: it can train only what needs none"
+
+
+def require_labels(dataset: FloodDataset) -> None:
+    """Refuse to train water on a split without a single label.
+
+    Args:
+        dataset: The split; read up to its first chip with a label.
+
+    Raises:
+        FloraError: If there is none.
+    """
+    for index in range(len(dataset)):
+        if (dataset[index]["water"] != IGNORE).any():
+            return
+    raise FloraError(
+        f"{dataset.name}: none of the {len(dataset)} chips to train on has a label, so nothing is "
+        "learnt about water; add labels (0 dry, 1 water, 255 unknown), or choose another split"
+    )
+
 
 def check_dataset(
     name: str,
@@ -82,8 +110,9 @@ def check_dataset(
 
     Problems are files that are missing, unreadable or misnamed; grids that differ within a chip;
     label codes outside the list; values outside physics; chips without any data; and labels that
-    do not fit their radar images, in which water is darker than land. A place that was not
-    downloaded at all is a note.
+    do not fit their radar images, in which water is darker than land; VV darker than VH; optical
+    images in other units; images of exchanged dates. A place that was not downloaded at all, and
+    a split without labels, is a note.
 
     Args:
         name: One of `flora.datasets.DATASETS` that is read from files.
@@ -97,10 +126,13 @@ def check_dataset(
     kind = dataset_class(name)
     if "root" not in inspect.signature(kind).parameters:
         raise FloraError(f"{name} scenes are made, not read: there is nothing to check")
+    if "sar_dates" in inspect.signature(kind).parameters:  # both, to compare them
+        options.setdefault("sar_dates", ("before", "after"))
     report = CheckReport(name, Path(root))
     if kind.truth:
         report.notes.append(kind.truth)
     darkness = _Darkness(kind.classes)
+    evidence: tuple[Evidence, ...] = (Polarisations(), Units(), Dates())
     split_of: dict[str, str] = {}
     absent: dict[str, Path] = {}
     for split, layer in kind.parts(Path(root)):
@@ -112,10 +144,15 @@ def check_dataset(
             if split_of.setdefault(chip, split) != split:
                 report.problems.append(f"{chip} is in two splits, {split_of[chip]} and {split}")
         for index in range(len(dataset)):
-            _check_chip(report, dataset, index, label, darkness)
+            sample = _check_chip(report, dataset, index, label, darkness)
+            if sample is not None:
+                for one in evidence:
+                    one.add(dataset, sample)
             if progress is not None:
                 progress(index + 1, len(dataset))
     darkness.conclude(report)
+    report.problems.extend(line for one in evidence for line in one.problems())
+    report.notes.extend(report.unlabelled())
     _conclude_absent(report, absent)
     if not report.places and not report.problems:
         report.problems.append(f"{name}: no chip in {root}: check the folder")
@@ -174,14 +211,14 @@ def _conclude_absent(report: CheckReport, absent: Mapping[str, Path]) -> None:
 
 def _check_chip(
     report: CheckReport, dataset: FloodDataset, index: int, label: str, darkness: _Darkness
-) -> None:
+) -> Sample | None:
     """Read a chip as training reads it, count it, and hold its stored values against physics."""
     try:
         sample = dataset[index]
         beyond = list(_beyond(dataset, index))
     except FloraError as error:
         report.problems.append(str(error))
-        return
+        return None
     report.problems.extend(beyond)
     key = (label, sample["meta"]["place"])
     count = report.places.setdefault(key, PlaceCount())
@@ -191,6 +228,7 @@ def _check_chip(
     count.dry += int((sample["water"] == DRY).sum())
     count.optical += int(sample["optical_valid"].sum())
     darkness.add(dataset, index, sample)
+    return sample
 
 
 def _beyond(dataset: Any, index: int) -> Iterator[str]:
@@ -231,7 +269,9 @@ class _Darkness:
         else:
             codes = read_raster(dataset.path(index, "Mask"), ("class",)).values[0]
         self.unit = dataset.sar_scaling.unit
-        first = dataset.sar_scaling.restore(sample["sar"].numpy())[0]
+        dates = dataset.sar_scaling.bands.count(dataset.sar_scaling.bands[0])
+        restored = dataset.sar_scaling.restore(sample["sar"].numpy())
+        first = restored[len(restored) // dates * (dates - 1)]  # of the latest date
         valid = sample["sar_valid"].numpy()
         for code in np.unique(codes[valid]).tolist():
             chosen = first[valid & (codes == code)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -9,16 +10,21 @@ from pathlib import Path
 import pytest
 import rasterio
 from PIL import Image
+from typer.testing import CliRunner
 
+from flora.cli.main import app
 from flora.datasets import open_dataset
+from flora.datasets.check import check_dataset
 from flora.errors import FloraError
 from flora.experiments.records import load_record
 from tests.support.fake_data import (
     fake_deepflood,
+    fake_folder,
     fake_ombria,
     fake_sen1floods11,
     fake_sen12ms,
     fake_weak,
+    rewrite,
 )
 
 LIST = "v1.1/splits/flood_handlabeled/flood_train_data.csv"
@@ -191,3 +197,81 @@ def test_a_damaged_record_is_refused(tmp_path, stored):
     (tmp_path / "speed.json").write_bytes(stored)
     with pytest.raises(FloraError, match=r"record .*speed\.json"):
         load_record("speed", tmp_path)
+
+
+def exchange(first: str, second: str):
+    """Exchange the files of two folders."""
+
+    def change(root: Path) -> None:
+        for path in list(root.rglob(f"{first}/*")):
+            other = path.parent.with_name(second) / path.name.replace(first.lower(), second.lower())
+            stored = path.read_bytes()
+            path.write_bytes(other.read_bytes())
+            other.write_bytes(stored)
+
+    return change
+
+
+def rewritten(pattern: str, change):
+    def all_of(root: Path) -> None:
+        for path in list(root.rglob(pattern)):
+            rewrite(path, change)
+
+    return all_of
+
+
+def one_of(pattern: str, change):
+    return lambda root: rewrite(next(iter(sorted(root.rglob(pattern)))), change)
+
+
+def emptied(root: Path) -> None:
+    for path in list((root / "train").rglob("*.tif")):
+        path.unlink()
+
+
+FLOODS, S1, S2 = "sen1floods11", "*_S1Hand.tif", "*_S2Hand.tif"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        (FLOODS, rewritten(S1, lambda v: v[::-1]), "VV is darker than VH in 8 of 8"),
+        (FLOODS, one_of(S1, lambda v: v[::-1]), "VV is darker than VH in 1 of 8"),
+        (FLOODS, rewritten(S2, lambda v: v.astype("f4") / 1e4), "8 of 8 .*nearly black"),
+        (FLOODS, rewritten(S2, lambda v: v // 100), "8 of 8 .*nearly black"),
+        (FLOODS, one_of(S2, lambda v: v // 20), "1 of 8 .*nearly black"),
+        (FLOODS, lambda root: (root / LIST).write_text(""), "list .* is empty"),
+        ("ombria", exchange("BEFORE", "AFTER"), "the optical images from before are wetter"),
+        ("folder", rewritten("*_sar.tif", lambda v: v[::-1]), "VV is darker than VH"),
+        ("folder", rewritten("*_optical.tif", lambda v: v / 1e4), "nearly black"),
+        ("folder", rewritten("*_before.tif", lambda v: v // 100), "nearly black"),
+        ("folder", emptied, "no chip in"),
+    ],
+)
+def test_check_finds(tmp_path, name, spoil, message):
+    make = {"folder": fake_folder}.get(name) or FAKES[name][0]
+    root = make(tmp_path)
+    assert check_dataset(name, root).problems == []
+    spoil(root)
+    problems = check_dataset(name, root).problems
+    assert re.search(message, " | ".join(problems)), problems
+
+
+def test_check_finds_exchanged_radar_dates(tmp_path):
+    root = fake_ombria(tmp_path)
+    exchange("BEFORE", "AFTER")(root / "OmbriaS1")
+    problems = check_dataset("ombria", root).problems
+    assert any("the radar images from before are wetter" in line for line in problems), problems
+    assert not any("the optical images" in line for line in problems)
+
+
+def test_a_split_without_a_label_trains_nothing_and_is_told(tmp_path):
+    root = fake_sen1floods11(tmp_path / "chips")
+    rewritten("*_LabelHand.tif", lambda v: v * 0 - 1)(root)
+    notes = check_dataset("sen1floods11", root).notes
+    assert "split 'train' holds no label: it can train only what needs none" in notes
+    out = tmp_path / "run"
+    arguments = ["train", "--dataset", "sen1floods11", "--root", str(root), "--out", str(out)]
+    result = CliRunner().invoke(app, [*arguments, "--steps", "1", "--crop", "32"])
+    assert result.exit_code == 1 and not out.exists()
+    assert "none of the 3 chips to train on has a label" in " ".join(result.output.split())

@@ -1,8 +1,8 @@
 from .checkpoints import load_weights as load_weights
 from .checkpoints import read_metadata as read_metadata
 from .checkpoints import shipped_weights as shipped_weights
-from .config import FloraConfig as FloraConfig
 from .config import SIZES as SIZES
+from .config import FloraConfig as FloraConfig
 from .config import named_config as named_config
 from .layers import FusionBlock as FusionBlock
 from .network import Flora as Flora

@@ -402,6 +402,24 @@ def test_what_is_too_large_is_seen():
     assert list(too_large("a.py", "x = 1\n" * 421)) == ["a.py"]
 
 
+def test_a_name_is_one_thing():
+    """Classes and types of the library that other modules can see, each named once."""
+    homes: dict[str, list[str]] = {}
+    for path in library_files():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            named = []
+            if isinstance(node, ast.ClassDef):
+                named = [node.name]
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript):
+                named = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            for name in named:
+                if not name.startswith("_") and not name.isupper():
+                    homes.setdefault(name, []).append(module_of(path))
+    assert homes["Grid"] == ["grid"]
+    twice = {name for name, where in homes.items() if len(where) > 1}
+    assert twice - {"Report", "Source"} == set()  # between rooms that do not meet
+
+
 # --- nothing of one machine ---------------------------------------------------------------------
 
 TEXT_SUFFIXES = {

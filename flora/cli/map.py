@@ -19,7 +19,7 @@ from flora.errors import FloraError, Given
 from flora.sensors import Units
 
 if TYPE_CHECKING:
-    from flora.scenes.many import MakePredictor, Mapping
+    from flora.scenes.many import MakePredictor, MapOptions
     from flora.scenes.reading import SceneReading
     from flora.sensors import OpticalScaling, SarScaling
 
@@ -452,10 +452,10 @@ def _reading(
     )
 
 
-def _mapping(model: ModelOptions, part: PartOptions, overwrite: bool, place: str) -> Mapping:
+def _mapping(model: ModelOptions, part: PartOptions, overwrite: bool, place: str) -> MapOptions:
     """How scenes are mapped; what is said of the model changes with weights, device and torch."""
-    from flora.scenes.many import Mapping
+    from flora.scenes.many import MapOptions
     from flora.scenes.tiles import Tiling
 
     tiling = Tiling(part.tile, part.overlap, part.batch)
-    return Mapping(tiling, model.threshold, model.facts(place), overwrite)
+    return MapOptions(tiling, model.threshold, model.facts(place), overwrite)

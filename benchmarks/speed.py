@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from flora.datasets.base import collate
 from flora.datasets.simulated import Simulated
 from flora.experiments.provenance import write_record
-from flora.models.network import SIZES, Flora, parameter_count
+from flora.models.config import SIZES
+from flora.models.network import Flora, parameter_count
 from flora.training.tasks import StudentTask
 
 SIDE, CROP, BATCH = 512, 256, 2

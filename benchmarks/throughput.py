@@ -52,7 +52,8 @@ from benchmarks.variants import Setup, Variant, build, left_out, native_precisio
 from flora.datasets.base import FloodDataset
 from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.experiments.provenance import write_record
-from flora.models.network import SIZES, Flora, parameter_count
+from flora.models.config import SIZES
+from flora.models.network import Flora, parameter_count
 from flora.simulate.scene import write_sen1floods11
 
 # The very loader of `fit`: this measures what it does.

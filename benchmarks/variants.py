@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from benchmarks.roofline import Run
 from flora.datasets.base import Batch, collate, map_layers
 from flora.datasets.simulated import Simulated
-from flora.models.network import SIZES, Flora
+from flora.models.config import SIZES
+from flora.models.network import Flora
 
 # The very choice of precision of `fit`: this runs what it does.
 from flora.training.config import TrainingConfig

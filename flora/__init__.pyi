@@ -11,10 +11,10 @@ from .maps.layers import read_map as read_map
 from .maps.live import flood_map as flood_map
 from .maps.page import write_html as write_html
 from .maps.polygons import write_polygons as write_polygons
+from .models.config import FloraConfig as FloraConfig
+from .models.config import named_config as named_config
 from .models.network import Flora as Flora
-from .models.network import FloraConfig as FloraConfig
 from .models.network import FloraOutput as FloraOutput
-from .models.network import named_config as named_config
 from .models.predict import predictor as predictor
 from .models.weights import load_model as load_model
 from .scenes.before import open_before as open_before

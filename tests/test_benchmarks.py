@@ -20,7 +20,8 @@ from benchmarks.throughput import figures, prepare, waiting
 from benchmarks.variants import Setup, Variant, build, left_out, native_precision, variants
 from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
-from flora.models.network import SIZES, Flora
+from flora.models.config import SIZES
+from flora.models.network import Flora
 from flora.predictors import Prediction
 from flora.sensors import OpticalStack
 from flora.training.config import TrainingConfig

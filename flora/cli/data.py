@@ -58,7 +58,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before fetchi
 Verify = Annotated[
     bool, typer.Option(help="Compare the checksums of what is there already, not only its size.")
 ]
-Workers = Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once, at most.")]
+AtOnce = Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once, at most.")]
 
 
 @download_app.command()
@@ -74,7 +74,7 @@ def sen1floods11(
     ] = None,
     yes: Yes = False,
     verify: Verify = False,
-    workers: Workers = 8,
+    workers: AtOnce = 8,
     quiet: Quiet = False,
 ) -> None:
     """Sen1Floods11, from its public bucket."""
@@ -91,7 +91,7 @@ def sen12ms(
     ] = None,
     yes: Yes = False,
     verify: Verify = False,
-    workers: Workers = 2,
+    workers: AtOnce = 2,
     quiet: Quiet = False,
 ) -> None:
     """SEN12MS, from its university's FTP server."""
@@ -104,7 +104,7 @@ def deepflood(
     root: Root,
     yes: Yes = False,
     verify: Verify = False,
-    workers: Workers = 4,
+    workers: AtOnce = 4,
     quiet: Quiet = False,
 ) -> None:
     """DeepFlood, from figshare."""

@@ -17,7 +17,7 @@ from flora.errors import FloraError, Given
 if TYPE_CHECKING:
     from flora.cli.bars import SceneBar
     from flora.cli.finished import OpenScene
-    from flora.scenes.many import MakePredictor, Mapping, SceneReport, Workers
+    from flora.scenes.many import MakePredictor, MapOptions, SceneReport, Workers
     from flora.scenes.outputs import SceneOutputs
     from flora.scenes.reading import SceneReading
 
@@ -41,7 +41,7 @@ class Run:
         predictor: MakePredictor,
         products: Products,
         reading: SceneReading,
-        mapping: Mapping,
+        mapping: MapOptions,
         *,
         reuse: bool,
         year: int | None,

@@ -1,12 +1,12 @@
 from .checkpoints import load_weights as load_weights
 from .checkpoints import read_metadata as read_metadata
 from .checkpoints import shipped_weights as shipped_weights
+from .config import SIZES as SIZES
+from .config import FloraConfig as FloraConfig
+from .config import named_config as named_config
 from .layers import FusionBlock as FusionBlock
-from .network import SIZES as SIZES
 from .network import Flora as Flora
-from .network import FloraConfig as FloraConfig
 from .network import FloraOutput as FloraOutput
-from .network import named_config as named_config
 from .network import parameter_count as parameter_count
 from .network import run_pyramid as run_pyramid
 from .otsu import otsu_threshold as otsu_threshold

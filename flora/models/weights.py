@@ -8,7 +8,8 @@ from typing import Any
 from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
 from flora.models.checkpoints import load_weights, read_metadata, shipped_weights
-from flora.models.network import Flora, FloraConfig
+from flora.models.config import FloraConfig
+from flora.models.network import Flora
 from flora.models.unet import LateFusion, UNet
 from flora.sensors import OpticalScaling, SarScaling
 

@@ -79,16 +79,13 @@ def find_offset(sar: FloatArray, optical: FloatArray, most: int = 16) -> Offset 
             value=f"of {sar.shape[1]} x {sar.shape[2]} px",
             remedy="give a larger part, or look less far",
         )
-    seen = [np.isfinite(image).all(axis=0) for image in (sar, optical)]
+    seen: list[BoolArray] = [np.asarray(np.isfinite(one).all(axis=0)) for one in (sar, optical)]
     if min(float(mask.mean()) for mask in seen) < LEAST_SEEN:
         return None
-    edges = [
-        _edges(image, mask, width)
-        for image, mask, width in zip((sar, optical), seen, (SAR_WIDTH, OPTICAL_WIDTH), strict=True)
-    ]
-    if not all(plane.any() for plane in edges):
+    edges, guide = _edges(sar, seen[0], SAR_WIDTH), _edges(optical, seen[1], OPTICAL_WIDTH)
+    if not (edges.any() and guide.any()):
         return None
-    surface = _correlation(*edges, most)
+    surface = _correlation(edges, guide, most)
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     steps = np.arange(2 * most + 1)
     rest = surface[np.hypot(steps[:, None] - row, steps[None] - column) > PEAK_WIDTH]
@@ -121,4 +118,5 @@ def _correlation(sar: Plane, optical: Plane, most: int) -> Plane:
     power = np.abs(spectrum)
     whitened = spectrum / np.maximum(power, 1e-9 * power.max())
     surface = ndimage.gaussian_filter(fft.irfft2(whitened, shape), 1.0, mode="wrap")
-    return np.roll(surface, (most, most), axis=(0, 1))[: 2 * most + 1, : 2 * most + 1]
+    near: Plane = np.roll(surface, (most, most), axis=(0, 1))[: 2 * most + 1, : 2 * most + 1]
+    return near

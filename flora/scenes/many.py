@@ -80,7 +80,7 @@ class WeightsPredictor:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class MapOptions:
     """How scenes are mapped, all of them alike; see `flora.map_scene`.
 
     Attributes:
@@ -145,7 +145,7 @@ def map_scenes(
     make_predictor: MakePredictor,
     *,
     reading: SceneReading = SceneReading(),
-    mapping: Mapping = Mapping(),
+    mapping: MapOptions = MapOptions(),
     workers: Workers = Workers(),
     done: Callable[[SceneReport], None] | None = None,
 ) -> list[SceneReport]:
@@ -234,7 +234,7 @@ class _Job(NamedTuple):
     folder: Path
     make_predictor: MakePredictor
     reading: SceneReading
-    mapping: Mapping
+    mapping: MapOptions
     threads: int
 
 

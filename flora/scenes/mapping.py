@@ -30,7 +30,7 @@ from flora.scenes.outputs import (
     layers_of,
 )
 from flora.scenes.thresholds import SceneThresholds
-from flora.scenes.tiles import PredictedRows, Progress, Tiling, predict_rows
+from flora.scenes.tiles import PredictedRows, TilesDone, Tiling, predict_rows
 from flora.scenes.work import Work, open_work
 
 # Bytes of decoded blocks that GDAL keeps. It is 5 % of the memory unless said otherwise, and a
@@ -48,7 +48,7 @@ def map_scene(
     threshold: float = 0.5,
     overwrite: bool = False,
     model_id: str | dict[str, str] | None = None,
-    progress: Progress | None = None,
+    progress: TilesDone | None = None,
 ) -> SceneOutputs:
     """Map the water of a scene, and reconstruct its optical image, on the scene's own grid.
 

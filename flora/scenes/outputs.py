@@ -24,7 +24,7 @@ from flora.sensors import IGNORE, BoolArray, FloatArray
 
 
 @dataclass(frozen=True)
-class Layer:
+class MapFormat:
     """How one map is stored; `resampling` makes its overviews."""
 
     dtype: str
@@ -36,9 +36,9 @@ class Layer:
 # Black is a colour of the image, so its nodata is said by alpha: 255 seen, 0 not. A mode keeps
 # the mask's three codes; an average would invent others.
 LAYERS = {
-    "water_probability": Layer("float32", ("water probability",), math.nan, "AVERAGE"),
-    "water_mask": Layer("uint8", ("0 dry, 1 water, 255 nodata",), 255, "MODE"),
-    "rgb": Layer("uint8", ("red", "green", "blue", "alpha"), None, "AVERAGE"),
+    "water_probability": MapFormat("float32", ("water probability",), math.nan, "AVERAGE"),
+    "water_mask": MapFormat("uint8", ("0 dry, 1 water, 255 nodata",), 255, "MODE"),
+    "rgb": MapFormat("uint8", ("red", "green", "blue", "alpha"), None, "AVERAGE"),
 }
 
 

@@ -33,7 +33,7 @@ PREFIX = ".flora-"
 
 
 @dataclass(frozen=True)
-class BandFile:
+class StoredLayer:
     """One layer's file of a band: its bytes, and how many of its pixels are not nodata."""
 
     name: str
@@ -55,7 +55,7 @@ class Band:
 
     row: int
     height: int
-    files: dict[str, BandFile]
+    files: dict[str, StoredLayer]
     totals: dict[str, float]
 
 
@@ -88,7 +88,7 @@ class Work:
                 data = encode_rows(layer, values)
                 name = f"{row:08d}_{layer}.tif"
                 write_durably(self.path / name, data)
-                files[layer] = BandFile(
+                files[layer] = StoredLayer(
                     name, len(data), zlib.crc32(data), count_seen(layer, values)
                 )
             height = next(iter(layers.values())).shape[1]
@@ -126,7 +126,7 @@ class Work:
         """The band that begins at `row`, or None if it is not there as it was written."""
         try:
             record = json.loads(self._record(row).read_bytes())
-            files = {layer: BandFile(**file) for layer, file in record["files"].items()}
+            files = {layer: StoredLayer(**file) for layer, file in record["files"].items()}
             for file in files.values():
                 data = (self.path / file.name).read_bytes()
                 if (len(data), zlib.crc32(data)) != (file.size, file.crc32):

@@ -11,7 +11,8 @@ from flora.datasets.base import FloodDataset
 from flora.datasets.unlabelled import Mixed, Unlabelled
 from flora.errors import FloraError
 from flora.models.checkpoints import load_weights
-from flora.models.network import Flora, FloraConfig, named_config
+from flora.models.config import FloraConfig, named_config
+from flora.models.network import Flora
 from flora.models.unet import UNet
 from flora.training.config import BatchChange, TrainingConfig
 from flora.training.fit import FitResult, fit

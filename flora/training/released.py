@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from flora.datasets.base import Batch
-from flora.models.network import Flora, FloraConfig
+from flora.models.config import FloraConfig
+from flora.models.network import Flora
 from flora.training.objective import LossWeights
 from flora.training.tasks import GuidanceMix, StudentTask
 

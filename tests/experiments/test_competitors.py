@@ -10,7 +10,8 @@ from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
 from flora.experiments.makers import FewLabels, MakeFlora, MakeUNet, Setting
 from flora.models.checkpoints import read_metadata
-from flora.models.network import SIZES, Flora, FloraConfig
+from flora.models.config import SIZES, FloraConfig
+from flora.models.network import Flora
 from flora.models.predict import predictor
 from flora.models.unet import LateFusion, UNet, stack_inputs
 from flora.models.weights import load_any

@@ -7,7 +7,8 @@ import torch
 
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
-from flora.models.network import Flora, FloraConfig
+from flora.models.config import FloraConfig
+from flora.models.network import Flora
 from flora.training.config import TrainingConfig
 from flora.training.fit import fit
 from flora.training.progress import read_log

@@ -6,8 +6,9 @@ import torch
 from flora.datasets.base import Batch, collate, map_layers
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
+from flora.models.config import SIZES, FloraConfig, named_config
 from flora.models.layers import NORMS
-from flora.models.network import SIZES, Flora, FloraConfig, named_config, parameter_count
+from flora.models.network import Flora, parameter_count
 from flora.predictors import MODES
 from flora.training.objective import LossWeights
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask

@@ -21,7 +21,8 @@ from flora.cli.bars import SceneBar
 from flora.cli.main import app
 from flora.errors import FloraError
 from flora.grid import Grid
-from flora.models.network import Flora, named_config
+from flora.models.config import named_config
+from flora.models.network import Flora
 from flora.models.predict import predictor
 from flora.scenes import work as scene_work
 from flora.scenes.tiles import Tiling

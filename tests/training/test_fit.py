@@ -18,7 +18,8 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.models.checkpoints import load_state
-from flora.models.network import Flora, FloraConfig
+from flora.models.config import FloraConfig
+from flora.models.network import Flora
 from flora.models.unet import UNet
 from flora.models.weights import load_any, load_model
 from flora.training.config import TrainingConfig

@@ -8,7 +8,8 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.unlabelled import Unlabelled
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
-from flora.models.network import Flora, FloraConfig
+from flora.models.config import FloraConfig
+from flora.models.network import Flora
 from flora.models.weights import load_any
 from flora.training.config import TrainingConfig
 from flora.training.recipes import adapt, taught_pairs, with_pairs

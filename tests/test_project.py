@@ -30,7 +30,7 @@ PROJECT = PYPROJECT["project"]
 FLOORS = (
     ("errors", "areas"),
     ("files", "grid", "sensors", "colours", "predictors"),
-    ("models.layers", "models.otsu", "training.operators", "simulate"),
+    ("models.layers", "models.otsu", "parts", "training.operators", "simulate"),
     ("datasets",),
     ("models",),
     ("training",),

@@ -317,7 +317,7 @@ def map_(
     stems = [path.stem for path in (found.paths if several else found.paths[:1])]
     check_names(found.paths if several else found.paths[:1])
     products = Products(wanted, trust, out, several, found.before, overwrite=existing.overwrite)
-    products.check_files(stems, _inputs(found, model.weights))
+    products.check_files(stems, _inputs(found, scenes.stac, model.weights))
     run = Run(
         out,
         model.makes,
@@ -464,11 +464,16 @@ def _fetched(
     return Found([fetched.sar], fetched.before or named, earlier, "db", None, fetched.taken.year)
 
 
-def _inputs(found: Found, weights: Path | None) -> list[Given]:
+def _inputs(found: Found, stac: str | None, weights: Path | None) -> list[Given]:
     """Files that no output may replace."""
-    scenes = [Given("sar_path", path) for path in found.paths]
-    images = [Given("before_path", found.before), Given("sar_before", found.sar_before)]
-    return [*scenes, *images, Given("weights", weights)]
+    from flora.grid import raster_files
+
+    item = Given("stac", stac if stac is not None and Path(stac).is_file() else None)
+    named = [("sar_path", path) for path in found.paths]
+    named += [("before_path", path) for path in (found.before,) if path is not None]
+    named += [("sar_before", path) for path in (found.sar_before,) if path is not None]
+    rasters = [Given(name, file) for name, path in named for file in raster_files(path)]
+    return [*rasters, item, Given("weights", weights)]
 
 
 def _reading(

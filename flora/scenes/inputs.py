@@ -22,10 +22,10 @@ from flora.grid import (
     LonLatBox,
     Part,
     PixelWindow,
-    choose_part,
     open_raster,
     read_bands,
 )
+from flora.parts import choose_part
 from flora.scenes.bands import (
     FILLS,
     HUGE,

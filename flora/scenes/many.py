@@ -28,6 +28,7 @@ from flora.scenes.reading import SceneReading
 from flora.scenes.safe.folders import product_of
 from flora.scenes.thresholds import SceneOtsu, fitted
 from flora.scenes.tiles import Tiling
+from flora.scenes.work import settle
 
 if TYPE_CHECKING:
     from flora.models.predict import Precision
@@ -208,6 +209,7 @@ def map_scenes(
     run = uuid.uuid4().hex
     for number, path in enumerate(scenes):
         try:
+            settle(target, path.stem)
             check_targets(target, path.stem, mapping.overwrite)
         except FloraError as error:
             end(number, SceneReport(path, None, error, 0.0))

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from flora.errors import FloraError, FloraWarning
 from flora.files import folder_beside, publish
-from flora.grid import GDAL_ERRORS, Grid, LonLatBox, Part, apply, choose_part
+from flora.grid import GDAL_ERRORS, Grid, LonLatBox, Part, apply
+from flora.parts import choose_part
 from flora.scenes.inputs import check_units
 from flora.sensors import BoolArray, FloatArray, Units
 from flora.stac.assets import OPTICAL_BANDS, QUANTIFICATION, SAR_BANDS, ItemBands, gdal_options

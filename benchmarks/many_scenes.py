@@ -21,7 +21,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from flora.experiments.provenance import write_record
-from flora.scenes.many import Mapping, WeightsPredictor, Workers, map_scenes
+from flora.scenes.many import MapOptions, WeightsPredictor, Workers, map_scenes
 from flora.simulate.scene import simulate
 
 WORKERS = (0, 1, 2)
@@ -46,7 +46,7 @@ def seconds_a_scene(paths: list[Path], folder: Path, workers: int) -> float:
         paths,
         folder,
         WeightsPredictor(device="cpu"),
-        mapping=Mapping(overwrite=True),
+        mapping=MapOptions(overwrite=True),
         workers=Workers(workers),
         done=lambda _: ends.append(time.perf_counter()),
     )

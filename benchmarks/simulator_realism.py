@@ -21,9 +21,11 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from flora.colours import WATER_COLOUR
 from flora.datasets.sen1floods11 import Sen1Floods11
 from flora.datasets.sentinel import cloud_mask
 from flora.experiments.provenance import write_record
+from flora.figures.plots import BookFigure, figure
 from flora.sensors import SENTINEL2_BANDS, BoolArray, FloatArray, normalised_difference
 from flora.simulate.radar import speckle
 from flora.simulate.scene import SIMULATOR_VERSION, simulate
@@ -281,10 +283,39 @@ def rounded(value: float | np.floating[Any]) -> float:
     return round(float(value), 3)
 
 
+def draw(record: dict[str, Any]) -> BookFigure:
+    """Histograms of a record: areas are simulated, lines real; water is blue and land orange."""
+    made, axes = figure(2, 2, panel=(3.9, 2.5))
+    styles = {"Spain": "-", "coast": "--", "SEN12MS": ":"}
+    for ax, key in zip(axes.flat, ("VV", "VH", "NDVI", "NDWI"), strict=True):
+        decibels = key in ("VV", "VH")
+        first, second, last = record["decibel_edges" if decibels else "index_edges"]
+        edges = np.arange(first, last + (second - first) / 2, second - first)
+        for part, colour in (("water", WATER_COLOUR), ("land", "#d55e00")):
+            for source, values in record["sources"].items():
+                if values[key][part] is None or source not in ("simulated", *styles):
+                    continue
+                density = np.array(values[key][part]["counts"], dtype=float)
+                density /= density.sum() * (second - first)
+                simulated = source == "simulated"
+                look: dict[str, Any] = (
+                    {"fill": True, "alpha": 0.3} if simulated else {"ls": styles[source]}
+                )
+                ax.stairs(density, edges, color=colour, **look)
+        ax.set_title(f"{key} (dB)" if decibels else key)
+        ax.set_xlim((-38, 2) if decibels else (-0.8, 0.95))
+    for source, line in styles.items():
+        axes[0, 0].plot([], [], line, color="0.3", label=source)
+    axes[0, 0].legend(frameon=False, loc="upper left")
+    made.supylabel("density")
+    return made
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("FLORA_DATA"))
     parser.add_argument("--record", type=Path, help="JSON file that receives the result")
+    parser.add_argument("--figure", type=Path, help="PNG that receives the histograms")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("no real chips: set FLORA_DATA or pass --data")
@@ -324,6 +355,8 @@ def main() -> None:
     print({k: record[k] for k in ("known_speckle", "between_scenes", "constant_image_psnr")})
     if arguments.record:
         write_record(arguments.record, record)
+    if arguments.figure:
+        arguments.figure.write_bytes(draw(record)._repr_png_())
 
 
 if __name__ == "__main__":

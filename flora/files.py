@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flora.errors import FloraError
+from flora.errors import NAME_ALONE, FloraError, Given
 
 
 def make_folder(folder: Path) -> None:
@@ -63,20 +63,22 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def new_file(path: str | Path, argument: str, overwrite: bool) -> Path:
+def new_file(
+    path: str | Path, argument: str, overwrite: bool, inputs: Iterable[Given] = ()
+) -> Path:
     """The path of a file to be written.
 
+    Args:
+        path: The file.
+        argument: The argument that named it.
+        overwrite: Whether one that exists may be replaced.
+        inputs: Files that are read; None as value is left out.
+
     Raises:
-        FloraError: If it is a folder, or exists and must not be overwritten.
+        FloraError: If it is a folder or an input, or exists and must not be overwritten.
     """
     path = Path(path)
-    if path.is_dir():
-        raise FloraError(
-            "is a folder, expected the name of a file",
-            argument=argument,
-            value=path,
-            remedy="choose another name",
-        )
+    check_outputs([Given(argument, path)], inputs)
     if path.exists() and not overwrite:
         raise FloraError(
             "exists already",
@@ -86,6 +88,93 @@ def new_file(path: str | Path, argument: str, overwrite: bool) -> Path:
             overwrite=True,
         )
     return path
+
+
+def check_outputs(outputs: Iterable[Given], inputs: Iterable[Given]) -> None:
+    """Refuse to write where a folder, an input or another output is, even if it may be replaced.
+
+    Args:
+        outputs: Files that are to be written, with the arguments that lead to their names.
+        inputs: Files and folders that are read; None as value is left out.
+
+    Raises:
+        FloraError: If an output is one of them.
+
+    Example:
+        >>> from flora.errors import FloraError, Given
+        >>> from flora.files import check_outputs
+        >>> try:
+        ...     check_outputs([Given("html", "S1.tif")], [Given("sar_path", "S1.tif")])
+        ... except FloraError as error:
+        ...     print(error)
+        html S1.tif: would replace what sar_path names; choose another name
+    """
+    outputs = list(outputs)
+    taken = {_place(given.value): given.argument for given in inputs if given.value is not None}
+    paths = [Path(str(output.value)) for output in outputs]
+    folders = {_place(folder) for path in paths for folder in path.absolute().parents}
+    for output, path in zip(outputs, paths, strict=True):
+        if path.is_dir() or _place(path) in folders:
+            raise FloraError(
+                "is a folder, expected the name of a file",
+                argument=output,
+                remedy="choose another name",
+            )
+        for place in (path, *path.absolute().parents):
+            if _place(place) in taken:
+                other = taken[_place(place)]
+                raise FloraError(
+                    f"would replace what {{{other}}} names",
+                    argument=output,
+                    remedy="choose another name",
+                    **{other: NAME_ALONE},
+                )
+        taken[_place(path)] = output.argument
+
+
+def _place(path: object) -> object:
+    """The same for two paths of one file or folder, whichever links lead there."""
+    resolved = Path(str(path)).resolve()
+    if not resolved.exists():
+        return resolved
+    status = resolved.stat()
+    return status.st_dev, status.st_ino
+
+
+@contextmanager
+def alone(lock: Path, argument: str, doing: str) -> Iterator[None]:
+    """Hold a lock file, which is gone afterwards; that of a killed process is taken over.
+
+    Args:
+        lock: The file; its folder is there.
+        argument: The argument that named the folder.
+        doing: What another process is at if it holds the lock, e.g. "training".
+
+    Raises:
+        FloraError: If another process holds it, or the disk refuses.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock)
+    with writing(argument, lock.parent, (OSError, NotImplementedError)):
+        try:
+            held.acquire(timeout=0)
+            while not lock.exists():  # its last holder removed it just now
+                held.release()
+                held.acquire(timeout=0)
+        except Timeout as error:
+            raise FloraError(
+                f"another process is {doing} there",
+                argument=argument,
+                value=lock.parent,
+                remedy="wait for it, or choose another folder",
+            ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.unlink(missing_ok=True)
+        held.release()
 
 
 @contextmanager

@@ -17,16 +17,29 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
-from rasterio.warp import transform, transform_bounds
+from rasterio.warp import transform
 from rasterio.windows import Window
 
 from flora.areas import CellAreas, measurable, pixel_metres
-from flora.errors import NAME_ALONE, FloraError, FloraWarning, Given
+from flora.errors import FloraError, FloraWarning, Given
 
 # rasterio lets some of GDAL's own errors through, and has no public name for them.
 GDAL_ERRORS = (OSError, RasterioError, CPLE_BaseError)
 
-LON_LAT = CRS.from_epsg(4326)
+
+def _lon_lat() -> CRS:
+    """WGS 84 in longitude and latitude: what needs the database of coordinate systems first."""
+    try:
+        with rasterio.Env():  # GDAL's own words go to Python's log
+            return CRS.from_epsg(4326)
+    except CRSError as error:
+        raise FloraError(
+            f"the database of coordinate systems cannot be read ({error})",
+            remedy="unset PROJ_LIB and PROJ_DATA, which another program has set",
+        ) from error
+
+
+LON_LAT = _lon_lat()
 PIXEL = 10.0  # m: Sentinel-1 ground range products in high resolution, and all training data
 DEGREE = 111_319.49  # m: one of longitude on the equator, WGS 84
 GRID_TOLERANCE = 0.05  # of a pixel: publishers' float noise is far below, a real shift above
@@ -101,8 +114,16 @@ class Grid:
         return np.asarray(x), np.asarray(y)
 
     def lon_lat_box(self) -> LonLatBox:
-        """(west, south, east, north) in degrees; east exceeds 180 across the antimeridian."""
-        return lon_lat_box(*self.outline(LON_LAT))
+        """(west, south, east, north) in degrees; east exceeds 180 across the antimeridian.
+
+        Longitudes of a geographic grid stay as they are, so that a raster of the whole earth keeps
+        its 360 degrees, and one in 0 to 360 its numbers.
+        """
+        if self.crs is None or not self.crs.is_geographic:
+            return lon_lat_box(*self.outline(LON_LAT))
+        degree = math.degrees(self.crs.units_factor[1])
+        west, south, east, north = (degree * side for side in self.bounds)
+        return west, south, east, north
 
     @property
     def crs_name(self) -> str | None:
@@ -193,6 +214,17 @@ def open_raster(path: Path, argument: str, connection: str | None = None) -> Ite
         yield dataset
 
 
+def raster_files(path: Path | None) -> list[Path]:
+    """A raster and the files that it refers to, as the sources of a virtual raster (VRT)."""
+    if path is None:
+        return []
+    try:
+        with open_raster(path, "") as dataset:
+            return [path, *map(Path, dataset.files)]
+    except FloraError:
+        return [path]  # a folder, an archive, or what is refused where it is used
+
+
 def read_bands(
     dataset: Any, masks: bool = False, source: Given | None = None, **options: Any
 ) -> NDArray[Any]:
@@ -207,6 +239,10 @@ def read_bands(
     Raises:
         FloraError: If the file is damaged or vanished.
     """
+    bands = options.get("indexes", dataset.indexes)
+    mixed = not isinstance(bands, int) and len({dataset.dtypes[band - 1] for band in bands}) > 1
+    if mixed and not masks:
+        return _read_mixed(dataset, tuple(bands), source, options)
     try:
         return np.asarray(dataset.read_masks(**options) if masks else dataset.read(**options))
     except GDAL_ERRORS as error:
@@ -215,6 +251,15 @@ def read_bands(
             argument=source or Given("", dataset.name),
             remedy="copy it again",
         ) from error
+
+
+def _read_mixed(
+    dataset: Any, bands: tuple[int, ...], source: Given | None, options: dict[str, Any]
+) -> NDArray[Any]:
+    """Bands of different types, as virtual rasters have them, in a type that holds them all."""
+    shape = options.get("out_shape")
+    one = options if shape is None else options | {"out_shape": tuple(shape)[-2:]}
+    return np.stack([read_bands(dataset, source=source, **one | {"indexes": b}) for b in bands])
 
 
 def lon_lat_box(longitude: NDArray[Any], latitude: NDArray[Any]) -> LonLatBox:
@@ -306,12 +351,17 @@ def map_crs(name: str, around: LonLatBox) -> CRS:
             )
         zone = int((((west + east) / 2 + 180) % 360) // 6) + 1
         return CRS.from_epsg((32600 if south + north >= 0 else 32700) + zone)
+    expected = 'expected "utm" or a geographic or projected one, e.g. "EPSG:32630"'
     try:
-        return CRS.from_user_input(name)
+        with rasterio.Env():  # GDAL's own words go to Python's log
+            crs = CRS.from_user_input(name)
     except CRSError as error:
         raise FloraError(
-            f'no CRS ({error}), expected "utm" or e.g. "EPSG:32630"', argument="grid", value=name
+            f"no CRS ({error}), {expected}", argument="grid", value=repr(name)
         ) from error
+    if not measurable(crs):
+        raise FloraError(f"says no place on the map, {expected}", argument="grid", value=name)
+    return crs
 
 
 def covering_grid(
@@ -337,85 +387,3 @@ def covering_grid(
     bottom, top = math.floor(y.min() / pixel), math.ceil(y.max() / pixel)
     corner = Affine(pixel, 0, left * pixel, 0, -pixel, top * pixel)
     return Grid(crs, corner, (top - bottom, right - left))
-
-
-def choose_part(grid: Grid, window: PixelWindow | None, bbox: LonLatBox | None, scene: str) -> Part:
-    """The part of a grid that a window in pixels or a box in degrees names; all of it without.
-
-    Args:
-        grid: Whose pixels are meant.
-        window: (column, row, width, height), wholly inside.
-        bbox: (west, south, east, north), WGS 84; clipped to the grid.
-        scene: What messages call the scene.
-
-    Raises:
-        FloraError: If both are given, one is malformed, or it does not lie on the grid.
-    """
-    rows, columns = grid.shape
-    if window is not None and bbox is not None:
-        raise FloraError(
-            "{window} and {bbox}: expected one of them",
-            remedy="leave one out",
-            window=window,
-            bbox=bbox,
-        )
-    if window is not None:
-        return _checked_window(grid, window, scene)
-    if bbox is None:
-        return Part(0, 0, rows, columns)
-    west, south, east, north = bbox
-    if not (-360 <= west < east <= 360 and -90 <= south < north <= 90):
-        raise FloraError(
-            "expected west < east and south < north in degrees",
-            argument="bbox",
-            value=bbox,
-            remedy="check the order (west, south, east, north), and cut a box across the "
-            "antimeridian in two",
-        )
-    if grid.crs is None:
-        raise FloraError(
-            f"{scene} has no CRS to find it in",
-            argument="bbox",
-            value=bbox,
-            remedy="pass {window} in pixels, or {grid} if the file has ground control points",
-            window=NAME_ALONE,
-            grid="utm",
-        )
-    try:
-        left, bottom, right, top = transform_bounds(LON_LAT, grid.crs, *bbox)
-    except GDAL_ERRORS as error:
-        raise FloraError(
-            f"cannot be converted to {grid.crs} ({error})",
-            argument="bbox",
-            value=bbox,
-            remedy="choose a box within the scene",
-        ) from error
-    x, y = np.array([left, left, right, right]), np.array([bottom, top, bottom, top])
-    u, v = apply(~grid.transform, x, y)
-    # A corner on a pixel's edge is not to draw in the next pixel through rounding.
-    first = max(0, math.floor(v.min() + 1e-6)), max(0, math.floor(u.min() + 1e-6))
-    last = min(rows, math.ceil(v.max() - 1e-6)), min(columns, math.ceil(u.max() - 1e-6))
-    if not (first[0] < last[0] and first[1] < last[1]):
-        spans = ", ".join(f"{degrees:.4f}" for degrees in grid.lon_lat_box())
-        raise FloraError(
-            f"does not overlap {scene}, which spans {spans}",
-            argument="bbox",
-            value=bbox,
-            remedy="choose a box inside (west, south, east, north)",
-        )
-    return Part(*first, last[0] - first[0], last[1] - first[1])
-
-
-def _checked_window(grid: Grid, window: PixelWindow, scene: str) -> Part:
-    column, row, width, height = window
-    rows, columns = grid.shape
-    inside = min(column, row) >= 0 and column + width <= columns and row + height <= rows
-    if not inside or min(width, height) < 1:
-        raise FloraError(
-            f"expected (column, row, width, height) inside {scene} of {columns} x {rows} px "
-            "(width x height)",
-            argument="window",
-            value=window,
-            remedy="choose a smaller one",
-        )
-    return Part(row, column, height, width)

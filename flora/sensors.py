@@ -30,6 +30,7 @@ Units = Literal["db", "linear"]
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+ByteArray = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

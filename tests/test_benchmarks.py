@@ -6,11 +6,14 @@ import json
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import roofline, scenes, throughput
+from benchmarks import calibration, roofline, scenes, throughput
+from benchmarks.misalignment import moved
+from benchmarks.other_products import changed, coarse, fewer_looks, gamma0
 from benchmarks.roofline import bound, count_operations, count_traffic, take_turns
 from benchmarks.speed import medians
 from benchmarks.throughput import figures, prepare, waiting
@@ -19,6 +22,8 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.models.config import SIZES
 from flora.models.network import Flora
+from flora.predictors import Prediction
+from flora.sensors import OpticalStack
 from flora.training.config import TrainingConfig
 from flora.training.fit import fit
 from flora.training.tasks import StudentTask
@@ -429,3 +434,64 @@ def test_a_run_whose_package_is_missing_is_recorded_as_absent(tmp_path, monkeypa
     assert absent == {"absent": "ModuleNotFoundError: No module named 'terratorch'"}
     assert written["processor_ratio_to_first"] == {"plain loop": 1.0}
     assert "terratorch" not in written and "seams" not in written
+
+
+# --- what is measured of calibration, shifts and other products ---------------------------------
+
+FOUR = (np.array([0.9, 0.8, 0.3, 0.05]), np.array([True, False, False, False]))
+
+
+def test_calibration_by_hand():
+    assert calibration.brier(FOUR) == pytest.approx((0.01 + 0.64 + 0.09 + 0.0025) / 4)
+    assert calibration.calibration_error(FOUR) == pytest.approx((0.1 + 0.8 + 0.3 + 0.05) / 4)
+    assert calibration.iou(FOUR) == 0.5
+    assert calibration.selective(FOUR)["0.5"] == 1.0  # the surest two are 0.05 and 0.9
+    assert calibration.area(FOUR)["expected"] == pytest.approx(2.05 / 4)
+    assert calibration.covered([FOUR]) == {"chips": 1, "covered": 1.0}
+    sure_of_too_much = (np.array([0.99, 0.99]), np.array([True, False]))
+    assert calibration.covered([FOUR, sure_of_too_much])["covered"] == 0.5
+
+
+def test_answers_are_turned_back_before_they_are_averaged():
+    sar = torch.arange(2 * 16, dtype=torch.float32).reshape(2, 4, 4) / 32
+    valid = torch.ones(4, 4, dtype=torch.bool)
+
+    def pixelwise(sar, valid, guide):
+        return Prediction(sar[:, :1])
+
+    def left_column(sar, valid, guide):
+        return Prediction(torch.zeros_like(sar[:, :1]).index_fill(-1, torch.tensor([0]), 1.0))
+
+    assert torch.allclose(calibration.turned(pixelwise, sar, valid), sar[0])
+    sides = calibration.turned(left_column, sar, valid)
+    assert torch.allclose(sides, sides.T) and torch.allclose(sides, sides.flip(0))
+
+
+def test_a_moved_image_is_valid_only_where_it_came_from():
+    layer = torch.arange(12.0).reshape(1, 3, 4)
+    valid = torch.ones(3, 4, dtype=torch.bool)
+    stack = moved(OpticalStack(layer, layer, valid), 1, -2)
+    assert stack.valid.tolist() == [[False] * 4, *[[True, True, False, False]] * 2]
+    assert stack.image[0, 1, 0] == layer[0, 0, 2]
+    back = moved(stack, -1, 2)
+    assert torch.equal(back.image, layer)
+    assert back.valid.tolist() == [*[[False, False, True, True]] * 2, [False] * 4]
+
+
+def test_products_of_another_kind():
+    flat = np.full((2, 64, 64), -12.0, dtype=np.float32)
+    seen = np.ones((64, 64), dtype=bool)
+    assert gamma0(60)(flat, seen, 0) == pytest.approx(flat + 3.0103, abs=1e-4)
+    pair = flat.copy()
+    pair[:, ::2] = -10.0 * np.log10(2.0)  # power 0.5 and, below, 0.0631
+    assert coarse(pair, seen, 0) == pytest.approx(10 * np.log10((0.5 + 10**-1.2) / 2), abs=1e-4)
+    seen[0, 0] = False
+    pair[:, 0, 0] = 60.0  # what was not measured takes no part
+    assert coarse(pair, seen, 0)[0, 0, 0] == pytest.approx(
+        10 * np.log10((0.5 + 2 * 10**-1.2) / 3), abs=1e-4
+    )
+    power = 10 ** (fewer_looks(2.0)(flat, seen, 3)[0] / 10)
+    # Of 2 looks in all on 4.4: relative variance (1 + 1/2) / (1 + 1/4.4) - 1 = 0.222.
+    assert power.var() / power.mean() ** 2 == pytest.approx(0.222, rel=0.25)
+    chip = Simulated("test", count=1, size=64)[0]
+    assert not torch.equal(changed(chip, gamma0(38), 0)["sar"], chip["sar"])

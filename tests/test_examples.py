@@ -57,6 +57,19 @@ def look_up(dotted: str) -> Any:
     return found
 
 
+@pytest.mark.parametrize(
+    "page",
+    [path for path in sorted((ROOT / "book").glob("*.md")) if ">>> " in path.read_text("utf-8")],
+    ids=lambda path: path.stem,
+)
+def test_example_of_a_page_runs(page: Path) -> None:
+    # Block by block: a fence is no output.
+    blocks = re.findall(r"^```pycon\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    example = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, page.name, None, 0)
+    assert len(example.examples) > 1
+    assert doctest.DocTestRunner(optionflags=FLAGS).run(example).failed == 0
+
+
 @pytest.mark.parametrize("name", list(names_with_examples()))
 def test_example(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # examples write files

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from flora.cli.console import console
 from flora.cli.options import ChipOptions, Quiet, Weights
-from flora.errors import FloraError
+from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
     from flora.datasets.base import FloodDataset
@@ -76,13 +76,14 @@ def adapt(
     """
     from flora.datasets.registry import open_dataset
     from flora.datasets.wrapped import InMemory
-    from flora.files import write_whole
+    from flora.files import check_outputs, write_whole
     from flora.models.checkpoints import shipped_weights
     from flora.models.unet import LateFusion
     from flora.models.weights import check_sensor, load_any
     from flora.training import recipes
 
-    path = weights or shipped_weights()
+    path, target = weights or shipped_weights(), out / "weights.safetensors"
+    check_outputs([Given("folder", target)], [Given("weights", path)])
     pairs = InMemory(chips.open(split))
     check_sensor(path, pairs)
     model = load_any(path)
@@ -106,9 +107,8 @@ def adapt(
         else None,
         quiet=quiet,
     )
-    target = out / "weights.safetensors"
     write_whole(target, lambda partial: partial.write_bytes(result.last.read_bytes()))
-    Console().print(f"Weights: {target}", soft_wrap=True, highlight=False)
+    console().print(f"Weights: {target}")
 
 
 def _teacher(name: str, model: Flora | UNet, path: Path, pairs: FloodDataset) -> Teacher:

@@ -6,8 +6,9 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from flora.cli.console import console
 
 if TYPE_CHECKING:
     from flora.scenes.inputs import SarScene
@@ -25,7 +26,7 @@ class SceneBar:
 
     def __init__(self, quiet: bool = False) -> None:
         columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+        self._bar = Progress(*columns, console=console(error=True), disable=quiet)
         self.text = ""
         self._row = self._bar.add_task(self.text)
         self._km2: float | None = None

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from flora.cli.console import console
 from flora.cli.options import Quiet
 from flora.datasets.registry import DATASETS, DatasetName, dataset_class
 
@@ -58,7 +59,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before fetchi
 Verify = Annotated[
     bool, typer.Option(help="Compare the checksums of what is there already, not only its size.")
 ]
-Workers = Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once, at most.")]
+AtOnce = Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once, at most.")]
 
 
 @download_app.command()
@@ -74,7 +75,7 @@ def sen1floods11(
     ] = None,
     yes: Yes = False,
     verify: Verify = False,
-    workers: Workers = 8,
+    workers: AtOnce = 8,
     quiet: Quiet = False,
 ) -> None:
     """Sen1Floods11, from its public bucket."""
@@ -91,7 +92,7 @@ def sen12ms(
     ] = None,
     yes: Yes = False,
     verify: Verify = False,
-    workers: Workers = 2,
+    workers: AtOnce = 2,
     quiet: Quiet = False,
 ) -> None:
     """SEN12MS, from its university's FTP server."""
@@ -104,7 +105,7 @@ def deepflood(
     root: Root,
     yes: Yes = False,
     verify: Verify = False,
-    workers: Workers = 4,
+    workers: AtOnce = 4,
     quiet: Quiet = False,
 ) -> None:
     """DeepFlood, from figshare."""
@@ -125,12 +126,12 @@ def check(
     from flora.datasets.check import check_dataset
 
     report = check_dataset(dataset, root)
-    console = Console()
-    console.print(report.table())
+    screen = console()
+    screen.print(report.table(), soft_wrap=False)
     for note in report.notes:
-        console.print(f"Note: {note}", soft_wrap=True, markup=False, highlight=False)
+        screen.print(f"Note: {note}")
     for problem in report.problems:
-        console.print(f"- {problem}", soft_wrap=True, markup=False, highlight=False)
+        screen.print(f"- {problem}")
     if report.problems:
         raise typer.Exit(1)
 
@@ -157,36 +158,36 @@ def fetch(
     from flora.datasets.fetch.download import download, plan_download
     from flora.datasets.fetch.transfer import Transfer
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    screen = console()
     transfer = Transfer()
     plan = plan_download(publisher, root, transfer, verify=verify, workers=workers)
-    console.print(f"{publisher.name}: {publisher.page}")
-    console.print(f"Please cite: {dataset_class(publisher.name).citation}")
-    console.print(f"Licence: {plan.licence}")
+    screen.print(f"{publisher.name}: {publisher.page}")
+    screen.print(f"Please cite: {dataset_class(publisher.name).citation}")
+    screen.print(f"Licence: {plan.licence}")
     if publisher.note:
-        console.print(f"Note: {publisher.note}")
+        screen.print(f"Note: {publisher.note}")
     if not plan.missing:
-        console.print(f"All of it is in {root} already.")
+        screen.print(f"All of it is in {root} already.")
         return
-    _print_plan(plan, console)
+    _print_plan(plan, screen)
     if not yes:
         typer.confirm("Fetch it?", abort=True)
     with FilesBar(plan, quiet) as bar:
         download(plan, transfer, bar.show, workers=workers)
-    console.print(f"Complete in {root}.")
+    screen.print(f"Complete in {root}.")
     for name in publisher.opened_as:
-        console.print(f"Look at it with: flora check {name} {root}")
+        screen.print(f"Look at it with: flora check {name} {root}")
     if plan.unverified:
-        console.print(f"{plan.unverified} files have no checksum at their publisher: size verified")
+        screen.print(f"{plan.unverified} files have no checksum at their publisher: size verified")
 
 
-def _print_plan(plan: Plan, console: Console) -> None:
+def _print_plan(plan: Plan, screen: Console) -> None:
     table = Table("what", "files", "size", title=f"To fetch into {plan.root}")
     for folder, files, size in plan.summary():
         table.add_row(folder, str(files), decimal(size) if size else "small")
-    console.print(table)
+    screen.print(table)
     rest = f"; {len(plan.present)} files are there already" if plan.present else ""
-    console.print(
+    screen.print(
         f"About {decimal(plan.transfer_bytes)} to fetch, {decimal(plan.disk_bytes)} of disk{rest}."
     )
 
@@ -202,7 +203,7 @@ class FilesBar:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+        self._bar = Progress(*columns, console=console(error=True), disable=quiet)
         sizes = [remote.size for remote in plan.missing]
         known = [size for size in sizes if size is not None]
         self._row = self._bar.add_task(

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from flora.cli.console import console
 from flora.cli.options import ChipOptions, Device, Lpips, Threshold, Weights
-from flora.cli.outputs import check_outputs
 from flora.errors import Given
+from flora.files import check_outputs
 from flora.predictors import Mode
 
 PLACE_SCORES = ("chips", "water_iou", "water_f1", "miou", "psnr", "ssim", "lpips")
@@ -42,7 +42,9 @@ def evaluate(
 
     path = weights or shipped_weights()
     if json_path is not None:
-        check_outputs([Given("json", json_path)], [Given("weights", path), Given("lpips", lpips)])
+        data = Given("root", chips.root if json_path.exists() else None)
+        inputs = [Given("weights", path), Given("lpips", lpips), data]
+        check_outputs([Given("json", json_path)], inputs)
     dataset = chips.open(split)
     metadata = check_sensor(path, dataset)
     place = choose_device(device)
@@ -73,16 +75,16 @@ def evaluate(
 
 def _print_scores(scores: dict[str, Any], title: str) -> None:
     """One score a line for the split, then one line a place with the main ones."""
-    console = Console(highlight=False)
+    screen = console()
     whole = Table("score", "value", title=title, title_justify="left")
     for name, value in scores["all"].items():
         whole.add_row(name, _score_text(value))
-    console.print(whole)
+    screen.print(whole, soft_wrap=False)
     names = [name for name in PLACE_SCORES if name in scores["all"]]
     places = Table("place", *names)
     for place, row in scores["places"].items():
         places.add_row(place, *(_score_text(row.get(name, "-")) for name in names))
-    console.print(places)
+    screen.print(places, soft_wrap=False)
 
 
 def _score_text(value: object) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from flora.cli import data as cli_data
+from flora.cli.console import console
 from flora.cli.data import Yes
 from flora.cli.options import Lpips, Quiet
 from flora.errors import FloraError
@@ -83,9 +83,9 @@ def experiment(
     from flora.training.evaluation import choose_device
     from flora.training.metrics import load_lpips
 
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console()
     if show:
-        console.print(_overview(data, run))
+        screen.print(_overview(data, run))
         return
     if name is None:
         raise FloraError("no experiment named: give a NAME, or --list to see them")
@@ -95,7 +95,7 @@ def experiment(
         data.fetch(asked, quiet)
     runner = Runner(name, asked, data.root, run.runs, run.results, perceptual, quiet)
     path = runner.run(run.only or (), run.seed or ())
-    console.print(f"Record: {path}")
+    screen.print(f"Record: {path}")
 
 
 def _overview(data: DataOptions, run: RunOptions) -> Table:

@@ -36,7 +36,7 @@ def finished_maps(
     from flora.sensors import IGNORE, WATER
 
     targets = check_targets(folder, stem, overwrite=True)
-    if not all(path.is_file() for name, path in targets.items() if name != "rgb"):
+    if not all(targets[name].is_file() for name in ("water_probability", "water_mask")):
         return None
     wrong = f"--reuse: {targets['water_mask']} was made"
     with open_raster(targets["water_mask"], "--reuse") as mask:
@@ -62,7 +62,7 @@ def finished_maps(
         water_probability=targets["water_probability"],
         water_mask=targets["water_mask"],
         rgb=targets["rgb"] if targets["rgb"].is_file() else None,
-        quicklook=targets["quicklook"],
+        quicklook=targets["quicklook"] if targets["quicklook"].is_file() else None,
         water_pixels=pixels[0],
         valid_pixels=pixels[1],
         water_km2=None if areas is None else km2[0],

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from flora.cli.adapt import adapt
+from flora.cli.console import console
 from flora.cli.data import check, download_app
 from flora.cli.evaluate import evaluate
 from flora.cli.experiment import experiment
@@ -20,9 +21,18 @@ from flora.cli.spelling import in_one_line
 from flora.cli.train import train
 from flora.errors import FloraError
 
+NARROWEST = 20  # columns that anything can be read in
+
 
 class Group(TyperGroup):
     """Commands that turn a refused input into one line and exit code 1."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line, also where the terminal's width is said to be nothing."""
+        width = os.environ.get("COLUMNS")
+        if width is not None and not (width.isdecimal() and int(width) >= NARROWEST):
+            del os.environ["COLUMNS"]
+        return super().main(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; with --debug the error keeps its traceback."""
@@ -33,8 +43,8 @@ class Group(TyperGroup):
         except FloraError as error:
             if ctx.params["debug"]:
                 raise
-            console = Console(stderr=True, soft_wrap=True)
-            console.print(f"Error: {in_one_line(error)}", style="red", markup=False)
+            screen = console(error=True)
+            screen.print(f"Error: {in_one_line(error)}", style="red")
             raise typer.Exit(1) from error
 
 
@@ -49,8 +59,8 @@ class _WarningLines:
         line = f"Warning: {in_one_line(message)}"
         if line not in self._said:
             self._said.add(line)
-            console = Console(stderr=True, soft_wrap=True)
-            console.print(line, style="yellow", markup=False)
+            screen = console(error=True)
+            screen.print(line, style="yellow")
 
 
 app = typer.Typer(

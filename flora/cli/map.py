@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +19,7 @@ from flora.errors import FloraError, Given
 from flora.sensors import Units
 
 if TYPE_CHECKING:
-    from flora.scenes.many import MakePredictor, Mapping
+    from flora.scenes.many import MakePredictor, MapOptions
     from flora.scenes.reading import SceneReading
     from flora.sensors import OpticalScaling, SarScaling
 
@@ -45,6 +45,14 @@ class SceneOptions:
         typer.Option(
             "--as-one",
             help="Map several ground range products, slices of one pass, as one scene.",
+        ),
+    ] = False
+    example: Annotated[
+        bool,
+        typer.Option(
+            "--example",
+            help="In place of SAR: a small real scene that comes with the package. Writes a page, "
+            "OUT/map.html, too.",
         ),
     ] = False
     vh: Annotated[
@@ -291,6 +299,8 @@ def map_(
     from flora.scenes.many import check_names
     from flora.training.evaluation import choose_device
 
+    if scenes.example:
+        scenes, wanted = _example(scenes, wanted, out)
     _check_usage(scenes, workers)
     box = None if part.bbox is None else parse_bbox(part.bbox)
     model.check(scenes.before)
@@ -307,7 +317,7 @@ def map_(
     stems = [path.stem for path in (found.paths if several else found.paths[:1])]
     check_names(found.paths if several else found.paths[:1])
     products = Products(wanted, trust, out, several, found.before, overwrite=existing.overwrite)
-    products.check_files(stems, _inputs(found, model.weights))
+    products.check_files(stems, _inputs(found, scenes.stac, model.weights))
     run = Run(
         out,
         model.makes,
@@ -323,11 +333,38 @@ def map_(
         run.one(found.paths, SceneBar(quiet))
 
 
+def _example(
+    scenes: SceneOptions, wanted: ProductOptions, out: Path
+) -> tuple[SceneOptions, ProductOptions]:
+    """The scene that comes with the package, and a page that says whose it is.
+
+    Raises:
+        FloraError: If a scene of one's own is named, too.
+    """
+    from flora.scenes.example import ATTRIBUTION, example_scene
+
+    for argument, value in (("sar_path", scenes.sar), ("vh", scenes.vh), ("stac", scenes.stac)):
+        if value:
+            named = value[0] if isinstance(value, list) else value
+            raise FloraError(
+                "--example brings a scene of its own",
+                argument=argument,
+                value=named,
+                remedy="leave one of the two out",
+            )
+    page, attribution = wanted.html or out / "map.html", wanted.attribution or ATTRIBUTION
+    made = replace(wanted, html=page, attribution=attribution)
+    return replace(scenes, sar=[example_scene()]), made
+
+
 def _check_usage(scenes: SceneOptions, workers: WorkerOptions) -> None:
     """Refuse options that do not go together."""
     sar, stac, vh = scenes.sar or [], scenes.stac, scenes.vh
     if not sar and stac is None:
-        raise FloraError("SAR: no scene; name one file or several, or a catalogue's with --stac")
+        raise FloraError(
+            "SAR: no scene; name one file or several, or a catalogue's with --stac, or pass "
+            "--example"
+        )
     if sar and stac is not None:
         raise FloraError(f"--stac {stac}: is in place of files, but {sar[0]} is named; leave one")
     if scenes.as_one and (len(sar) < 2 or vh is not None or workers.workers or workers.dask):
@@ -427,11 +464,16 @@ def _fetched(
     return Found([fetched.sar], fetched.before or named, earlier, "db", None, fetched.taken.year)
 
 
-def _inputs(found: Found, weights: Path | None) -> list[Given]:
+def _inputs(found: Found, stac: str | None, weights: Path | None) -> list[Given]:
     """Files that no output may replace."""
-    scenes = [Given("sar_path", path) for path in found.paths]
-    images = [Given("before_path", found.before), Given("sar_before", found.sar_before)]
-    return [*scenes, *images, Given("weights", weights)]
+    from flora.grid import raster_files
+
+    item = Given("stac", stac if stac is not None and Path(stac).is_file() else None)
+    named = [("sar_path", path) for path in found.paths]
+    named += [("before_path", path) for path in (found.before,) if path is not None]
+    named += [("sar_before", path) for path in (found.sar_before,) if path is not None]
+    rasters = [Given(name, file) for name, path in named for file in raster_files(path)]
+    return [*rasters, item, Given("weights", weights)]
 
 
 def _reading(
@@ -452,10 +494,10 @@ def _reading(
     )
 
 
-def _mapping(model: ModelOptions, part: PartOptions, overwrite: bool, place: str) -> Mapping:
+def _mapping(model: ModelOptions, part: PartOptions, overwrite: bool, place: str) -> MapOptions:
     """How scenes are mapped; what is said of the model changes with weights, device and torch."""
-    from flora.scenes.many import Mapping
+    from flora.scenes.many import MapOptions
     from flora.scenes.tiles import Tiling
 
     tiling = Tiling(part.tile, part.overlap, part.batch)
-    return Mapping(tiling, model.threshold, model.facts(place), overwrite)
+    return MapOptions(tiling, model.threshold, model.facts(place), overwrite)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flora.cli.outputs import check_outputs
 from flora.cli.spelling import area_words
 from flora.errors import FloraError, FloraWarning, Given
-from flora.files import make_folder, new_file
+from flora.files import check_outputs, make_folder, new_file
 
 if TYPE_CHECKING:
     from flora.cli.finished import OpenScene
@@ -160,6 +159,11 @@ class Products:
     before: Path | None = None
     overwrite: bool = False
 
+    @property
+    def in_folder(self) -> bool:
+        """Whether something is made beside the maps."""
+        return bool(self._targets("").keys() - {"page"})
+
     def check_files(self, stems: Sequence[str], inputs: Sequence[Given]) -> None:
         """Refuse files that are in the way of the maps or of what is made of them.
 
@@ -170,6 +174,7 @@ class Products:
         Raises:
             FloraError: If an output is a folder, an input or another output, or a product exists.
         """
+        from flora.grid import raster_files
         from flora.scenes.outputs import check_targets
 
         page = self.wanted.html
@@ -186,9 +191,10 @@ class Products:
             for path in check_targets(self.folder, stem, overwrite=True).values()
         ]
         made = [given for stem in stems for given in self._targets(stem).values()]
-        water = Given("permanent_water", self.wanted.permanent_water)
-        heights = [Given("dem", path) for path in self.trust.dem or ()]
-        check_outputs([*maps, *made], [*inputs, water, *heights])
+        named = [("permanent_water", self.wanted.permanent_water)]
+        named += [("dem", path) for path in self.trust.dem or ()]
+        known = [Given(name, file) for name, path in named for file in raster_files(path)]
+        check_outputs([*maps, *made], [*inputs, *known])
         for argument, path in made:
             new_file(str(path), argument, self.overwrite)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
+from flora.cli.console import console
 from flora.cli.finished import finished_maps
 from flora.cli.products import Products
 from flora.cli.spelling import area_words, in_one_line
@@ -17,7 +18,7 @@ from flora.errors import FloraError, Given
 if TYPE_CHECKING:
     from flora.cli.bars import SceneBar
     from flora.cli.finished import OpenScene
-    from flora.scenes.many import MakePredictor, Mapping, SceneReport, Workers
+    from flora.scenes.many import MakePredictor, MapOptions, SceneReport, Workers
     from flora.scenes.outputs import SceneOutputs
     from flora.scenes.reading import SceneReading
 
@@ -41,7 +42,7 @@ class Run:
         predictor: MakePredictor,
         products: Products,
         reading: SceneReading,
-        mapping: Mapping,
+        mapping: MapOptions,
         *,
         reuse: bool,
         year: int | None,
@@ -49,7 +50,7 @@ class Run:
         self._out, self._predictor, self._products = out, predictor, products
         self._reading, self._mapping = reading, mapping
         self._reuse, self._year = reuse, year
-        self._console = Console(soft_wrap=True, highlight=False)
+        self._console = console()
 
     def one(self, paths: list[Path], bar: SceneBar) -> None:
         """Map one scene of one file or two, and make its products."""
@@ -92,11 +93,11 @@ class Run:
 
         def ended(report: SceneReport) -> None:
             if report.outputs is not None:
-                self._console.print(f"{report.path.name}: {report.seconds:.0f} s", markup=False)
+                self._console.print(f"{report.path.name}: {report.seconds:.0f} s")
                 products(report.path, report.outputs)
             elif report.error is not None:
                 failures[report.path] = report.error
-                self._console.print(f"{report.path.name}: failed", markup=False)
+                self._console.print(f"{report.path.name}: failed")
 
         waiting = []
         for path in scenes:
@@ -111,7 +112,7 @@ class Run:
             if outputs is None:
                 waiting.append(path)
             else:
-                self._console.print(f"{path.name}: mapped before", markup=False)
+                self._console.print(f"{path.name}: mapped before")
                 products(path, outputs)
         if waiting:
             map_scenes(
@@ -134,8 +135,10 @@ class Run:
             FloraError: If they are there and are neither to be taken nor replaced.
         """
         from flora.scenes.outputs import check_targets
+        from flora.scenes.work import settle
 
         stem = paths[0].stem
+        settle(self._out, stem)
         if self._reuse:
             return finished_maps(self._out, stem, self._opener(paths), self._mapping.threshold)
         try:
@@ -149,10 +152,11 @@ class Run:
         """Say which maps were written and how much water is on them; then make the products."""
         from flora.scenes.names import date_in_name
         from flora.scenes.thresholds import OTSU_CHANGE_TAG, OTSU_TAG
+        from flora.scenes.work import settled
 
         for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
             if path is not None:
-                self._console.print(f"  {path}", markup=False)
+                self._console.print(f"  {path}")
         share = outputs.water_pixels / outputs.valid_pixels
         area = "" if outputs.water_km2 is None else f", {area_words(0, outputs.water_km2)}"
         tags = self._tags(outputs)
@@ -170,8 +174,10 @@ class Run:
         taken = date_in_name(paths[0])
         year = self._year or (None if taken is None else taken.year)
         try:
-            for line in self._products.make(outputs, paths[0].stem, self._opener(paths), year):
-                self._console.print(line, markup=False)
+            stem = paths[0].stem
+            with settled(self._out, stem) if self._products.in_folder else nullcontext():
+                for line in self._products.make(outputs, stem, self._opener(paths), year):
+                    self._console.print(line)
         except FloraError as error:
             if not self._reuse:
                 error.add_note("the maps are finished: pass --reuse to go on from them")
@@ -211,7 +217,7 @@ def _processes(workers: int, address: str | None, place: str) -> Workers:
 
 
 def _print_failures(failures: dict[Path, FloraError], scenes: int) -> None:
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = console(error=True)
     errors.print(f"Failed: {len(failures)} of {scenes} scenes", style="red")
     for path, error in failures.items():
-        errors.print(f"  {path.name}: {in_one_line(error)}", style="red", markup=False)
+        errors.print(f"  {path.name}: {in_one_line(error)}", style="red")

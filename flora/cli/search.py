@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from typer.core import TyperCommand
 
-from flora.errors import FloraError
+from flora.cli.console import console
+from flora.errors import FloraError, Given
+from flora.files import check_outputs
 
 if TYPE_CHECKING:
     from pystac import Item
@@ -142,6 +143,8 @@ def search(
 ) -> None:
     """Find Sentinel-1 or Sentinel-2 acquisitions by place and date in a STAC catalogue."""
     wanted.check(catalogue.sensor)
+    if json_path is not None:
+        check_outputs([Given("json", json_path)], [])
     items = catalogue.find()
     _print_items(items)
     if json_path is not None:
@@ -188,9 +191,9 @@ def _fetch(
         days, gap = wanted.before_days, wanted.before_gap
         before = find_before(items[-1], box, days=days, gap=gap, endpoint=catalogue.endpoint)
     radar = [item for item in items if same_pass(item, items[-1])]
-    console = Console(soft_wrap=True, highlight=False)
+    screen = console()
     for item in (*radar, *before):
-        console.print(f"Fetching {item.id} of {time_of(item):%Y-%m-%d}", markup=False)
+        screen.print(f"Fetching {item.id} of {time_of(item):%Y-%m-%d}")
     with BlocksBar() as bar:
         fetched = fetch_scene(
             radar,
@@ -201,31 +204,29 @@ def _fetch(
             progress=bar.show,
         )
     guide = "" if fetched.before is None else f" --before {fetched.before}"
-    console.print("The radar is gamma0, which is about 1 dB brighter than the sigma0 of training.")
-    console.print(
-        f"Map it with: flora map {fetched.sar} --out {folder / 'maps'}{guide}", markup=False
-    )
+    screen.print("The radar is gamma0, which is about 1 dB brighter than the sigma0 of training.")
+    screen.print(f"Map it with: flora map {fetched.sar} --out {folder / 'maps'}{guide}")
 
 
 def _print_items(items: list[Item]) -> None:
     from flora.stac.search import cloud_of, orbit_of, time_of
 
-    console = Console(soft_wrap=True, highlight=False)
+    screen = console()
     table = Table("time, UTC", "orbit", "cloud, %", "item")
     for item in items:
         cover = cloud_of(item)
         cloud = "-" if cover is None else f"{cover:.0f}"
         table.add_row(f"{time_of(item):%Y-%m-%d %H:%M}", orbit_of(item) or "-", cloud, item.id)
-    console.print(table)
+    screen.print(table)
     latest = items[-1].get_self_href()
-    console.print(f"{len(items)} found. Address of the latest: {latest}", markup=False)
+    screen.print(f"{len(items)} found. Address of the latest: {latest}")
 
 
 class BlocksBar:
     """A progress bar that appears with the first block, after everything was accepted."""
 
     def __init__(self) -> None:
-        self._bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
+        self._bar = Progress(*Progress.get_default_columns(), console=console(error=True))
         self._row = self._bar.add_task("blocks", total=None)
 
     def __enter__(self) -> Self:

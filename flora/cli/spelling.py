@@ -12,6 +12,7 @@ OPTIONS = {
     "before_path": "--before",
     "classes": "--out",
     "dates": "--date",
+    "folder": "--out",
     "output": "--out",
     "output_folder": "--out",
     "path": "--html",

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from flora.cli.console import console
 from flora.cli.options import ChipOptions, Quiet
-from flora.errors import FloraError
+from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
     from flora.datasets.base import FloodDataset
@@ -142,10 +142,12 @@ def train(
     """Train FLoRA (teacher, then student) or a U-Net; writes OUT/weights.safetensors."""
     from flora.datasets.check import require_labels
     from flora.datasets.wrapped import InMemory
-    from flora.files import write_whole
+    from flora.files import check_outputs, write_whole
     from flora.training.recipes import config_for, train_unet
     from flora.training.recipes import train as train_flora
 
+    weights = out / "weights.safetensors"
+    check_outputs([Given("folder", weights)], [])
     seen = chips.open(split)
     valid = chips.open(valid_split, share=16) if valid_split else None
     if cache:
@@ -166,7 +168,6 @@ def train(
         result = train_flora(
             shape, seen, out, student=config, teacher=teaching, valid=valid, quiet=quiet
         )
-    weights = out / "weights.safetensors"
     write_whole(weights, lambda partial: partial.write_bytes(result.best.read_bytes()))
     chosen = "" if result.score is None else f" (validation mIoU {result.score:.3f})"
-    Console().print(f"Weights: {weights}{chosen}", soft_wrap=True, highlight=False)
+    console().print(f"Weights: {weights}{chosen}")

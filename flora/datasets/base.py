@@ -18,6 +18,9 @@ from flora.errors import FloraError
 from flora.predictors import MODES, Mode
 from flora.sensors import Limits, OpticalScaling, OpticalStack, SarScaling
 
+Date = Literal["before", "after"]
+"""Of the images of a flood."""
+
 
 class Meta(TypedDict):
     """Where and when a sample was taken.

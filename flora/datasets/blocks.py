@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-Bounds = tuple[float, float, float, float]
+ChipBounds = tuple[float, float, float, float]
 """West, south, east, north of a chip, in one CRS for all."""
 
 
-def touching(bounds: Mapping[str, Bounds], gap: float) -> dict[str, str]:
+def touching(bounds: Mapping[str, ChipBounds], gap: float) -> dict[str, str]:
     """The block of each chip: of chips that touch, directly or through others, the first by name.
 
     Args:

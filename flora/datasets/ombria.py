@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from flora.datasets.base import (
+    Date,
     FloodDataset,
     Meta,
     Sample,
@@ -23,7 +24,7 @@ from flora.datasets.base import (
 )
 from flora.datasets.fetch.publishers import GitCommit, Publisher
 from flora.datasets.pairing import files_in
-from flora.datasets.rasters import Bytes, picture_shape, read_colour, read_grey
+from flora.datasets.rasters import picture_shape, read_colour, read_grey
 from flora.errors import FloraError
 from flora.sensors import (
     DRY,
@@ -32,12 +33,12 @@ from flora.sensors import (
     OMBRIA_S2,
     WATER,
     BoolArray,
+    ByteArray,
     FloatArray,
     OpticalStack,
     normalised_difference,
 )
 
-Date = Literal["before", "after"]
 IndexName = Literal["NDWI", "MNDWI"]
 
 _DATES: tuple[Date, ...] = ("before", "after")
@@ -219,7 +220,7 @@ class Ombria(FloodDataset):
         )
         return sample if window is None else crop_sample(sample, window)
 
-    def _optical(self, counts: Bytes) -> tuple[FloatArray, BoolArray, FloatArray]:
+    def _optical(self, counts: ByteArray) -> tuple[FloatArray, BoolArray, FloatArray]:
         """Image in [0, 1], its validity, and its index (1, H, W)."""
         valid = (counts > 0).any(axis=0) & ~cloud_mask(counts)
         image = self.optical_scaling.normalise(counts, valid)
@@ -228,7 +229,7 @@ class Ombria(FloodDataset):
         return image, valid, normalised_difference(green, other)[None]
 
 
-def cloud_mask(counts: Bytes) -> BoolArray:
+def cloud_mask(counts: ByteArray) -> BoolArray:
     """Mark thick cloud in an 8-bit picture of B11, B8, B3.
 
     Cloud is bright in green and near infrared, and about as bright in green as in shortwave

@@ -20,9 +20,7 @@ from flora.datasets.base import Window
 from flora.datasets.pairing import how_to_exclude
 from flora.errors import FloraError
 from flora.grid import Grid
-from flora.sensors import FloatArray
-
-Bytes = NDArray[np.uint8]
+from flora.sensors import ByteArray, FloatArray
 
 POSIX = hasattr(os, "sysconf")  # which tells how much memory there is
 
@@ -181,7 +179,7 @@ def picture_shape(path: Path) -> tuple[int, int]:
         return picture.height, picture.width
 
 
-def read_grey(path: Path) -> Bytes:
+def read_grey(path: Path) -> ByteArray:
     """Read a picture that is grey, however it is stored (1-bit, palette, equal channels): (H, W).
 
     Raises:
@@ -190,11 +188,11 @@ def read_grey(path: Path) -> Bytes:
     counts, grey = _picture(path)
     if not grey:
         raise FloraError(f"{path} is a colour picture: expected a grey one; are folders swapped?")
-    first: Bytes = counts[0]
+    first: ByteArray = counts[0]
     return first
 
 
-def read_colour(path: Path) -> Bytes:
+def read_colour(path: Path) -> ByteArray:
     """Read a picture of three bands: (3, H, W).
 
     Raises:
@@ -206,7 +204,7 @@ def read_colour(path: Path) -> Bytes:
     return counts
 
 
-def _picture(path: Path) -> tuple[Bytes, bool]:
+def _picture(path: Path) -> tuple[ByteArray, bool]:
     """(3, H, W) counts, and whether the three channels are equal."""
     with _open_picture(path) as picture:
         try:

@@ -38,9 +38,9 @@ from flora.sensors import (
     BoolArray,
 )
 
-LandCover = Literal["IGBP", "LCCS1", "LCCS2", "LCCS3"]
+LandCoverScheme = Literal["IGBP", "LCCS1", "LCCS2", "LCCS3"]
 
-LAND_COVER_BANDS: tuple[LandCover, ...] = ("IGBP", "LCCS1", "LCCS2", "LCCS3")
+LAND_COVER_BANDS: tuple[LandCoverScheme, ...] = ("IGBP", "LCCS1", "LCCS2", "LCCS3")
 
 SEASONS = ("ROIs1158_spring", "ROIs1868_summer", "ROIs1970_fall", "ROIs2017_winter")
 _LAYOUT = "ROIs1158_spring/{s1,s2,lc}_N/ROIs1158_spring_s2_N_pM.tif and the other three seasons"
@@ -162,7 +162,7 @@ class Sen12MS(FloodDataset):
     )
     # The classes of MCD12Q1 collection 6 (its user guide). In all layers but IGBP, 3 is water;
     # a wetland is neither water nor dry.
-    land_cover_codes: ClassVar[dict[LandCover, dict[int, int]]] = {
+    land_cover_codes: ClassVar[dict[LandCoverScheme, dict[int, int]]] = {
         "IGBP": _codes([*range(1, 11), *range(12, 17)], water=17, unclear=[11]),
         "LCCS1": _codes([1, 2, *range(11, 17), 21, 22, 31, 32, 41, 42, 43], water=3),
         "LCCS2": _codes([1, 2, 9, 10, 20, 25, 30, 35, 36, 40], water=3),
@@ -191,7 +191,7 @@ class Sen12MS(FloodDataset):
         self,
         root: Path,
         split: str,
-        land_cover: LandCover | None = "IGBP",
+        land_cover: LandCoverScheme | None = "IGBP",
         test_list: Path | None = None,
         exclude: Sequence[str] = (),
         include_damaged: bool = False,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 
-from flora.datasets.base import FloodDataset, Meta, Sample, Window, crop_sample
+from flora.datasets.base import Date, FloodDataset, Meta, Sample, Window, crop_sample
 from flora.errors import FloraError
 from flora.sensors import (
     IGNORE,
@@ -23,8 +23,6 @@ from flora.sensors import (
 )
 from flora.simulate.radar import LookAlikes
 from flora.simulate.scene import SIMULATOR_VERSION, SMALLEST, Scene, draw_parameters, simulate
-
-Date = Literal["before", "after"]
 
 # Scenes of a split have consecutive seeds; splits lie this far apart.
 _SPAN = 1_000_000

@@ -4,10 +4,12 @@ from .attention import effective_pixels as effective_pixels
 from .attention_view import AttentionView as AttentionView
 from .features import FeatureColours as FeatureColours
 from .features import show_features as show_features
+from .model_diagram import ModelDiagram as ModelDiagram
 from .picture_slider import PictureSlider as PictureSlider
 from .plots import figure as figure
 from .plots import scale_bar as scale_bar
 from .plots import show_backscatter as show_backscatter
+from .plots import show_errors as show_errors
 from .plots import show_index as show_index
 from .plots import show_probability as show_probability
 from .plots import show_rgb as show_rgb
@@ -15,6 +17,7 @@ from .plots import show_water as show_water
 from .plots import show_water_over as show_water_over
 from .printed import print_figure as print_figure
 from .records import difference_figure as difference_figure
+from .records import forest_figure as forest_figure
 from .records import label_curve as label_curve
 from .records import places_figure as places_figure
 from .sheets import quicklook as quicklook

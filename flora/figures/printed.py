@@ -19,7 +19,7 @@ from flora.figures.plots import (
 )
 from flora.maps.antimeridian import RADIUS
 from flora.maps.layers import RGB, SceneMap, area_text
-from flora.maps.pictures import ByteArray
+from flora.sensors import ByteArray
 
 
 def print_figure(

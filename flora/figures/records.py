@@ -177,3 +177,56 @@ def label_curve(
         ax.grid(axis="y", linewidth=0.4, color="#dddddd")
         ax.legend(loc="lower right", fontsize=8)
     return fig
+
+
+def forest_figure(
+    groups: Mapping[str, Mapping[str, Sequence[float]]], label: str, scale: float = 1.0
+) -> BookFigure:
+    """Differences with their intervals, one row each, on one axis: a forest plot.
+
+    A dot is one value (a seed, or a place), the square their mean, the bar its 95 % interval
+    (`flora.experiments.evidence.judge`). The ends of a bar across the line at 0 say which effects
+    it excludes. The axis ends with the longest bar; dots beyond are not drawn.
+
+    Args:
+        groups: Differences by row, by heading.
+        label: What the axis shows.
+        scale: Times which the values are drawn.
+
+    Raises:
+        FloraError: If a row holds fewer than two values.
+    """
+    count = sum(len(rows) + 1 for rows in groups.values())
+    fig, axes = figure(panel=(7.2, 0.7 + 0.26 * count))
+    with style():
+        ax = axes[0, 0]
+        names, places, ends, row = [], [], [0.0], 0
+        for heading, rows in groups.items():
+            ax.axhline(-row, color="#eeeeee", linewidth=11, zorder=0)
+            names.append(heading)
+            places.append(-row)
+            row += 1
+            for name, values in rows.items():
+                found = judge(values, fewest=2)
+                mean, low, high = found.mean, found.low, found.high
+                if mean is None or low is None or high is None:
+                    raise FloraError(f"{name}: {len(values)} values, and a bar needs two or more")
+                colour = SEED if low <= 0 <= high else MEAN[mean > 0]
+                drawn = [scale * value for value in values]
+                ax.plot(drawn, [-row] * len(drawn), "o", color="#bbbbbb", markersize=3)
+                ax.plot([scale * low, scale * high], [-row, -row], color=colour, linewidth=1.6)
+                ax.plot(scale * mean, -row, "s", color=colour, markersize=5)
+                ends += [scale * low, scale * high]
+                names.append(f"{name} ({len(values)})")
+                places.append(-row)
+                row += 1
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_yticks(places, names)
+        for tick in ax.get_yticklabels():
+            tick.set_fontweight("bold" if tick.get_text() in groups else "normal")
+        ax.tick_params(axis="y", length=0)
+        margin = 0.04 * (max(ends) - min(ends))
+        ax.set_xlim(min(ends) - margin, max(ends) + margin)
+        ax.set_ylim(-row + 0.4, 0.6)
+        ax.set_xlabel(label)
+    return fig

@@ -121,5 +121,5 @@ def quicklook(
         if pixel_metres is not None:
             scale_bar(panels[0], width_metres)
         if title:
-            made.suptitle(title, fontsize=10)
+            made.suptitle(title, fontsize=10, parse_math=False)
     return made

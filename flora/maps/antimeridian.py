@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from flora.grid import Grid, LonLatBox, apply
+from flora.grid import Grid, apply
 
 MERCATOR = CRS.from_epsg(3857)
 RADIUS = 6378137.0  # m: of the sphere of Web Mercator, the semi-major axis of WGS 84
-
-
-def lon_lat_box(grid: Grid) -> LonLatBox:
-    """(west, south, east, north) of a grid with a CRS; longitudes of a geographic one as they are.
-
-    So a raster of the whole earth keeps its 360 degrees, and one in 0 to 360 its numbers.
-    """
-    if grid.crs is None or not grid.crs.is_geographic:
-        return grid.lon_lat_box()
-    rows, columns = grid.shape
-    u, v = np.array([0, columns, columns, 0]), np.array([0, 0, rows, rows])
-    x, y = (math.degrees(grid.crs.units_factor[1]) * axis for axis in apply(grid.transform, u, v))
-    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
 
 def across(grid: Grid) -> float | None:
@@ -32,7 +18,7 @@ def across(grid: Grid) -> float | None:
 
     Its west edge is taken within ±180 degrees, so that the middle may lie east of 180.
     """
-    west, _, east, _ = lon_lat_box(grid)
+    west, _, east, _ = grid.lon_lat_box()
     if west >= -180 and east <= 180:
         return None
     return (west + 180) % 360 - 180 + (east - west) / 2

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, rgb_bytes
-from flora.errors import FloraError, FloraWarning
+from flora.errors import FloraError, FloraWarning, Given
 from flora.files import folder_beside, new_file, publish
-from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
+from flora.grid import GDAL_ERRORS, Grid, open_raster, raster_files, read_bands
 from flora.maps.permanent import STRIP, PermanentWater, open_permanent_water
 from flora.sensors import DRY, IGNORE, WATER
 
@@ -99,7 +99,9 @@ def split_flood(
         >>> areas.flood_pixels, areas.permanent_pixels, round(areas.flood_km2, 6)
         (8, 4, 0.0008)
     """
-    target = new_file(output, "output", overwrite)
+    read = [Given("water_mask", water_mask)]
+    read += [Given("permanent_water", path) for path in raster_files(Path(permanent_water))]
+    target = new_file(output, "output", overwrite, read)
     with ExitStack() as stack:
         mask = stack.enter_context(open_raster(Path(water_mask), "water_mask"))
         permanent = stack.enter_context(

@@ -20,7 +20,6 @@ from flora.grid import Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD, PERMANENT
 from flora.maps.permanent import STRIP, PermanentWater, open_permanent_water
 from flora.maps.pictures import (
-    ByteArray,
     is_radar,
     optical_picture,
     radar_band,
@@ -29,7 +28,7 @@ from flora.maps.pictures import (
 from flora.maps.screen import Screen
 from flora.maps.trust import DOUBTS
 from flora.scenes.optical import product_raster
-from flora.sensors import IGNORE, BoolArray
+from flora.sensors import IGNORE, BoolArray, ByteArray
 
 # A map may be moved to any of these; stored probabilities say only which of them are reached.
 # As in `map_scene`, a threshold is compared in the precision of the stored probabilities.

@@ -12,11 +12,11 @@ from flora.errors import FloraError
 from flora.maps.antimeridian import RADIUS
 from flora.maps.layers import OUTLINE_STEPS, SceneMap, area_text
 from flora.maps.page import data_uri
-from flora.maps.pictures import ByteArray
+from flora.sensors import ByteArray
 
 WATER_OPACITY = 0.8
 PROBABILITY = "water probability"
-Bounds = tuple[tuple[float, float], tuple[float, float]]
+LeafletBounds = tuple[tuple[float, float], tuple[float, float]]
 
 
 class _Libraries(NamedTuple):
@@ -111,13 +111,18 @@ def _libraries() -> _Libraries:
 
 
 def _image(
-    leaflet: ModuleType, image: ByteArray, bounds: Bounds, name: str, pane: str, **options: Any
+    leaflet: ModuleType,
+    image: ByteArray,
+    bounds: LeafletBounds,
+    name: str,
+    pane: str,
+    **options: Any,
 ) -> Any:
     return leaflet.ImageOverlay(url=data_uri(image), bounds=bounds, name=name, pane=pane, **options)
 
 
 def _overlays(
-    leaflet: ModuleType, scene: SceneMap, bounds: Bounds, swipe: str | None
+    leaflet: ModuleType, scene: SceneMap, bounds: LeafletBounds, swipe: str | None
 ) -> tuple[list[Any], Any]:
     """The layers from the lowest to the highest, switched as they are at first; and the water."""
     images: dict[str, ByteArray] = {

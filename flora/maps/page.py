@@ -20,7 +20,7 @@ from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, probability_ramp, rgb_
 from flora.errors import FloraError
 from flora.files import new_file, write_text
 from flora.maps.layers import DOUBTFUL, OUTLINE_STEPS, SceneMap
-from flora.maps.pictures import ByteArray
+from flora.sensors import ByteArray
 
 QUALITY = 70  # of WebP: speckle at a higher one is what fills the page
 

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from flora.errors import FloraError
 from flora.grid import Grid, LonLatBox, open_raster, read_bands
-from flora.maps.antimeridian import lon_lat_box, seamless
+from flora.maps.antimeridian import seamless
 from flora.maps.shorelines import Shorelines, is_vector, shorelines_grid
 from flora.sensors import IGNORE, BoolArray
 
@@ -200,7 +200,7 @@ def check_permanent_water(
             "no CRS",
             "georeference both",
         )
-    if not _overlap(lon_lat_box(own), lon_lat_box(scene)):
+    if not _overlap(own.lon_lat_box(), scene.lon_lat_box()):
         _refuse(
             path,
             "nothing is known within the scene (no overlap)",

@@ -12,9 +12,7 @@ from rasterio.enums import ColorInterp
 from flora.colours import BACKSCATTER_LIMITS
 from flora.maps.screen import Screen
 from flora.scenes.names import polarisation
-from flora.sensors import SENTINEL2_RGB, BoolArray, sentinel2_band
-
-ByteArray = NDArray[np.uint8]
+from flora.sensors import SENTINEL2_RGB, BoolArray, ByteArray, sentinel2_band
 
 COLOURS = SENTINEL2_RGB.bands
 # 13 bands are Level-1C, 12 Level-2A, which lacks B10: both begin with B1, B2, B3, B4.

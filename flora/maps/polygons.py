@@ -100,8 +100,9 @@ def write_polygons(
     """
     stem = Path(output)
     stem = stem.with_suffix("") if stem.suffix in (".gpkg", ".geojson") else stem
+    read = [Given("classes", classes), Given("probability", probability)]
     targets = {
-        ending: new_file(stem.with_name(f"{stem.name}.{ending}"), "output", overwrite)
+        ending: new_file(stem.with_name(f"{stem.name}.{ending}"), "output", overwrite, read)
         for ending in ("gpkg", "geojson")
     }
     with ExitStack() as stack:
@@ -193,9 +194,10 @@ def class_names(file: Any) -> dict[int, str]:
 def _sieved(file: Any, pixels: float) -> NDArray[np.uint8]:
     """The class codes (rows, columns), patches of fewer pixels merged into their neighbours."""
     codes: NDArray[np.uint8] = read_bands(file, indexes=1)
-    if pixels <= 1:
+    size = math.ceil(min(pixels, codes.size - 1))  # GDAL takes no more than the image has
+    if size <= 1:
         return codes
-    sieved: NDArray[np.uint8] = features.sieve(codes, math.ceil(pixels), mask=codes != IGNORE)
+    sieved: NDArray[np.uint8] = features.sieve(codes, size, mask=codes != IGNORE)
     return sieved
 
 

@@ -20,7 +20,7 @@ from rasterio.warp import transform as transform_points
 
 from flora.errors import FloraError
 from flora.grid import Grid, apply
-from flora.maps.antimeridian import lon_lat_box, seamless
+from flora.maps.antimeridian import seamless
 from flora.sensors import BoolArray
 
 VECTORS = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"}
@@ -104,7 +104,7 @@ def _read_polygons(path: Path, grid: Grid) -> NDArray[np.object_]:
     """Polygons within a scene, in its pixels."""
     layer, crs = _polygon_layer(path)
     if crs.is_geographic:
-        west, south, east, north = lon_lat_box(grid)
+        west, south, east, north = grid.lon_lat_box()
         # A scene across 180 degrees meets polygons on both sides of the map.
         boxes = [(west + turn, south, east + turn, north) for turn in (-360, 0, 360)]
     else:

@@ -32,6 +32,7 @@ from flora.scenes.safe.product import Pass, SafeBand, find_safe_bands, mask_bord
 from flora.scenes.safe.swath import GroundControl
 from flora.sensors import SarScaling, Units
 
+LAST_PIXELS = 65_536  # of the last row, that are read to see whether a file is whole
 FILL_SIDE = 512  # px: fill values are looked for in a reading at most this large
 # What programs write where nothing was measured, whether they declare it or not.
 FILLS = np.array([-9999, -32768, -99999, np.finfo(np.float32).min], dtype=np.float32)
@@ -167,7 +168,8 @@ def _inspect(
             )
         points, crs = dataset.gcps
         # The pixel data of a truncated file ends early, and its last row is missing first.
-        last = Window(0, dataset.height - 1, dataset.width, 1)
+        width = min(dataset.width, LAST_PIXELS)
+        last = Window(dataset.width - width, dataset.height - 1, width, 1)
         read_bands(dataset, indexes=bands, window=last, source=Given("sar_path", path))
         plain = safe is None
         return BandFile(

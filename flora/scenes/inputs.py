@@ -22,10 +22,10 @@ from flora.grid import (
     LonLatBox,
     Part,
     PixelWindow,
-    choose_part,
     open_raster,
     read_bands,
 )
+from flora.parts import choose_part
 from flora.scenes.bands import (
     FILLS,
     HUGE,
@@ -35,7 +35,7 @@ from flora.scenes.bands import (
     find_files,
 )
 from flora.scenes.before import BeforeScene, open_before
-from flora.scenes.layers import Layer, SceneFiles
+from flora.scenes.layers import OpenBands, SceneFiles
 from flora.sensors import (
     SENTINEL1,
     BoolArray,
@@ -147,7 +147,7 @@ class SarScene:
         FloraError: If units are not what was expected, or nothing was measured.
     """
 
-    def __init__(self, files: SceneFiles, layers: Sequence[Layer], part: Part) -> None:
+    def __init__(self, files: SceneFiles, layers: Sequence[OpenBands], part: Part) -> None:
         self.name = files.name
         self.paths = files.paths
         self.stem = files.paths[0].stem
@@ -199,7 +199,7 @@ class SarScene:
             yield again
 
     def _load(
-        self, layers: Sequence[Layer], shape: tuple[int, int] | None = None, **options: Any
+        self, layers: Sequence[OpenBands], shape: tuple[int, int] | None = None, **options: Any
     ) -> tuple[FloatArray, BoolArray]:
         """Stored values as backscatter (C, h, w), and where all were measured (h, w)."""
         parts, measured = [], []

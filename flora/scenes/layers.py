@@ -25,7 +25,7 @@ from flora.scenes.safe.swath import (
 from flora.sensors import FloatArray, SarScaling, Units
 
 
-class Layer(NamedTuple):
+class OpenBands(NamedTuple):
     """An open raster, and what its bands are.
 
     Attributes:
@@ -74,7 +74,7 @@ class BandFile:
     @contextmanager
     def opened(
         self, target: Grid | None, resampling: Resampling = Resampling.bilinear
-    ) -> Iterator[Layer]:
+    ) -> Iterator[OpenBands]:
         """The file on its own grid, or resampled to `target`."""
         with ExitStack() as stack:
             bands, nodata = self.bands, (self.fill,) * len(self.bands)
@@ -108,7 +108,7 @@ class BandFile:
                 )
                 dataset = stack.enter_context(view)
             scale, offset = (np.array(v, dtype=np.float32) for v in (self.scale, self.offset))
-            yield Layer(dataset, bands, str(self.path), nodata, scale, offset)
+            yield OpenBands(dataset, bands, str(self.path), nodata, scale, offset)
 
     def _connection(self, stack: ExitStack) -> str | None:
         """What GDAL opens where this is not the file itself, until the stack is left."""
@@ -159,7 +159,7 @@ class SceneFiles:
         return self.files[0].grid if self.target is None else self.target
 
     @contextmanager
-    def opened(self, coarse: Grid | None = None) -> Iterator[list[Layer]]:
+    def opened(self, coarse: Grid | None = None) -> Iterator[list[OpenBands]]:
         """All files, open on the grid, or the nearest pixels of them on a coarser one."""
         target, resampling = self.target, Resampling.bilinear
         if coarse is not None:

@@ -28,6 +28,7 @@ from flora.scenes.reading import SceneReading
 from flora.scenes.safe.folders import product_of
 from flora.scenes.thresholds import SceneOtsu, fitted
 from flora.scenes.tiles import Tiling
+from flora.scenes.work import settle
 
 if TYPE_CHECKING:
     from flora.models.predict import Precision
@@ -80,7 +81,7 @@ class WeightsPredictor:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class MapOptions:
     """How scenes are mapped, all of them alike; see `flora.map_scene`.
 
     Attributes:
@@ -145,7 +146,7 @@ def map_scenes(
     make_predictor: MakePredictor,
     *,
     reading: SceneReading = SceneReading(),
-    mapping: Mapping = Mapping(),
+    mapping: MapOptions = MapOptions(),
     workers: Workers = Workers(),
     done: Callable[[SceneReport], None] | None = None,
 ) -> list[SceneReport]:
@@ -208,6 +209,7 @@ def map_scenes(
     run = uuid.uuid4().hex
     for number, path in enumerate(scenes):
         try:
+            settle(target, path.stem)
             check_targets(target, path.stem, mapping.overwrite)
         except FloraError as error:
             end(number, SceneReport(path, None, error, 0.0))
@@ -234,7 +236,7 @@ class _Job(NamedTuple):
     folder: Path
     make_predictor: MakePredictor
     reading: SceneReading
-    mapping: Mapping
+    mapping: MapOptions
     threads: int
 
 

@@ -19,8 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from flora import __version__
 from flora.areas import CellAreas
-from flora.errors import FloraError
-from flora.files import publish
+from flora.errors import FloraError, Given
 from flora.predictors import Predictor
 from flora.scenes.inputs import BeforeScene, SarScene
 from flora.scenes.outputs import (
@@ -30,8 +29,8 @@ from flora.scenes.outputs import (
     layers_of,
 )
 from flora.scenes.thresholds import SceneThresholds
-from flora.scenes.tiles import PredictedRows, Progress, Tiling, predict_rows
-from flora.scenes.work import Work, open_work
+from flora.scenes.tiles import PredictedRows, TilesDone, Tiling, predict_rows
+from flora.scenes.work import Work, open_work, settle
 
 # Bytes of decoded blocks that GDAL keeps. It is 5 % of the memory unless said otherwise, and a
 # scene that is read once from top to bottom would fill it.
@@ -48,7 +47,7 @@ def map_scene(
     threshold: float = 0.5,
     overwrite: bool = False,
     model_id: str | dict[str, str] | None = None,
-    progress: Progress | None = None,
+    progress: TilesDone | None = None,
 ) -> SceneOutputs:
     """Map the water of a scene, and reconstruct its optical image, on the scene's own grid.
 
@@ -103,7 +102,9 @@ def map_scene(
             "expected a probability between 0 and 1", argument="threshold", value=threshold
         )
     folder = Path(out)
-    targets = check_targets(folder, scene.stem, overwrite)
+    settle(folder, scene.stem)
+    inputs = [Given("sar_path", path) for path in scene.paths]
+    targets = check_targets(folder, scene.stem, overwrite, inputs)
     job = None
     if model_id is not None:
         job = {
@@ -119,6 +120,7 @@ def map_scene(
         # SarScene says the same in words that name the consequence.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         work = stack.enter_context(open_work(folder, scene.stem, job))
+        check_targets(folder, scene.stem, overwrite)  # no other process ended meanwhile
         areas = scene.grid.cell_areas()
         rows = predict_rows(scene, model, tiling, before, progress, len(work.bands))
         _write_all(work, stack.enter_context(closing(rows)), threshold, areas)
@@ -128,22 +130,25 @@ def map_scene(
         if before is not None:
             tags |= before.tags
         maps = work.finish(scene, tags)
-        water = f"{work.total('water_pixels'):,} px"
-        if areas is not None:
-            water = f"{work.total('water_km2'):,.2f} km²"
-        quicklook = work.path / "quicklook.png"
-        draw_quicklook(maps, scene, quicklook, f"{scene.stem}: {water} of water")
-        publish(maps | {"quicklook": quicklook}, targets, work.path / "replaced")
+        title = f"{scene.stem}: {_water_in_words(work, areas)}"
+        maps |= draw_quicklook(maps, scene, work.path / "quicklook.png", title)
+        work.publish(maps, targets)
     return SceneOutputs(
         water_probability=targets["water_probability"],
         water_mask=targets["water_mask"],
         rgb=targets["rgb"] if "rgb" in maps else None,
-        quicklook=targets["quicklook"],
+        quicklook=targets["quicklook"] if "quicklook" in maps else None,
         water_pixels=int(work.total("water_pixels")),
         valid_pixels=int(work.total("valid_pixels")),
         water_km2=None if areas is None else work.total("water_km2"),
         valid_km2=None if areas is None else work.total("valid_km2"),
     )
+
+
+def _water_in_words(work: Work, areas: CellAreas | None) -> str:
+    if areas is None:
+        return f"{work.total('water_pixels'):,} px of water"
+    return f"{work.total('water_km2'):,.2f} km² of water"
 
 
 def _tags_of(model: Predictor, model_id: str | dict[str, str] | None) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from flora.errors import FloraError
-from flora.files import writing
+from flora.errors import FloraError, FloraWarning, Given
+from flora.files import check_outputs, writing
 from flora.scenes.inputs import GDAL_ERRORS, SarScene
 from flora.sensors import IGNORE, BoolArray, FloatArray
 
+# What matplotlib raises over its settings, fonts and backends.
+DRAWING_FAILS = (AttributeError, ImportError, LookupError, OSError, RuntimeError, ValueError)
+
 
 @dataclass(frozen=True)
-class Layer:
+class MapFormat:
     """How one map is stored; `resampling` makes its overviews."""
 
     dtype: str
@@ -36,9 +40,9 @@ class Layer:
 # Black is a colour of the image, so its nodata is said by alpha: 255 seen, 0 not. A mode keeps
 # the mask's three codes; an average would invent others.
 LAYERS = {
-    "water_probability": Layer("float32", ("water probability",), math.nan, "AVERAGE"),
-    "water_mask": Layer("uint8", ("0 dry, 1 water, 255 nodata",), 255, "MODE"),
-    "rgb": Layer("uint8", ("red", "green", "blue", "alpha"), None, "AVERAGE"),
+    "water_probability": MapFormat("float32", ("water probability",), math.nan, "AVERAGE"),
+    "water_mask": MapFormat("uint8", ("0 dry, 1 water, 255 nodata",), 255, "MODE"),
+    "rgb": MapFormat("uint8", ("red", "green", "blue", "alpha"), None, "AVERAGE"),
 }
 
 
@@ -50,7 +54,7 @@ class SceneOutputs:
         water_probability: GeoTIFF, float32 in [0, 1], NaN in nodata.
         water_mask: GeoTIFF, uint8: 0 dry, 1 water, 255 nodata.
         rgb: GeoTIFF, uint8: red, green, blue, alpha (0 in nodata); None if the model makes none.
-        quicklook: PNG, all of it at a glance.
+        quicklook: PNG, all of it at a glance; None if it could not be drawn.
         water_pixels: Pixels mapped as water.
         valid_pixels: Pixels that were mapped at all.
         water_km2: Area of the water; None without a CRS.
@@ -60,22 +64,31 @@ class SceneOutputs:
     water_probability: Path
     water_mask: Path
     rgb: Path | None
-    quicklook: Path
+    quicklook: Path | None
     water_pixels: int
     valid_pixels: int
     water_km2: float | None
     valid_km2: float | None
 
 
-def check_targets(folder: Path, stem: str, overwrite: bool) -> dict[str, Path]:
+def check_targets(
+    folder: Path, stem: str, overwrite: bool, inputs: Iterable[Given] = ()
+) -> dict[str, Path]:
     """Where each result goes.
 
+    Args:
+        folder: Of the results.
+        stem: Name of the scene.
+        overwrite: Whether results that exist may be replaced.
+        inputs: Files that are read.
+
     Raises:
-        FloraError: If a result exists and must not be overwritten.
+        FloraError: If a result is a folder or an input, or exists and must not be overwritten.
     """
     names = {name: f"{stem}_{name}.tif" for name in LAYERS} | {"quicklook": f"{stem}_quicklook.png"}
     targets = {name: folder / file for name, file in names.items()}
     with writing("output_folder", folder, GDAL_ERRORS):
+        check_outputs([Given("output_folder", path) for path in targets.values()], inputs)
         present = [path.name for path in targets.values() if path.exists()]
     if present and not overwrite:
         raise FloraError(
@@ -205,8 +218,36 @@ def _check_whole(name: str, path: Path, expected: int) -> None:
         raise OSError(f"{path.name} is incomplete")
 
 
-def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, title: str) -> None:
-    """Write a PNG of the finished maps and the SAR scene, reduced to about a thousand pixels."""
+def draw_quicklook(
+    maps: Mapping[str, Path], scene: SarScene, target: Path, title: str
+) -> dict[str, Path]:
+    """Write a PNG of the finished maps and the SAR scene, reduced to about a thousand pixels.
+
+    Returns:
+        The file as "quicklook"; nothing, after a warning, if it cannot be drawn: hours of mapping
+        are not to be lost for a wrong setting of matplotlib.
+
+    Raises:
+        FloraError: If the disk refuses.
+    """
+    try:
+        picture = _quicklook(maps, scene, title)
+    except DRAWING_FAILS as error:
+        warnings.warn(
+            FloraWarning(
+                f"the quicklook of {scene.stem} cannot be drawn ({type(error).__name__}: {error}); "
+                "the maps are whole",
+                remedy="check matplotlib and its matplotlibrc",
+            ),
+            stacklevel=2,
+        )
+        return {}
+    with writing("output_folder", target.parent.parent):
+        target.write_bytes(picture)
+    return {"quicklook": target}
+
+
+def _quicklook(maps: Mapping[str, Path], scene: SarScene, title: str) -> bytes:
     from flora.figures.sheets import quicklook  # matplotlib is loaded when something is drawn
 
     rows, columns = scene.sample.shape[1:]
@@ -226,8 +267,9 @@ def draw_quicklook(maps: Mapping[str, Path], scene: SarScene, target: Path, titl
         pixel_metres=metres and (metres[0] * step, metres[1] * step),
         title=title,
     )
-    with writing("output_folder", target.parent.parent, GDAL_ERRORS):
-        drawn.savefig(target, bbox_inches="tight")
+    picture = io.BytesIO()
+    drawn.savefig(picture, format="png", bbox_inches="tight")
+    return picture.getvalue()
 
 
 def _strips(file: Any) -> Iterator[NDArray[Any]]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flora.grid import Grid, LonLatBox, PixelWindow, choose_part
+from flora.grid import Grid, LonLatBox, PixelWindow
+from flora.parts import choose_part
 from flora.scenes.bands import find_files
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.dates import open_dates

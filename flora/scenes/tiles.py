@@ -31,7 +31,7 @@ BLEND = 64  # px: tiles are blended over at most so much of their overlap
 CHUNK = 2048  # columns scaled at a time
 FAINT = 1e-6  # weight of a tile's margin
 
-Progress = Callable[[int, int], None]
+TilesDone = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def predict_rows(
     model: Predictor,
     tiling: Tiling,
     before: BeforeScene | None = None,
-    progress: Progress | None = None,
+    progress: TilesDone | None = None,
     done_rows: int = 0,
 ) -> Generator[PredictedRows, None, None]:
     """Predict a scene from top to bottom, holding one row of tiles in memory.

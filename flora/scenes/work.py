@@ -20,20 +20,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from flora.errors import FloraError
-from flora.files import writing
+from flora.files import alone, publish, writing
 from flora.grid import GDAL_ERRORS
 from flora.scenes.inputs import SarScene
 from flora.scenes.outputs import LAYERS, count_seen, encode_rows, finish_map, mosaic
 
 PREFIX = ".flora-"
+PLAN = "publish.json"  # which file of a work folder gets which name, while they are renamed
 
 
 @dataclass(frozen=True)
-class BandFile:
+class StoredLayer:
     """One layer's file of a band: its bytes, and how many of its pixels are not nodata."""
 
     name: str
@@ -55,7 +54,7 @@ class Band:
 
     row: int
     height: int
-    files: dict[str, BandFile]
+    files: dict[str, StoredLayer]
     totals: dict[str, float]
 
 
@@ -86,9 +85,9 @@ class Work:
         with writing("output_folder", self.path.parent, GDAL_ERRORS):
             for layer, values in layers.items():
                 data = encode_rows(layer, values)
-                name = f"{row:08d}_{layer}.tif"
+                name = _file_name(row, layer)
                 write_durably(self.path / name, data)
-                files[layer] = BandFile(
+                files[layer] = StoredLayer(
                     name, len(data), zlib.crc32(data), count_seen(layer, values)
                 )
             height = next(iter(layers.values())).shape[1]
@@ -122,18 +121,37 @@ class Work:
                 finish_map(name, rows, finished[name], seen)
         return finished
 
+    def publish(self, finished: Mapping[str, Path], targets: Mapping[str, Path]) -> None:
+        """Give finished files of this folder their names; see `flora.files.publish`.
+
+        If the process is killed meanwhile, `settle` goes on with it.
+
+        Raises:
+            FloraError: If the disk refuses.
+        """
+        plan = {name: [str(target), None] for name, target in targets.items()}
+        plan |= {name: [str(targets[name]), path.name] for name, path in finished.items()}
+        with writing("output_folder", self.path.parent):
+            write_durably(self.path / PLAN, json.dumps(plan).encode())
+        try:
+            publish(finished, targets, self.path / "replaced")
+        finally:
+            (self.path / PLAN).unlink(missing_ok=True)
+
     def _read(self, row: int) -> Band | None:
         """The band that begins at `row`, or None if it is not there as it was written."""
         try:
             record = json.loads(self._record(row).read_bytes())
-            files = {layer: BandFile(**file) for layer, file in record["files"].items()}
-            for file in files.values():
-                data = (self.path / file.name).read_bytes()
+            files = {layer: StoredLayer(**file) for layer, file in record["files"].items()}
+            for layer, file in files.items():
+                data = (self.path / _file_name(row, layer)).read_bytes()
                 if (len(data), zlib.crc32(data)) != (file.size, file.crc32):
                     return None
-        except (OSError, ValueError):
+            band = Band(record["row"], record["height"], files, record["totals"])
+            whole = band.row == row and band.height > 0
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        return Band(record["row"], record["height"], files, record["totals"])
+        return band if whole else None
 
     def _record(self, row: int) -> Path:
         return self.path / f"{row:08d}.json"
@@ -155,54 +173,86 @@ def open_work(folder: Path, stem: str, job: Mapping[str, Any] | None) -> Iterato
             no run goes on from this one.
 
     Raises:
-        FloraError: If the disk refuses, or another process is at the same job.
+        FloraError: If the disk refuses, or another process is at the same scene.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     with ExitStack() as stack:
         with writing("output_folder", folder, GDAL_ERRORS):
             folder.mkdir(parents=True, exist_ok=True)
-            key = secrets.token_hex(8) if job is None else fingerprint(job)
-            path = folder / f"{PREFIX}{stem}-{key}"
-            path.mkdir(exist_ok=True)
-            lock = _lock(path)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout as error:
-                raise FloraError(
-                    f"another process is mapping {stem} with the same options",
-                    argument="output_folder",
-                    value=folder,
-                    remedy="wait for it, or choose another folder",
-                ) from error
-        stack.callback(lock.release)
+        stack.enter_context(settled(folder, stem))
+        key = secrets.token_hex(8) if job is None else fingerprint(job)
+        path = folder / f"{PREFIX}{stem}-{key}"
         try:
+            with writing("output_folder", folder, GDAL_ERRORS):
+                path.mkdir(exist_ok=True)
             yield Work(path)
         except BaseException as error:
             if job is None or isinstance(error, Exception):
-                lock.release()
                 shutil.rmtree(path, ignore_errors=True)
+                stack.close()
                 for parent in made:
                     with contextlib.suppress(OSError):
                         parent.rmdir()
             raise
-        lock.release()
-        shutil.rmtree(path, ignore_errors=True)
-        remove_abandoned(folder, stem)
+        for abandoned in _work_folders(folder, stem):
+            shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def settle(folder: Path, stem: str) -> None:
+    """Complete what a killed run of a scene left half renamed; see `settled`."""
+    if any((path / PLAN).is_file() for path in _work_folders(folder, stem)):
+        with settled(folder, stem):
+            pass
+
+
+@contextmanager
+def settled(folder: Path, stem: str) -> Iterator[None]:
+    """Keep other processes from the maps of a scene, and from what is made of them.
+
+    Where a run was killed while it gave its finished maps their names, that is completed first.
+
+    Args:
+        folder: Folder of the results, which is there.
+        stem: Name of the scene.
+
+    Raises:
+        FloraError: If another process is at this scene, or the disk refuses.
+    """
+    with alone(folder / f"{PREFIX}{stem}.lock", "output_folder", f"mapping {stem}"):
+        for path in _work_folders(folder, stem):
+            if (path / PLAN).is_file():
+                with writing("output_folder", folder):
+                    _complete(path)
+        yield
+
+
+def _complete(path: Path) -> None:
+    """Give the files of a work folder the names that its plan says, as far as they lack them."""
+    try:
+        plan = json.loads((path / PLAN).read_bytes())
+        steps = [(path.parent / Path(target).name, name) for target, name in plan.values()]
+    except (ValueError, TypeError, AttributeError):
+        steps = []  # damaged: what is there stays
+    for target, name in steps:
+        if name is None:
+            target.unlink(missing_ok=True)
+        elif (path / name).exists():
+            (path / name).replace(target)
+    (path / PLAN).unlink()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _work_folders(folder: Path, stem: str) -> list[Path]:
+    return sorted(folder.glob(glob.escape(f"{PREFIX}{stem}-") + "?" * 16))
+
+
+def _file_name(row: int, layer: str) -> str:
+    return f"{row:08d}_{layer}.tif"
 
 
 def fingerprint(job: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits that differ where a job does."""
     return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def remove_abandoned(folder: Path, stem: str) -> None:
-    """Remove the work folders of this scene that no process has open."""
-    for path in folder.glob(glob.escape(f"{PREFIX}{stem}-") + "?" * 16):
-        lock = _lock(path)
-        with contextlib.suppress(Timeout, OSError):
-            lock.acquire(timeout=0)
-            lock.release()
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -213,7 +263,3 @@ def write_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-
-
-def _lock(path: Path) -> FileLock:
-    return FileLock(path / "lock")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from flora.datasets.base import Batch, FloodDataset, collate
 from flora.datasets.crops import RandomCrops
 from flora.errors import FloraError
-from flora.files import make_folder
+from flora.files import alone, make_folder
 from flora.models.checkpoints import load_state, save_weights
 from flora.training.config import BatchChange, TrainingConfig
 from flora.training.evaluation import evaluate, mean_image
@@ -71,7 +73,7 @@ def fit(
 
     Raises:
         FloraError: If the folder holds a run with other settings, the loss stops being finite,
-            the crop does not fit, or the disk refuses.
+            the crop does not fit, another process trains there, or the disk refuses.
 
     Example:
         >>> from pathlib import Path
@@ -86,6 +88,21 @@ def fit(
         ('last.safetensors', [1, 2])
     """
     make_folder(folder)
+    # Of processes that train together, the first one holds the lock.
+    first = os.environ.get("RANK", "0") == "0"
+    with alone(folder / ".lock", "folder", "training") if first else nullcontext():
+        return _fit(task, dataset, config, folder, valid, quiet, change)
+
+
+def _fit(
+    task: Task,
+    dataset: FloodDataset,
+    config: TrainingConfig,
+    folder: Path,
+    valid: FloodDataset | None,
+    quiet: bool,
+    change: BatchChange | None,
+) -> FitResult:
     if valid is not None and len(valid) == 0:
         raise FloraError(f"{valid.name}: the validation split is empty; leave it out or choose one")
     # Without this, a second call in one session could not choose another precision.

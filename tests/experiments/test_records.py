@@ -11,7 +11,12 @@ from flora.experiments.records import (
     results_folder,
     scored,
 )
-from flora.figures.records import difference_figure, label_curve, places_figure
+from flora.figures.records import (
+    difference_figure,
+    forest_figure,
+    label_curve,
+    places_figure,
+)
 
 
 def trial(name: str, seed: int, miou: float) -> dict:
@@ -153,3 +158,19 @@ def test_the_curve_of_labels_joins_means_and_leaves_out_what_is_not_recorded() -
     assert drawn["no label"][1] == [0.4, 0.4]
     with pytest.raises(FloraError, match="both: nothing of that family"):
         label_curve(record, "test", "miou", {"both": "both"})
+
+
+def test_forest_figure_draws_means_on_intervals_under_headings() -> None:
+    groups = {"A": {"null": [-0.01, 0.02, -0.01], "ahead": [1.0, 2.0, 3.0]}, "B": {"one": [0.0, 1]}}
+    ax = forest_figure(groups, "points", scale=100).axes[0]
+    words = {label.get_text(): label.get_fontweight() for label in ax.get_yticklabels()}
+    assert words == {
+        **{"A": "bold", "null (3)": "normal", "ahead (3)": "normal"},
+        **{"B": "bold", "one (2)": "normal"},
+    }
+    # Mean 2, standard deviation 1: t(0.975, 2) = 4.303, times 1 / sqrt(3).
+    ends = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 1.6]
+    assert ends[1] == pytest.approx([100 * (2 - 2.484), 100 * (2 + 2.484)], abs=0.1)
+    assert ax.get_xlim()[1] >= max(end for _, end in ends)
+    with pytest.raises(FloraError, match="two or more"):
+        forest_figure({"A": {"single": [1.0]}}, "points")

@@ -16,14 +16,14 @@ from torch import Tensor
 from flora.errors import FloraError
 from flora.predictors import Prediction, Predictor
 from flora.scenes.inputs import open_scene
-from flora.scenes.many import Mapping, SceneReport, WeightsPredictor, Workers, map_scenes
+from flora.scenes.many import MapOptions, SceneReport, WeightsPredictor, Workers, map_scenes
 from flora.scenes.mapping import map_scene
 from flora.scenes.tiles import Tiling
 from tests.support.fake_data import fake_scene, write_raster
 
 pytest.importorskip("distributed")
 
-TILES = Mapping(Tiling(64, 16, 4))
+TILES = MapOptions(Tiling(64, 16, 4))
 
 # The scenes here are random numbers about 0 dB.
 pytestmark = pytest.mark.filterwarnings("ignore:.*brighter than land:flora.errors.FloraWarning")
@@ -135,7 +135,7 @@ def test_existing_maps_are_kept_unless_asked(scenes, tmp_path):
     assert again[0].error is not None
     assert "overwrite" in str(again[0].error)
     assert again[1].error is None
-    third = map_scenes(scenes[:1], tmp_path / "out", Dark(), mapping=Mapping(overwrite=True))
+    third = map_scenes(scenes[:1], tmp_path / "out", Dark(), mapping=MapOptions(overwrite=True))
     assert pixels(third) == pixels(first)
 
 

@@ -38,7 +38,7 @@ from flora.scenes.safe.noise import (
     numbers_of,
     only_zeros,
 )
-from flora.scenes.safe.swath import Table, power_vrt
+from flora.scenes.safe.swath import CoarseRaster, power_vrt
 from flora.sensors import BoolArray, FloatArray
 
 GAIN_STEP = 40  # px: the spacing of the calibration vectors' own values in range
@@ -106,9 +106,9 @@ class SafeBand:
         gain = calibration_gain(self.calibration, size, self._annotation("calibration"))
         with ExitStack() as stack:
 
-            def table(values: FloatArray, cell: tuple[float, float]) -> Table:
+            def table(values: FloatArray, cell: tuple[float, float]) -> CoarseRaster:
                 shape = (values.shape[0], values.shape[1])
-                return Table(stack.enter_context(_in_memory(values)), shape, cell)
+                return CoarseRaster(stack.enter_context(_in_memory(values)), shape, cell)
 
             noise = inside = None
             if self.noise is not None:

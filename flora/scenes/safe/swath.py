@@ -73,7 +73,7 @@ class GroundControl(NamedTuple):
         return first, second
 
 
-class Table(NamedTuple):
+class CoarseRaster(NamedTuple):
     """A quantity that varies slowly over a measurement.
 
     Attributes:
@@ -90,9 +90,9 @@ class Table(NamedTuple):
 def power_vrt(
     size: tuple[int, int],
     measurement: str,
-    gain: Table,
-    noise: Table | None,
-    inside: Table | None = None,
+    gain: CoarseRaster,
+    noise: CoarseRaster | None,
+    inside: CoarseRaster | None = None,
 ) -> str:
     """A virtual dataset of calibrated power: (digital number squared - noise) times a gain.
 
@@ -116,7 +116,7 @@ def power_vrt(
             "</SimpleSource>"
         )
 
-    def spread(table: Table, options: str = BILINEAR) -> str:
+    def spread(table: CoarseRaster, options: str = BILINEAR) -> str:
         height, width = (
             min(side / step, cells)
             for side, step, cells in zip(size, table.cell, table.shape, strict=True)

@@ -41,6 +41,7 @@ def write_cog(
     Example:
         >>> from pathlib import Path
         >>> import numpy as np, rasterio
+        >>> from flora.cog import write_cog
         >>> from rasterio.transform import from_origin
         >>> grid = {"crs": "EPSG:32630", "transform": from_origin(5e5, 4e6, 10, 10)}
         >>> profile = {"driver": "GTiff", "width": 2, "height": 1, "count": 1, "dtype": "uint8"}

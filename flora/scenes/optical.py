@@ -150,7 +150,7 @@ def product_raster(path: Path) -> str | None:
                 "libgdal-jp2openjpeg), or convert the bands to GeoTIFF elsewhere",
             )
     baseline = next((float(m[1]) for text in texts if (m := _BASELINE_TAG.search(text))), None)
-    baseline = _baseline_in(folder.name) if baseline is None else baseline
+    baseline = baseline_in(folder.name) if baseline is None else baseline
     offset = -BASELINE_OFFSET if baseline is not None and baseline >= OFFSET_SINCE else 0
     return _stacked([files[band][0] for band in COLOUR_BANDS], offset, source)
 
@@ -247,7 +247,7 @@ def _baseline_offset(
     # GDAL takes a colon in a name for the end of it.
     lines = "\n".join(f"{key}={value}" for key, value in tags.items())
     said = _SAID_BASELINE.search(lines)
-    baseline = float(said[1]) if said is not None else _baseline_in(path.name)
+    baseline = float(said[1]) if said is not None else baseline_in(path.name)
     if baseline is None:
         _check_cirrus(dataset, names, source)
     if baseline is None or baseline < OFFSET_SINCE or not np.allclose(scale, 1):
@@ -305,7 +305,8 @@ def _say_offset(source: Given, why: str) -> None:
     )
 
 
-def _baseline_in(name: str) -> float | None:
+def baseline_in(name: str) -> float | None:
+    """The processing baseline in a product's name, e.g. 5.09 of N0509; None without."""
     match = _BASELINE.search(name)
     return None if match is None else float(f"{match[1]}.{match[2]}")
 

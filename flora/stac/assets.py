@@ -18,6 +18,7 @@ import rasterio
 
 from flora.errors import FloraError, FloraWarning
 from flora.grid import GDAL_ERRORS, Grid
+from flora.scenes.optical import BASELINE_OFFSET, OFFSET_SINCE, QUANTIFICATION, baseline_in
 from flora.sensors import BoolArray, FloatArray
 from flora.stac.search import RETRIES, asking, read_item, remedy_for, time_of
 
@@ -32,8 +33,6 @@ OPTICAL_BANDS = {
     "B2": ("b02", "b2", "blue"),
     "B8": ("b08", "b8", "nir"),
 }
-QUANTIFICATION = 10_000  # Sentinel-2 stores reflectance times this
-OFFSET_SINCE = 4.0  # processing baseline since which 1000 is added to what is stored
 PROJECTION = "https://stac-extensions.github.io/projection/v1.1.0/schema.json"
 
 Result = TypeVar("Result")
@@ -189,8 +188,10 @@ def find_asset(item: Item, band: str, names: Sequence[str]) -> Asset:
     for name in names:
         for key, asset in item.assets.items():
             said = asset.extra_fields.get("eo:bands") or asset.extra_fields.get("bands") or []
-            inside = [said[0].get("name"), said[0].get("common_name")] if len(said) == 1 else []
-            if name in [str(label).lower() for label in (key, *inside)]:
+            only = said[0] if isinstance(said, list) and len(said) == 1 else None
+            inside = only if isinstance(only, dict) else {}
+            labels = (key, inside.get("name"), inside.get("common_name"))
+            if name in [str(label).lower() for label in labels]:
                 return asset
     raise FloraError(
         f"item {item.id}: no asset for band {band} among {', '.join(sorted(item.assets))[:300]}; "
@@ -204,9 +205,10 @@ def scale_and_offset(
     """What turns stored values into measured ones: scale x stored + offset, each applied once.
 
     What the asset says itself (`raster:bands`, or `bands` since STAC 1.1) comes before what its
-    file declares. Earth Search says of some items that the offset was taken off the pixels
-    already; that is believed before anything else. Where nobody says anything, radar is taken as
-    it is stored, and Sentinel-2's processing baseline decides.
+    file declares; where both do and differ, a warning says which is applied. Earth Search says of
+    some items that the offset was taken off the pixels already; that is believed before anything
+    else. Where nobody says anything, radar is taken as it is stored, and Sentinel-2's processing
+    baseline decides.
 
     Args:
         item: The item.
@@ -215,27 +217,75 @@ def scale_and_offset(
         optical: Whether it is reflectance of Sentinel-2.
 
     Raises:
-        FloraError: If nothing says whether an offset is there.
+        FloraError: If nothing says whether an offset is there, or what is said is no number.
+
+    Warns:
+        FloraWarning: If the item contradicts its file.
     """
-    band = (asset.extra_fields.get("raster:bands") or asset.extra_fields.get("bands") or [{}])[0]
-    scale, offset = (band.get(name, band.get(f"raster:{name}")) for name in ("scale", "offset"))
-    if scale is not None and filed[0] != 1 and not math.isclose(scale, filed[0], rel_tol=1e-6):
-        text = f"item {item.id}: says scale {scale:g}, its file {filed[0]:g}; the item is believed"
-        warnings.warn(text, FloraWarning, stacklevel=2)
+    said = [_said_number(item, asset, name) for name in ("scale", "offset")]
+    taken_off = item.properties.get("earthsearch:boa_offset_applied") is True
+    if taken_off:
+        said[1] = 0.0
+    differ = [
+        f"{name} {told:g}, its file {inside:g}"
+        for name, told, inside, none in zip(("scale", "offset"), said, filed, (1, 0), strict=True)
+        if told is not None and inside != none and not math.isclose(told, inside, rel_tol=1e-6)
+    ]
+    if differ:
+        warnings.warn(
+            FloraWarning(
+                f"item {item.id}: says {' and '.join(differ)}; the item is believed",
+                remedy="if the picture of the image comes out black, white or negative, fetch the "
+                "item's files yourself and map them as a raster, whose own scale is then applied",
+            ),
+            stacklevel=2,
+        )
+    scale, offset = said
     if scale is None:
         scale = filed[0] if filed[0] != 1 or not optical else 1 / QUANTIFICATION
-    if item.properties.get("earthsearch:boa_offset_applied") is True:
-        return float(scale), 0.0
     if offset is None and (filed[1] != 0 or not optical):
-        offset = filed[1]
+        # A file's offset without a scale is one of stored values.
+        offset = filed[1] * scale if optical and filed[0] == 1 else filed[1]
     if offset is None:
-        version = item.properties.get("processing:version")
-        baseline = item.properties.get("s2:processing_baseline", version)
-        if baseline is None:
-            raise FloraError(
-                f"item {item.id}: says neither its offset (raster:bands) nor its processing "
-                "baseline (s2:processing_baseline), so reflectance cannot be known; choose "
-                "another collection"
-            )
-        offset = -1000 / QUANTIFICATION if float(baseline) >= OFFSET_SINCE else 0.0
-    return float(scale), float(offset)
+        offset = -BASELINE_OFFSET / QUANTIFICATION if _baseline(item) >= OFFSET_SINCE else 0.0
+    return scale, offset
+
+
+def _said_number(item: Item, asset: Asset, name: str) -> float | None:
+    """A number that an asset says of its first band; None where it says none."""
+    bands = asset.extra_fields.get("raster:bands") or asset.extra_fields.get("bands") or [{}]
+    band = bands[0] if isinstance(bands, list) else None
+    if not isinstance(band, dict):
+        raise FloraError(
+            f"item {item.id}: its bands are {str(bands)[:80]!a}, expected a list of objects",
+            remedy="choose another item, or another endpoint",
+        )
+    value = band.get(name, band.get(f"raster:{name}"))
+    if value is None:
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or (name == "scale" and value == 0):
+        raise FloraError(
+            f"item {item.id}: its {name} is {str(value)[:80]!a}, expected a number",
+            remedy="choose another item, or another endpoint",
+        )
+    return float(value)
+
+
+def _baseline(item: Item) -> float:
+    """The processing baseline of Sentinel-2 that an item, or its name, tells of."""
+    version = item.properties.get("processing:version")
+    told = item.properties.get("s2:processing_baseline", version)
+    if told is None:
+        names = (item.id, str(item.properties.get("s2:product_uri", "")))
+        told = next((found for found in map(baseline_in, names) if found is not None), None)
+    text = str(told).strip().removeprefix("N")
+    if re.fullmatch(r"0\d{3}", text):  # as in names: 0509
+        return int(text) / 100
+    if re.fullmatch(r"\d{1,2}(\.\d+)?", text):
+        return float(text)
+    raise FloraError(
+        f"item {item.id}: says neither its offset (raster:bands) nor a processing baseline "
+        f"(s2:processing_baseline is {str(told)[:80]!a}), so reflectance cannot be known",
+        remedy="choose another collection",
+    )

@@ -6,6 +6,7 @@ the extra `stac`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,9 @@ from flora.files import folder_beside, publish
 from flora.grid import GDAL_ERRORS, Grid, LonLatBox, Part, apply
 from flora.parts import choose_part
 from flora.scenes.inputs import check_units
+from flora.scenes.optical import QUANTIFICATION
 from flora.sensors import BoolArray, FloatArray, Units
-from flora.stac.assets import OPTICAL_BANDS, QUANTIFICATION, SAR_BANDS, ItemBands, gdal_options
+from flora.stac.assets import OPTICAL_BANDS, SAR_BANDS, ItemBands, gdal_options
 from flora.stac.search import (
     TIMEOUT,
     check_bbox,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 BLOCK = 2048  # px: a block of four float32 bands takes 67 MB, some copies of it included 0.3 GB
 BRIGHT = 2000  # reflectance x 10000 in red, green and blue: land is darker, cloud and snow are not
 CLOUDY = 0.9  # of an image
+LONGEST_STEM = 200  # bytes: a file name takes 255, endings included
 
 Blocks = Callable[[int, int], None]
 """Called with the number of blocks done and of all blocks."""
@@ -124,7 +127,7 @@ def fetch_scene(
     """
     items = list(sar) if isinstance(sar, Sequence) else [sar]
     _check_arguments(items, before, block, units)
-    folder, stem = Path(folder), re.sub(r"[^\w.-]+", "_", items[0].id)
+    folder, stem = Path(folder), _stem(items[0].id)
     targets = {"sar": folder / f"{stem}_sar.tif", "before": folder / f"{stem}_before.tif"}
     present = [path.name for path in targets.values() if path.exists()]
     if present and not overwrite:
@@ -209,6 +212,14 @@ def fetch_item(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _stem(identity: str) -> str:
+    """The beginning of a file's name; of ids that no disk holds, their beginning and a digest."""
+    plain = re.sub(r"[^\w.-]+", "_", identity)
+    if len(plain.encode()) <= LONGEST_STEM:
+        return plain
+    return f"{plain[:40]}_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def _check_arguments(items: Sequence[Item], before: Sequence[Item], block: int, units: str) -> None:

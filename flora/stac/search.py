@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +35,7 @@ COLLECTIONS = {"sar": "sentinel-1-rtc", "optical": "sentinel-2-l2a"}
 EARTH_SEARCH_COLLECTIONS = {"sar": "sentinel-1-grd", "optical": "sentinel-2-c1-l2a"}
 TIMEOUT = 30.0  # s without an answer before a server counts as silent
 RETRIES = 3  # after the first attempt; also for a server that is busy
+COLLECTIONS_READ = 1000  # at most, to name those that there are
 BUSY = (429, 500, 502, 503, 504)
 GAP = 10  # days from an optical image to the radar: the flood may have begun before the radar came
 
@@ -88,8 +90,11 @@ def search(
             limit=min(100, limit),  # a page
             max_items=limit + 1,
         )
-        found = [_checked(record) for record in asked.items_as_dicts()]
-        names = [] if found else sorted(known.id for known in client.get_collections())
+        read = [_checked(record) for record in asked.items_as_dicts()]
+        found = list({item.id: item for item in read}.values())  # pages may overlap
+        # Some lists of collections never end.
+        named = () if found else islice(client.get_collections(), COLLECTIONS_READ)
+        names = sorted({known.id for known in named})
     if names and name not in names:
         remedy = f"choose one of {', '.join(names)[:500]}"
         expected = f"{url} has none of this name"
@@ -97,7 +102,7 @@ def search(
     if not found:
         remedy = "ask for more days (a place is passed over every 6 to 12 days), and check the bbox"
         raise FloraError(f"nothing found: {where}", remedy=remedy)
-    if len(found) > limit:
+    if len(read) > limit:
         text = f"limit {limit}: there are more: {where}; ask for fewer days, or raise the limit"
         warnings.warn(text, FloraWarning, stacklevel=2)
     items = sorted(found[:limit], key=lambda item: (time_of(item), item.id))
@@ -266,7 +271,7 @@ def asking(subject: str) -> Iterator[None]:
         from pystac_client.warnings import DoesNotConformTo, NoConformsTo
 
         strange = (STACError, STACTypeError, ClientTypeError, DoesNotConformTo, ShapelyError)
-        malformed = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+        malformed = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
         with warnings.catch_warnings():
             # An API that says nothing of what it can do is refused in words that help.
             warnings.simplefilter("ignore", NoConformsTo)
@@ -319,9 +324,11 @@ def _checked(record: Any) -> Item:
     from pystac import Item
 
     item = Item.from_dict(record)
-    if not isinstance(item.id, str):
-        raise TypeError(f"id {item.id!r}")
+    if not isinstance(item.id, str) or not item.id or not item.id.isprintable():
+        raise TypeError(f"id {str(item.id)[:80]!a}")
     time_of(item), cloud_of(item), _outline(item)
+    if item.bbox is not None and len(_box(item)) != 4:
+        raise ValueError(f"bbox {str(item.bbox)[:80]}")
     return item
 
 

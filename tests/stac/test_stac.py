@@ -250,6 +250,10 @@ def test_item_from_a_file(site, tmp_path):
         {"geometry": None, "bbox": None},
         {"geometry": None, "bbox": [0, 1]},
         {"stac_extensions": 3},
+        {"id": ""},
+        {"id": "two\nlines"},
+        {"bbox": ["a", 0, 1, 1]},
+        {"bbox": [0, 1]},
     ],
     ids=str,
 )
@@ -259,8 +263,87 @@ def test_malformed_item(wrong, site, tmp_path):
     path.write_text(json.dumps(site._item("s1_13")))
     assert read_item(str(path)).id == "s1_13"
     path.write_text(json.dumps(site._item("s1_13") | wrong))
+    with pytest.raises(FloraError, match="no STAC item") as raised:
+        read_item(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_document_without_end_is_refused(tmp_path):
+    path = tmp_path / "item.json"
+    path.write_text("[" * 100_000)
     with pytest.raises(FloraError, match="no STAC item"):
         read_item(str(path))
+    with pytest.raises(FloraError, match="cannot be reached"):
+        read_item("x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("where", "said", "message"),
+    [
+        ("vv", {"raster:bands": 3}, "its bands are '3', expected a list"),
+        ("vv", {"raster:bands": ["vv"]}, "its bands are"),
+        ("vv", {"bands": {"name": "vv"}}, "its bands are"),
+        ("vv", {"raster:bands": [{"scale": "one"}]}, "its scale is 'one', expected a number"),
+        ("vv", {"raster:bands": [{"scale": 0}]}, "its scale is '0'"),
+        ("vv", {"raster:bands": [{"offset": [0]}]}, r"its offset is '\[0\]'"),
+        ("vv", {"raster:bands": [{"offset": float("nan")}]}, "its offset is 'nan'"),
+        ("vv", {"href": ""}, "cannot be read"),
+        ("vv", {"href": "/vsimem/nix.tif"}, "cannot be read"),
+        ("B04", {"raster:bands": [{"scale": True}]}, "its scale is 'True'"),
+        ("B04", {"eo:bands": 5, "href": "nix.tif"}, "cannot be read"),
+        ("properties", {"s2:processing_baseline": "new"}, "s2:processing_baseline is 'new'"),
+        ("properties", {"s2:processing_baseline": ["05.00"]}, "s2:processing_baseline is"),
+        ("properties", {"s2:processing_baseline": None}, "s2:processing_baseline is 'None'"),
+    ],
+    ids=str,
+)
+def test_item_that_says_nonsense_is_refused_in_one_line(where, said, message, site, tmp_path):
+    """Found only when its files are asked for; nothing is written then."""
+    add_radar(site, tmp_path)
+    baseline = {"s2:processing_baseline": "03.01"}
+    day = "2019-09-05T11:00:00Z"
+    site.add("s2", "sentinel-2-l2a", day, optical_files(tmp_path), baseline)
+    items = {name: site._item(name) for name in ("s1_13", "s2")}
+    for item in items.values():
+        item["links"] = []  # else they would be read anew
+        changed = item["properties"] if where == "properties" else item["assets"].get(where, {})
+        changed |= said
+    radar, optical = (pystac.Item.from_dict(item) for item in items.values())
+    with pytest.raises(FloraError, match=message) as raised:
+        fetch_scene(radar, tmp_path / "out", before=[optical])
+    assert "\n" not in str(raised.value) and str(raised.value).startswith("item s")
+    assert not (tmp_path / "out").exists()
+
+
+def test_name_that_no_disk_holds_is_shortened(site, tmp_path):
+    files = radar_files(tmp_path)
+    long = "\N{LATIN SMALL LETTER E WITH ACUTE}" * 300
+    names = set()
+    for identity in (long, long + "x"):
+        site.add("s1", "sentinel-1-rtc", "2019-09-13T06:00:00Z", files)
+        item = pystac.Item.from_dict(site._item("s1"))
+        item.id = identity
+        names.add(fetch_scene(item, tmp_path / "out").sar.name)
+    assert len(names) == 2 and all(len(name.encode()) < 200 for name in names)
+
+
+def test_lists_that_never_end(site, tmp_path):
+    """A page that leads to itself, of items and of collections."""
+    add_radar(site, tmp_path)
+    item = site._item("s1_13")
+    following = [{"rel": "next", "href": f"{site.base}/search", "method": "GET"}]
+    page = {"type": "FeatureCollection", "features": [item], "links": following}
+    site.bodies["/search"] = json.dumps(page).encode()
+    with pytest.warns(FloraWarning, match="limit 5"):
+        found = search(item["bbox"], ON_DAY, endpoint=site.base, limit=5)
+    assert [one.id for one in found] == ["s1_13"] and len(site.asked("/search")) == 6
+    site.bodies["/search"] = b'{"type": "FeatureCollection", "features": []}'
+    following[0]["href"] = f"{site.base}/collections"
+    page = {"collections": [site._collection("a"), site._collection("b")], "links": following}
+    site.bodies["/collections"] = json.dumps(page).encode()
+    with pytest.raises(FloraError, match=r"'nix'.*choose one of a, b$"):
+        search(item["bbox"], ON_DAY, endpoint=site.base, collection="nix")
+    assert len(site.asked("/collections")) <= 501
 
 
 @pytest.mark.parametrize("name", ["mspc-s1-rtc", "mspc-s1-grd", "earthsearch-s1-grd"])
@@ -403,6 +486,24 @@ def optical_asset(properties: dict[str, object], said: dict[str, object]) -> tup
             {"raster:bands": [{"scale": 0.0001, "offset": -0.1}]},
             (0.0001, 0.0),
         ),
+        (
+            {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": False},
+            {},
+            (0.0001, -0.1),
+        ),
+        ({"processing:version": "N0509"}, {}, (0.0001, -0.1)),
+        ({"s2:processing_baseline": "0301"}, {}, (0.0001, 0.0)),
+        ({"s2:processing_baseline": 4}, {}, (0.0001, -0.1)),
+        (
+            {"s2:product_uri": "S2A_MSIL2A_20220906_N0400_R108"},
+            {},
+            (0.0001, -0.1),
+        ),
+        (
+            {"s2:product_uri": "S2A_MSIL2A_20190906_N0213_R108"},
+            {},
+            (0.0001, 0.0),
+        ),
     ],
 )
 def test_offset_of_baseline_4(properties, asset, expected):
@@ -441,14 +542,31 @@ def test_scale_of_item_and_file_is_applied_once(site, tmp_path):
         assert optical[:, 0, 0].tolist() == [500, 400, 400, 500]
 
 
-def test_item_that_contradicts_its_file():
+@pytest.mark.parametrize(
+    ("filed", "message"),
+    [
+        (
+            (0.001, 0.0),
+            r"says scale 0\.0001, its file 0\.001; the item is believed; if",
+        ),
+        ((0.0001, -0.1), r"says offset 0, its file -0\.1; the item"),
+        ((0.001, -0.1), r"says scale 0\.0001, its file 0\.001 and offset 0, its file -0\.1;"),
+    ],
+)
+def test_item_that_contradicts_its_file(filed, message):
     item, asset = optical_asset({}, {"raster:bands": [{"scale": 0.0001, "offset": 0}]})
-    with pytest.warns(FloraWarning, match=r"scale 0\.0001, its file 0\.001"):
-        assert scale_and_offset(item, asset, (0.001, 0.0)) == (0.0001, 0)
+    with pytest.warns(FloraWarning, match=message):
+        assert scale_and_offset(item, asset, filed) == (0.0001, 0)
+
+
+def test_offset_that_the_file_alone_declares():
+    item, asset = optical_asset({}, {"raster:bands": [{"scale": 0.0001}]})
+    assert scale_and_offset(item, asset, (0.0001, -0.1)) == (0.0001, -0.1)
+    assert scale_and_offset(item, asset, (1.0, -1000)) == pytest.approx((0.0001, -0.1))
 
 
 def test_offset_that_is_not_told():
-    with pytest.raises(FloraError, match="neither its offset"):
+    with pytest.raises(FloraError, match=r"neither its offset .*choose another collection"):
         scale_and_offset(*optical_asset({}, {}))
 
 

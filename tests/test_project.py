@@ -361,10 +361,7 @@ def test_rooms_in_the_guide_are_those_of_the_library():
 LINES_OF_A_FUNCTION, PARAMETERS_OF_A_FUNCTION, LINES_OF_A_FILE = 60, 9, 420
 
 # What is still larger, to be taken apart when it is changed next.
-LARGE = {
-    "cli/map.py",
-    "grid.py",
-}
+LARGE = {"cli/map.py"}
 
 
 def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from flora.cog import write_cog
 from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, rgb_bytes
 from flora.errors import FloraError, FloraWarning, Given
 from flora.files import folder_beside, new_file, publish
@@ -118,7 +118,7 @@ def split_flood(
                 value=permanent_water,
                 remedy="choose a raster of the same place",
             )
-        _finish(rows, finished, counts.pixels)
+        write_cog(rows, finished, "MODE", _histogram, counts.pixels)
         publish({"classes": finished}, {"classes": target}, temporary / "earlier")
     pixels, km2 = counts.pixels, counts.km2
     if counts.unknown:
@@ -159,6 +159,11 @@ class _Counts:
     km2: NDArray[np.float64] | None
     unknown: int
     reached: bool
+
+
+def _histogram(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pixels of each of `CODES`."""
+    return np.bincount(codes.ravel(), minlength=256)[list(CODES)]
 
 
 def _write_classes(mask: Any, permanent: PermanentWater, written: Any) -> _Counts:
@@ -224,24 +229,3 @@ def _class_file(path: Path, mask: Any, permanent_water: Path) -> Any:
     # Dry is transparent: the classes are looked at over an image.
     file.write_colormap(1, {DRY: (255, 255, 255, 0), IGNORE: (150, 150, 150, 255)} | table)
     return file
-
-
-def _finish(rows: Path, finished: Path, pixels: NDArray[np.int64]) -> None:
-    """Tile, compress and add overviews, then read back: a full disk can go unnoticed."""
-    rasterio.shutil.copy(
-        rows,
-        finished,
-        driver="COG",
-        BLOCKSIZE=256,
-        COMPRESS="DEFLATE",
-        RESAMPLING="MODE",
-        BIGTIFF="IF_SAFER",
-        NUM_THREADS="ALL_CPUS",
-    )
-    counts = np.zeros(256, dtype=np.int64)
-    with rasterio.open(finished) as file:
-        for row in range(0, file.height, STRIP):
-            window = Window(0, row, file.width, min(STRIP, file.height - row))
-            counts += np.bincount(file.read(1, window=window).ravel(), minlength=256)
-    if not np.array_equal(counts[list(CODES)], pixels):
-        raise OSError(f"{finished.name} is incomplete")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
@@ -18,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from scipy import ndimage
 
+from flora.cog import write_cog
 from flora.errors import FloraError
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
@@ -131,8 +131,7 @@ def write_trust(
             for row, codes, bits in _strips(mask, scene, ground):
                 file.write(bits, 1, window=Window(0, row, mask.width, len(bits)))
                 counts.add(row, codes, bits)
-        cog = {"driver": "COG", "COMPRESS": "DEFLATE", "BLOCKSIZE": 256, "RESAMPLING": "NEAREST"}
-        rasterio.shutil.copy(rows, finished, **cog)
+        write_cog(rows, finished, "NEAREST", np.count_nonzero, counts.marked)
         publish({"trust": finished}, {"trust": target}, temporary / "earlier")
     return counts.areas(target)
 
@@ -227,10 +226,12 @@ class _Counts:
     def __init__(self, mask: Any) -> None:
         self._cells = Grid.of(mask).cell_areas()
         self._pixels = dict.fromkeys((*REASONS, DOUBTS), 0)
+        self.marked = 0  # pixels that hold a bit, or nodata
         self._km2 = dict.fromkeys((*REASONS, DOUBTS), 0.0)
 
     def add(self, row: int, codes: NDArray[np.uint8], bits: NDArray[np.uint8]) -> None:
         flood = codes == FLOOD
+        self.marked += int(np.count_nonzero(bits))
         for wanted in self._pixels:
             chosen = flood & (bits & wanted > 0)
             self._pixels[wanted] += int(np.count_nonzero(chosen))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.windows import Window
 
+from flora.cog import write_cog
 from flora.errors import FloraError, FloraWarning, Given
 from flora.files import check_outputs, writing
 from flora.scenes.inputs import GDAL_ERRORS, SarScene
@@ -34,7 +34,7 @@ class MapFormat:
     dtype: str
     bands: tuple[str, ...]
     nodata: float | None
-    resampling: str
+    resampling: Literal["AVERAGE", "MODE"]
 
 
 # Black is a colour of the image, so its nodata is said by alpha: 255 seen, 0 not. A mode keeps
@@ -190,32 +190,7 @@ def finish_map(name: str, rows: Path, target: Path, seen: int) -> None:
         FloraError: If the disk refuses.
     """
     with writing("output_folder", target.parent.parent, GDAL_ERRORS):
-        rasterio.shutil.copy(
-            rows,
-            target,
-            driver="COG",
-            BLOCKSIZE=256,
-            COMPRESS="DEFLATE",
-            LEVEL=3,  # twice as fast as the default 6, files 1 % larger
-            PREDICTOR="YES",
-            RESAMPLING=LAYERS[name].resampling,
-            BIGTIFF="IF_SAFER",
-            NUM_THREADS="ALL_CPUS",
-        )
-        _check_whole(name, target, seen)
-
-
-def _check_whole(name: str, path: Path, expected: int) -> None:
-    """Read a finished file back: GDAL says nothing when the disk was full on closing it."""
-    with rasterio.open(path, NUM_THREADS="ALL_CPUS") as file:
-        seen = sum(count_seen(name, strip) for strip in _strips(file))
-        levels = range(len(file.overviews(1)))
-    for level in levels:
-        with rasterio.open(path, overview_level=level, NUM_THREADS="ALL_CPUS") as file:
-            for _ in _strips(file):
-                pass
-    if seen != expected:
-        raise OSError(f"{path.name} is incomplete")
+        write_cog(rows, target, LAYERS[name].resampling, partial(count_seen, name), seen)
 
 
 def draw_quicklook(
@@ -270,11 +245,6 @@ def _quicklook(maps: Mapping[str, Path], scene: SarScene, title: str) -> bytes:
     picture = io.BytesIO()
     drawn.savefig(picture, format="png", bbox_inches="tight")
     return picture.getvalue()
-
-
-def _strips(file: Any) -> Iterator[NDArray[Any]]:
-    for row in range(0, file.height, 256):
-        yield file.read(window=Window(0, row, file.width, min(256, file.height - row)))
 
 
 def count_seen(name: str, values: NDArray[Any]) -> int:

@@ -159,7 +159,7 @@ def test_refused_inputs_leave_nothing_behind(tmp_path):
     for mask_path, permanent_path, options, message in cases:
         with pytest.raises(FloraError, match=message):
             split_flood(mask_path, tmp_path / "c.tif", permanent_path, **options)
-    with pytest.raises(FloraError, match="exists already"):
+    with pytest.raises(FloraError, match="would replace what water_mask names"):
         split_flood(water, water, wet)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 

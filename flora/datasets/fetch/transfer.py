@@ -175,8 +175,9 @@ class Transfer:
 
         def write(data: bytes) -> None:
             nonlocal done
-            file.write(data)
-            done += len(data)
+            while data:  # a disk that is nearly full takes less than it is given
+                written = file.write(data)
+                data, done = data[written:], done + written
             report(done)
 
         try:

@@ -272,6 +272,17 @@ def test_disk_that_refuses_is_named(site: Site, impatient: Transfer, tmp_path: P
         fetch(impatient, remote(site), tmp_path / "blocked" / "file")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_full_disk_is_named(
+    site: Site, impatient: Transfer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file.part").symlink_to("/dev/full")
+    with pytest.raises(FloraError, match=r"cannot write .*file\.part: No space left.*make room"):
+        fetch(impatient, remote(site), tmp_path / "file")
+    assert not (tmp_path / "file").exists() and len(site.requests) == 1
+    assert capfd.readouterr().err == ""  # libcurl would print what a callback raises
+
+
 def test_nobody_listens(impatient: Transfer, tmp_path: Path) -> None:
     with http_server() as closed:
         wanted = remote(closed)

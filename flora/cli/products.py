@@ -76,10 +76,18 @@ class ProductOptions:
             rich_help_panel=PANEL,
         ),
     ] = None
+    item: Annotated[
+        bool,
+        typer.Option(
+            "--item",
+            help="Write STEM_item.json, a STAC item: when, where, what of, by which weights.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False
     attribution: Annotated[
         str | None,
         typer.Option(
-            help="What the page says of its sources; default: Contains modified Copernicus "
+            help="What page and item say of their sources; default: Contains modified Copernicus "
             "Sentinel data, and the year in the scene's name.",
             rich_help_panel=PANEL,
         ),
@@ -102,7 +110,7 @@ class ProductOptions:
             ("permanent_threshold", self.permanent_threshold, "--permanent-water FILE", water),
             ("permanent_class", codes, "--permanent-water FILE", water),
             ("minimum_area", self.minimum_area, "--polygons", self.polygons or None),
-            ("attribution", self.attribution, "--html FILE", page),
+            ("attribution", self.attribution, "--html FILE", page or self.item or None),
         ):
             if given is not None and there is None:
                 raise FloraError(
@@ -214,7 +222,6 @@ class Products:
         """
         from flora.maps.floods import split_flood
         from flora.maps.polygons import write_polygons
-        from flora.maps.trust import write_trust
 
         wanted = self.wanted
         targets = {name: Path(str(given.value)) for name, given in self._targets(stem).items()}
@@ -247,21 +254,17 @@ class Products:
             parts = ", ".join(f"{name} {km2:.4g} km2" for name, km2 in found.km2.items())
             yield f"Polygons: {found.count} ({parts})"
         if self.trust.dem is not None:
-            with opened() as scene:
-                doubts = write_trust(
-                    classes,
-                    scene,
-                    self.trust.dem,
-                    targets["trust"],
-                    limits=self.trust.limits,
-                    overwrite=self.overwrite,
-                )
-            yield f"  {doubts.trust}"
-            yield self.trust.said(doubts, "flood" if wanted.permanent_water else "water")
+            yield from self._write_trust(targets["trust"], classes, opened)
+        if wanted.html is None and not wanted.item:
+            return
+        said = self._attribution(year)
         if wanted.html is not None:
-            said, trust = self._attribution(year), targets.get("trust")
+            trust = targets.get("trust")
             self._write_page(targets["page"], outputs, opened, said, outlines, trust)
             yield f"  {targets['page']}"
+        if wanted.item:
+            self._write_item(targets, outputs, opened, said)
+            yield f"  {targets['item']}"
 
     def _targets(self, stem: str) -> dict[str, Given]:
         """File of each product, with the argument that leads to its name."""
@@ -274,10 +277,52 @@ class Products:
                 targets[ending] = Given("output_folder", path)
         if self.trust.dem is not None:
             targets["trust"] = Given("output_folder", self.folder / f"{stem}_trust.tif")
+        if self.wanted.item:
+            targets["item"] = Given("output_folder", self.folder / f"{stem}_item.json")
         page = self.wanted.html
         if page is not None:
             targets["page"] = Given("html", page / f"{stem}.html" if self.several else page)
         return targets
+
+    def _write_trust(self, target: Path, classes: Path, opened: OpenScene) -> Iterator[str]:
+        from flora.maps.trust import write_trust
+
+        with opened() as scene:
+            doubts = write_trust(
+                classes,
+                scene,
+                self.trust.dem or (),
+                target,
+                limits=self.trust.limits,
+                overwrite=self.overwrite,
+            )
+        yield f"  {doubts.trust}"
+        yield self.trust.said(doubts, "flood" if self.wanted.permanent_water else "water")
+
+    def _write_item(
+        self,
+        targets: dict[str, Path],
+        outputs: SceneOutputs,
+        opened: OpenScene,
+        attribution: str,
+    ) -> None:
+        from flora.maps.item import write_item
+
+        names = ("water_probability", "water_mask", "rgb", "quicklook")
+        maps = {name: path for name in names if (path := getattr(outputs, name)) is not None}
+        made = {name: path for name, path in targets.items() if name != "item"}
+        read = {"before": self.before, "permanent_water": self.wanted.permanent_water}
+        inputs = {role: [path] for role, path in read.items() if path is not None}
+        with opened() as scene:
+            write_item(
+                targets["item"],
+                outputs.water_mask,
+                scene,
+                maps | made,
+                inputs={**inputs, "dem": self.trust.dem or []},
+                attribution=attribution,
+                overwrite=self.overwrite,
+            )
 
     def _write_page(
         self,

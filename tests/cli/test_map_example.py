@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
@@ -42,3 +43,16 @@ def test_example_is_small_and_says_whose_it_is():
     licence = example_scene().with_name("LICENCE.md").read_text(encoding="utf-8")
     assert "CC BY-SA 4.0" in licence and "Contains modified Copernicus Sentinel data" in licence
     assert sum(path.stat().st_size for path in example_scene().parent.iterdir()) < 400_000
+
+
+@SAID
+def test_item_of_the_example_names_weights_and_licence(tmp_path):
+    out = tmp_path / "out"
+    command = ["map", "--example", "--out", str(out), "--quiet", "--item"]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    item = json.loads((out / f"{example_scene().stem}_item.json").read_text())
+    assert {"water_mask", "rgb", "page"} <= item["assets"].keys()
+    assert item["assets"]["page"]["href"] == "map.html"
+    properties = item["properties"]
+    assert properties["flora:weights"].endswith(".safetensors")
+    assert "CC BY-SA 4.0" in properties["attribution"]

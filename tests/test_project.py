@@ -30,7 +30,7 @@ PROJECT = PYPROJECT["project"]
 FLOORS = (
     ("errors", "areas"),
     ("cog", "files", "grid", "sensors", "colours", "predictors"),
-    ("models.layers", "models.otsu", "parts", "training.operators", "simulate"),
+    ("models.layers", "models.otsu", "antimeridian", "parts", "training.operators", "simulate"),
     ("datasets",),
     ("models",),
     ("training",),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.patches import Patch
 
+from flora.antimeridian import RADIUS
 from flora.errors import FloraError
 from flora.figures.plots import (
     BookFigure,
@@ -17,7 +18,6 @@ from flora.figures.plots import (
     show_rgb,
     style,
 )
-from flora.maps.antimeridian import RADIUS
 from flora.maps.layers import RGB, SceneMap, area_text
 from flora.sensors import ByteArray
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flora.antimeridian import RADIUS
 from flora.errors import FloraError
-from flora.maps.antimeridian import RADIUS
 from flora.maps.layers import OUTLINE_STEPS, SceneMap, area_text
 from flora.maps.page import data_uri
 from flora.sensors import ByteArray

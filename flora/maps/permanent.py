@@ -12,12 +12,11 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from flora.antimeridian import view_on
 from flora.errors import FloraError
 from flora.grid import Grid, LonLatBox, open_raster, read_bands
-from flora.maps.antimeridian import seamless
 from flora.maps.shorelines import Shorelines, is_vector, shorelines_grid
 from flora.sensors import IGNORE, BoolArray
 
@@ -231,18 +230,7 @@ def open_permanent_water(
         dataset = stack.enter_context(open_raster(path, "permanent_water"))
         if not Grid.of(dataset).same_as(grid):
             outside = IGNORE if dataset.nodata is None else dataset.nodata
-            own, target = seamless(Grid.of(dataset)), seamless(grid)
-            view = WarpedVRT(
-                dataset,
-                src_crs=own.crs,
-                src_transform=own.transform,
-                crs=target.crs,
-                transform=target.transform,
-                height=scene.height,
-                width=scene.width,
-                resampling=Resampling.nearest,
-                nodata=outside,
-            )
+            view = view_on(dataset, grid, resampling=Resampling.nearest, nodata=outside)
             dataset = stack.enter_context(view)
         meaning = Meaning.of(permanent_threshold, permanent_class)
         yield WaterRaster(dataset, meaning, path)

@@ -14,9 +14,9 @@ from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as transform_points
 
+from flora.antimeridian import MERCATOR, RADIUS, across, mercator, seamless
 from flora.errors import FloraError
 from flora.grid import Grid, apply, read_bands
-from flora.maps.antimeridian import MERCATOR, RADIUS, across, mercator, seamless
 
 
 @dataclass(frozen=True)

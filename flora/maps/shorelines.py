@@ -18,9 +18,9 @@ from rasterio.errors import CRSError
 from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
 
+from flora.antimeridian import seamless
 from flora.errors import FloraError
 from flora.grid import Grid, apply
-from flora.maps.antimeridian import seamless
 from flora.sensors import BoolArray
 
 VECTORS = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"}

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from flora.antimeridian import seamless, view_on
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import Grid, apply, check_georeference, open_raster, read_bands
 from flora.scenes.bands import file_identities
@@ -207,12 +207,9 @@ def _opened(
             nodata = 0.0 if dataset.nodata is None else float(dataset.nodata)
             chosen = bands_raster(dataset, [(dataset.name, band) for band in source.bands], nodata)
             dataset = stack.enter_context(open_raster(source.path, "before_path", chosen))
-        view = WarpedVRT(
+        view = view_on(
             dataset,
-            crs=grid.crs,
-            transform=grid.transform,
-            height=grid.shape[0],
-            width=grid.shape[1],
+            grid,
             resampling=resampling,
             src_nodata=dataset.nodata,
             nodata=dataset.nodata,
@@ -239,7 +236,9 @@ def check_overlap(own: Grid, scene: Grid, source: Given) -> None:
             remedy="georeference both, or resample the image to the scene's grid",
         )
     check_georeference(own, source)
-    columns, rows = apply(~scene.transform, *own.outline(scene.crs))
+    target = seamless(scene)
+    x, y = seamless(own).outline(target.crs or scene.crs)
+    columns, rows = apply(~target.transform, x, y)
     beside = columns.max() <= 0 or columns.min() >= scene.shape[1]
     if beside or rows.max() <= 0 or rows.min() >= scene.shape[0]:
         raise FloraError(

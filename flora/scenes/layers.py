@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 
+from flora.antimeridian import view_on
 from flora.errors import Given
 from flora.grid import Grid, open_raster
 from flora.scenes.safe.product import SafeBand
@@ -95,12 +95,9 @@ class BandFile:
             else:
                 connection = self._connection(stack)
                 source = stack.enter_context(open_raster(self.path, "sar_path", connection))
-                view = WarpedVRT(
+                view = view_on(
                     source,
-                    crs=target.crs,
-                    transform=target.transform,
-                    height=target.shape[0],
-                    width=target.shape[1],
+                    target,
                     resampling=resampling,
                     src_nodata=self.fill,
                     nodata=self.fill,

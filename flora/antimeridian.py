@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rasterio.crs import CRS
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 
 from flora.grid import Grid, apply
 
@@ -53,3 +55,24 @@ def seamless(grid: Grid) -> Grid:
     crs = CRS.from_proj4(f"{grid.crs.to_proj4()} +pm={(middle + 180) % 360 - 180!r}")
     a, b, c, d, e, f = grid.transform[:6]
     return Grid(crs, Affine(a, b, c - shift, d, e, f), grid.shape)
+
+
+def view_on(dataset: Any, target: Grid, **options: Any) -> WarpedVRT:
+    """A view of an open raster on another grid, also where one of them counts a turn further.
+
+    Args:
+        dataset: The raster.
+        target: The grid.
+        options: Passed to rasterio's `WarpedVRT`.
+    """
+    own, onto = seamless(Grid.of(dataset)), seamless(target)
+    return WarpedVRT(
+        dataset,
+        src_crs=own.crs,
+        src_transform=own.transform,
+        crs=onto.crs,
+        transform=onto.transform,
+        height=target.shape[0],
+        width=target.shape[1],
+        **options,
+    )

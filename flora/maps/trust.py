@@ -116,6 +116,12 @@ def write_trust(
     Raises:
         FloraError: If an input is refused, `output` exists already, the disk refuses, or the extra
             `terrain` is missing.
+
+    Example:
+        >>> from flora import open_scene
+        >>> from flora.maps.trust import write_trust
+        >>> with open_scene("S1.tif") as scene:  # doctest: +SKIP
+        ...     areas = write_trust("S1_water_mask.tif", scene, ["dem.tif"], "S1_trust.tif")
     """
     target = new_file(output, "output", overwrite)
     terrain = read_terrain(dem, scene.grid)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from flora.errors import FloraError
 from flora.files import write_whole
@@ -48,6 +48,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         >>> metadata["model"], metadata["dataset"]
         ('flora', 'simulated')
     """
+    if not path.is_file():  # the reader would wait for a pipe
+        raise FloraError(f"weights {path}: no such file; expected a file written by `flora train`")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -61,7 +63,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
             f"weights {path}: a safetensors file of another program (format "
             f"{header.get('format')!r}); expected a file written by `flora train`"
         )
-    metadata: dict[str, Any] = json.loads(header["flora"])
+    try:
+        metadata: dict[str, Any] = dict(json.loads(header["flora"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FloraError(
+            f"weights {path}: its metadata is damaged ({error!r}); copy the file again"
+        ) from error
     return metadata
 
 
@@ -88,7 +95,23 @@ def load_weights(module: nn.Module, path: Path) -> None:
                 "build the model from the file's own configuration (flora.load_model) or choose "
                 "the file of this size"
             )
-        module.load_state_dict({name: file.get_tensor(name) for name in stored})
+        tensors = {name: file.get_tensor(name) for name in stored}
+        _check_values(tensors, module, path)
+        module.load_state_dict(tensors)
+
+
+def _check_values(tensors: Mapping[str, Tensor], module: nn.Module, path: Path) -> None:
+    """Refuse what no training leaves behind: whole numbers, NaN, infinity, nothing but 0."""
+    state = module.state_dict().items()
+    floating = {name: tensors[name] for name, tensor in state if tensor.is_floating_point()}
+    for name, tensor in floating.items():
+        if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
+            raise FloraError(
+                f"weights {path}: {name} is {tensor.dtype}, or holds NaN or infinity; expected "
+                "finite floating-point numbers, as `flora train` writes"
+            )
+    if floating and not any(bool(tensor.any()) for tensor in floating.values()):
+        raise FloraError(f"weights {path}: all of them are 0; expected those of a trained model")
 
 
 def shipped_weights() -> Path:

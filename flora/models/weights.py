@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,34 +51,54 @@ def load_any(path: Path) -> Flora | UNet | LateFusion:
         FloraError: If the file cannot be read or names an unknown model.
     """
     metadata = read_metadata(path)
-    model: Flora | UNet | LateFusion
     if metadata.get("task") == "teacher":
         raise FloraError(
             f"weights {path}: of a pre-trained teacher, whose SAR branch is untrained; take the "
             "run's weights.safetensors, or student/best.safetensors"
         )
-    if metadata["model"] == "flora":
-        model = Flora(FloraConfig.from_dict(metadata["config"]))
-    elif metadata["model"] == "unet":
-        model = UNet(**metadata["config"])
-    elif metadata["model"] == "late fusion":
-        model = LateFusion(**metadata["config"])
-    else:
-        raise FloraError(
-            f"weights {path}: model {metadata['model']!r} is unknown to this version of flora; "
-            "install the version that wrote the file"
-        )
+    with _described(path):
+        model = _built(path, metadata["model"], metadata["config"])
     load_weights(model, path)
     return model.eval()
 
 
+def _built(path: Path, name: str, config: dict[str, Any]) -> Flora | UNet | LateFusion:
+    if name == "flora":
+        return Flora(FloraConfig.from_dict(config))
+    if name == "unet":
+        return UNet(**config)
+    if name == "late fusion":
+        return LateFusion(**config)
+    raise FloraError(
+        f"weights {path}: model {name!r} is unknown to this version of flora; install the version "
+        "that wrote the file"
+    )
+
+
+@contextmanager
+def _described(path: Path) -> Iterator[None]:
+    """Refuse metadata that this version cannot make anything of."""
+    try:
+        yield
+    except FloraError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise FloraError(
+            f"weights {path}: its metadata does not describe a model of this version of flora "
+            f"({type(error).__name__}: {error}); install the version that wrote the file, or copy "
+            "it again"
+        ) from error
+
+
 def sensor_of(path: Path | None = None) -> tuple[SarScaling, OpticalScaling]:
     """The scalings that a weights file was trained with; None is the file of the package."""
-    metadata = read_metadata(path or shipped_weights())
-    return (
-        SarScaling(**_tuples(metadata["sar_scaling"])),
-        OpticalScaling(**_tuples(metadata["optical_scaling"])),
-    )
+    file = path or shipped_weights()
+    metadata = read_metadata(file)
+    with _described(file):
+        return (
+            SarScaling(**_tuples(metadata["sar_scaling"])),
+            OpticalScaling(**_tuples(metadata["optical_scaling"])),
+        )
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

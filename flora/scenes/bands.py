@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from flora.errors import FloraError, FloraWarning, Given
@@ -30,7 +31,7 @@ from flora.scenes.names import bands_by_name, check_quantity, in_order
 from flora.scenes.safe.folders import is_safe, product_of
 from flora.scenes.safe.product import Pass, SafeBand, find_safe_bands, mask_border
 from flora.scenes.safe.swath import GroundControl
-from flora.sensors import SarScaling, Units
+from flora.sensors import BoolArray, FloatArray, SarScaling, Units
 
 LAST_PIXELS = 65_536  # of the last row, that are read to see whether a file is whole
 FILL_SIDE = 512  # px: fill values are looked for in a reading at most this large
@@ -39,7 +40,18 @@ FILLS = np.array([-9999, -32768, -99999, np.finfo(np.float32).min], dtype=np.flo
 # The same; as stored integers they may be measurements, as backscatter they are none.
 SMALL_FILLS = np.array([-999, -99, 255, 9999, 32767, 65535, 99999], dtype=np.float32)
 HUGE = 1e9  # no backscatter is this large, in either unit; 1e20 and the like are fills
-PLAUSIBLE = (-50.0, 50.0)  # dB: between a radar's noise and its largest corner reflectors
+# dB: above a radar's noise (-50 itself is a fill), up to its largest corner reflectors.
+PLAUSIBLE = (-50.0, 50.0)
+
+
+def is_stored_fill(stored: NDArray[Any]) -> BoolArray:
+    """Where a stored value, of any kind of number, is a fill or none at all."""
+    return np.asarray(~np.isfinite(stored) | np.isin(stored, FILLS))
+
+
+def is_fill(values: FloatArray) -> BoolArray:
+    """Where backscatter, in either unit, is a fill."""
+    return np.asarray(np.isin(values, SMALL_FILLS) | (np.abs(values) >= HUGE))
 
 
 def find_files(
@@ -159,7 +171,7 @@ def _inspect(
     """Open a file once: what it holds, and that its pixels are there to the last row."""
     connection = None if safe is None else safe.measurement
     with open_raster(path, "sar_path", connection) as dataset:
-        if any(np.dtype(kind).kind == "c" for kind in dataset.dtypes):
+        if any("complex" in kind for kind in dataset.dtypes):  # CInt16 is no type of numpy
             raise FloraError(
                 "complex values, expected detected backscatter",
                 argument="sar_path",
@@ -197,7 +209,7 @@ def _fill(dataset: Any, bands: tuple[int, ...], units: Units) -> float:
     if kind == "f":
         fills += map(float, SMALL_FILLS)
         low, high = PLAUSIBLE if units == "db" else (-HUGE, HUGE)
-        impossible, count = np.unique(values[(values < low) | (values > high)], return_counts=True)
+        impossible, count = np.unique(values[(values <= low) | (values > high)], return_counts=True)
         fills += impossible[np.argsort(-count)[:1]].tolist()
     held = [fill for fill in fills if (values == np.float32(fill)).any()]
     return held[0] if held else {"f": math.nan, "i": fills[0], "u": 0.0}[kind]

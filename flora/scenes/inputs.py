@@ -27,12 +27,11 @@ from flora.grid import (
 )
 from flora.parts import choose_part
 from flora.scenes.bands import (
-    FILLS,
-    HUGE,
     PLAUSIBLE,
-    SMALL_FILLS,
     file_identities,
     find_files,
+    is_fill,
+    is_stored_fill,
 )
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.layers import OpenBands, SceneFiles
@@ -56,6 +55,8 @@ __all__ = [
 
 SAMPLE_SIDE = 1024  # px: statistics and the quicklook come from a reading at most this large
 
+FEW = 0.1  # of values below 0: power has fewer, dB many more
+ALIKE = 1.0  # dB: VV is brighter than VH by more, even over calm water
 BRIGHT_VH = -11.5  # dB: VH over land is darker than this; read as power, its amplitude is brighter
 CONSTANT_SHARE = 0.05  # of pixels that hold one value, from which it is probably no measurement
 CONSTANT_PIXELS = 100  # at least, for it to be said
@@ -208,7 +209,7 @@ class SarScene:
             if shape is not None:
                 read["out_shape"] = (len(layer.bands), *shape)
             values = read_bands(layer.dataset, out_dtype="float32", **read)
-            good = np.isfinite(values) & ~np.isin(values, FILLS)
+            good = ~is_stored_fill(values)
             flags = [layer.dataset.mask_flag_enums[band - 1] for band in layer.bands]
             if any(MaskFlags.per_dataset in flag or MaskFlags.alpha in flag for flag in flags):
                 good &= read_bands(layer.dataset, masks=True, **read) != 0
@@ -219,7 +220,7 @@ class SarScene:
             values *= layer.scale[:, None, None]
             values += layer.offset[:, None, None]
             parts.append(values)
-            measured.append(good & ~np.isin(values, SMALL_FILLS) & (np.abs(values) < HUGE))
+            measured.append(good & ~is_fill(values))
         backscatter = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return backscatter, np.asarray(np.concatenate(measured).all(axis=0))
 
@@ -240,7 +241,7 @@ class SarScene:
         if self.scaling.unit != "dB":
             return values, measured
         low, high = PLAUSIBLE
-        return values, measured & ((values >= low) & (values <= high)).all(axis=0)
+        return values, measured & ((values > low) & (values <= high)).all(axis=0)
 
     def _check_values(self, values: FloatArray, measured: BoolArray) -> None:
         """Check the sample or, where it caught nothing, the first rows that hold something."""
@@ -276,6 +277,11 @@ class SarScene:
                 found.append(
                     f"mean VV {vv:.1f} dB is below mean VH {vh:.1f} dB: the polarisations are "
                     "probably swapped; expected VV, then VH"
+                )
+            elif vv - vh < ALIKE:
+                found.append(
+                    f"mean VV {vv:.1f} dB and mean VH {vh:.1f} dB hardly differ: probably one "
+                    "polarisation twice; expected VV, then VH"
                 )
             elif (middle := np.median(seen[1])) > BRIGHT_VH:
                 probably = "dB of amplitude, or z-scores, expected sigma0 in dB; calibrate again"
@@ -324,7 +330,7 @@ def check_units(seen: FloatArray, units: Units, name: str) -> None:
     """Refuse measured values, not 0, that cannot be sigma0 in the unit they are said to have.
 
     Land and water lie between about -35 and 0 dB, which is 0.0003 to 1 in power; dB is negative
-    nearly everywhere, power nowhere but for noise correction.
+    nearly everywhere, power nowhere but where more noise was subtracted than there was.
 
     Raises:
         FloraError: If they are in the other unit, digital numbers or scaled integers.
@@ -337,9 +343,9 @@ def check_units(seen: FloatArray, units: Units, name: str) -> None:
             argument=source,
             remedy="calibrate the scene first, or pass the GRD product's .SAFE folder",
         )
-    if units == "db" and negative < 0.01:
+    if units == "db" and negative < FEW:
         raise FloraError(
-            f"values are 0 or more (median {median:.4g}): linear power, expected dB",
+            f"values are mostly 0 or more (median {median:.4g}): linear power, expected dB",
             argument=source,
             remedy="convert with 10 log10, or pass {units}",
             units="linear",

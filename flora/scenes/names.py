@@ -112,6 +112,7 @@ def in_order(paths: tuple[Path, ...], wanted: tuple[str, ...]) -> list[Path]:
                 remedy="correct the one that is wrong",
             )
         found.append(described or named)
+    _check_dates(paths)
     if not any(found):
         return list(paths)
     if sorted(map(str, found)) != sorted(wanted):
@@ -123,6 +124,21 @@ def in_order(paths: tuple[Path, ...], wanted: tuple[str, ...]) -> list[Path]:
             remedy="put them into the names (_VV.tif, _VH.tif)",
         )
     return [paths[found.index(band)] for band in wanted]
+
+
+def _check_dates(paths: tuple[Path, ...]) -> None:
+    """Warn of files that are of different days by their names."""
+    days = [date_in_name(path) for path in paths]
+    if None not in days and len(set(days)) > 1:
+        said = ", ".join(f"{path.name}: {day}" for path, day in zip(paths, days, strict=True))
+        warnings.warn(
+            FloraWarning(
+                f"polarisations of different days ({said}), expected one pass",
+                argument="sar_path",
+                remedy="take both from one product",
+            ),
+            stacklevel=5,
+        )
 
 
 def check_quantity(paths: tuple[Path, ...]) -> None:

@@ -24,6 +24,7 @@ from flora.errors import FloraError, FloraWarning
 from flora.files import folder_beside, publish
 from flora.grid import GDAL_ERRORS, Grid, LonLatBox, Part, apply
 from flora.parts import choose_part
+from flora.scenes.bands import is_fill, is_stored_fill
 from flora.scenes.inputs import check_units
 from flora.scenes.optical import QUANTIFICATION
 from flora.sensors import BoolArray, FloatArray, Units
@@ -302,6 +303,7 @@ def _decibels(
     source: ItemBands, stored: FloatArray, valid: BoolArray, units: Units
 ) -> tuple[NDArray[Any], BoolArray]:
     values = stored * source.scale.astype(np.float32) + source.offset.astype(np.float32)
+    valid = valid & ~(is_stored_fill(stored) | is_fill(values)).any(axis=0)
     if valid.any():
         check_units(values[:, valid], units, source.item.id)
     if units == "db":

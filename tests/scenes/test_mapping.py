@@ -123,7 +123,9 @@ def test_tiles_do_not_show_for_a_pointwise_model(scene, out):
 @pytest.mark.filterwarnings("ignore:.*hold exactly:flora.errors.FloraWarning")
 def test_blending_leaves_no_step_where_tiles_disagree(tmp_path, out):
     """Each tile answers with its own constant: the worst model there is for seams."""
-    path = write_tif(tmp_path / "flat.tif", np.full((2, 40, 416), -12, np.float32))
+    flat = np.full((2, 40, 416), -12, np.float32)
+    flat[0] = -6
+    path = write_tif(tmp_path / "flat.tif", flat)
     constants = [0.2, 0.8, 0.3, 0.9, 0.1, 0.7, 0.4, 0.9, 0.2, 0.6, 0.1, 0.5]
     steps = []
     for overlap in (0, 32):

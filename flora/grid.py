@@ -176,6 +176,17 @@ def apply(affine: Affine, x: Any, y: Any) -> tuple[Any, Any]:
     return a * x + b * y + c, d * x + e * y + f
 
 
+def readable(name: object) -> str:
+    r"""A name that can be printed: bytes that are not UTF-8 as escapes.
+
+    Example:
+        >>> from flora.grid import readable
+        >>> readable("flood" + chr(0xDCFF) + ".tif")
+        'flood\\udcff.tif'
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
 @contextmanager
 def open_raster(path: Path, argument: str, connection: str | None = None) -> Iterator[Any]:
     """Open a raster for reading.
@@ -189,19 +200,35 @@ def open_raster(path: Path, argument: str, connection: str | None = None) -> Ite
     Raises:
         FloraError: If there is no such file or GDAL cannot read its header.
     """
-    if connection is None and path.is_dir():
+    try:
+        folder, there = path.is_dir(), path.is_file()
+    except OSError as error:  # a name longer than the disk allows
+        raise FloraError(
+            f"no such file ({error.strerror})",
+            argument=argument,
+            value=path,
+            remedy="check the path",
+        ) from error
+    if connection is None and folder:
         raise FloraError(
             "a folder, expected a raster file",
             argument=argument,
             value=path,
             remedy="name the file",
         )
-    if connection is None and not path.is_file():
+    if connection is None and not there:
         raise FloraError("no such file", argument=argument, value=path, remedy="check the path")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(connection or path)
+    except UnicodeEncodeError as error:
+        raise FloraError(
+            "its name is not UTF-8, which GDAL asks for",
+            argument=argument,
+            value=readable(path),
+            remedy="rename it",
+        ) from error
     except GDAL_ERRORS as error:
         reason = str(error) if connection is None else "GDAL cannot open it"
         raise FloraError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from errno import ENAMETOOLONG
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from flora.cli.search import BoxCommand, search
 from flora.cli.spelling import in_one_line
 from flora.cli.train import train
 from flora.errors import FloraError
+from flora.grid import readable
 
 NARROWEST = 20  # columns that anything can be read in
 
@@ -45,6 +47,16 @@ class Group(TyperGroup):
                 raise
             screen = console(error=True)
             screen.print(f"Error: {in_one_line(error)}", style="red")
+            raise typer.Exit(1) from error
+        except (OSError, UnicodeEncodeError) as error:
+            named = error.filename if isinstance(error, OSError) else error.object
+            if ctx.params["debug"] or not (
+                isinstance(error, UnicodeEncodeError) or error.errno == ENAMETOOLONG
+            ):
+                raise
+            what = "longer than the disk allows" if isinstance(error, OSError) else "not UTF-8"
+            text = f"Error: a name is {what}: {readable(named)[:200]}; rename it"
+            console(error=True).print(text, style="red")
             raise typer.Exit(1) from error
 
 

@@ -79,8 +79,9 @@ class Folder(FloodDataset):
     - `NAME_sar.tif`: VV and VH, or `NAME_vv.tif` and `NAME_vh.tif`; NaN or the file's nodata value
       where nothing was measured. Or `NAME_S1Hand.tif`, as Sen1Floods11 calls it.
     - `NAME_optical.tif` (`NAME_S2Hand.tif`): the image of nearly the same day: the 13 bands of
-      Sentinel-2 Level-1C, whose clouds are masked here, or B4, B3, B2 and B8, whose clouds have to
-      be 0; reflectance x 10000, 0 in nodata.
+      Sentinel-2 Level-1C, whose clouds are masked here, or Level-2A, or B4, B3, B2 and B8, whose
+      clouds have to be 0; in another order if described (`B4`, `red`); reflectance x 10000, 0 in
+      nodata.
     - `NAME_before.tif`: such an image from before the flood, as `flora search` writes it.
     - `NAME_label.tif` (`NAME_LabelHand.tif`, or `NAME.tif`): 0 dry, 1 water, 255 or -1 no label.
 

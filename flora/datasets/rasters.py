@@ -19,7 +19,7 @@ from rasterio.windows import Window as RasterWindow
 from flora.datasets.base import Window
 from flora.datasets.pairing import how_to_exclude
 from flora.errors import FloraError
-from flora.grid import Grid
+from flora.grid import Grid, readable
 from flora.sensors import ByteArray, FloatArray
 
 POSIX = hasattr(os, "sysconf")  # which tells how much memory there is
@@ -48,26 +48,26 @@ def read_grid(path: Path) -> Grid:
     try:
         with rasterio.open(path) as source:
             return Grid.of(source)
-    except RasterioError as error:
+    except (RasterioError, UnicodeEncodeError) as error:
         raise _unreadable(path, error) from error
 
 
-def count_bands(path: Path) -> int:
-    """Number of bands of a raster.
+def band_descriptions(path: Path) -> tuple[str | None, ...]:
+    """What the bands of a raster are described as, None where there is no description.
 
     Raises:
         FloraError: If the file is missing or no raster.
     """
     try:
         with rasterio.open(path) as source:
-            return int(source.count)
-    except RasterioError as error:
+            return tuple(source.descriptions)
+    except (RasterioError, UnicodeEncodeError) as error:
         raise _unreadable(path, error) from error
 
 
 def read_raster(
     path: Path,
-    bands: tuple[str, ...],
+    bands: tuple[str | None, ...],
     window: Window | None = None,
     only: tuple[str, ...] | None = None,
 ) -> Raster:
@@ -87,15 +87,16 @@ def read_raster(
         with rasterio.open(path) as source:
             grid = Grid.of(source)
             if source.count != len(bands):
+                wanted = ", ".join(map(str, bands))
                 raise FloraError(
-                    f"{path} has {source.count} bands: expected {len(bands)}, {', '.join(bands)}"
+                    f"{path} has {source.count} bands: expected {len(bands)}, {wanted}"
                 )
             part = None if window is None else _raster_window(window, grid, path)
             numbers = None if only is None else [bands.index(name) + 1 for name in only]
             size = grid.shape if window is None else (window.height, window.width)
             _require_room(path, len(numbers or bands), size, np.dtype(source.dtypes[0]).itemsize)
             return Raster(source.read(numbers, window=part), source.nodata, grid)
-    except RasterioError as error:
+    except (RasterioError, UnicodeEncodeError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -242,8 +243,8 @@ def _raster_window(window: Window, grid: Grid, path: Path) -> RasterWindow:
     return RasterWindow(window.column, window.row, window.width, window.height)
 
 
-def _unreadable(path: Path, error: RasterioError) -> FloraError:
+def _unreadable(path: Path, error: Exception) -> FloraError:
     return FloraError(
-        f"cannot read {path} as a raster ({error}): it is missing, truncated or of another "
-        "format; download it again"
+        f"cannot read {readable(path)} as a raster ({readable(error)}): it is missing, truncated "
+        "or of another format; download it again"
     )

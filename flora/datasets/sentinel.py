@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from flora.datasets.base import Window
 from flora.datasets.rasters import (
     Raster,
-    count_bands,
+    band_descriptions,
     looks_linear,
     read_raster,
     require_decibel,
     require_same_grid,
 )
-from flora.errors import FloraError
+from flora.errors import FloraError, Given
 from flora.grid import Grid
 from flora.sensors import (
     IGNORE,
@@ -30,6 +30,7 @@ from flora.sensors import (
     OpticalScaling,
     Units,
     normalised_difference,
+    sentinel2_bands,
 )
 
 CLOUD_SCORE = 0.2
@@ -122,16 +123,19 @@ def _require_whole_decibel(
 
 
 def read_sentinel2(
-    path: Path, scaling: OpticalScaling, window: Window | None = None
+    path: Path,
+    scaling: OpticalScaling,
+    window: Window | None = None,
+    bands: tuple[str | None, ...] = SENTINEL2_BANDS,
 ) -> OpticalLayers:
-    """Read a Level-1C image of 13 bands, reflectance x 10000, 0 where there is no data.
+    """Read a Level-1C image, `bands` in order, reflectance x 10000, 0 where there is no data.
 
     Cloud and nodata are not valid, and 0 in the image and in NDVI.
 
     Raises:
         FloraError: If the file is unreadable or has other bands.
     """
-    raster = read_raster(path, SENTINEL2_BANDS, window, only=_READ_BANDS)
+    raster = read_raster(path, bands, window, only=_READ_BANDS)
     counts = unsigned(raster.values)
     colours = counts[: len(_COLOUR_BANDS)]
     reflectance = counts.astype(np.float32) / np.float32(10_000.0)
@@ -142,20 +146,17 @@ def read_sentinel2(
 def read_optical(
     path: Path, scaling: OpticalScaling, window: Window | None = None
 ) -> OpticalLayers:
-    """Read a Level-1C image, see `read_sentinel2`, or one of B4, B3, B2 and B8 without clouds.
+    """Read an image of Sentinel-2, its bands by their names, see `sentinel2_bands`.
+
+    Level-1C has its clouds masked, see `read_sentinel2`; in others they have to be 0.
 
     Raises:
-        FloraError: If the file is unreadable or has another number of bands.
+        FloraError: If the file is unreadable, or its bands are not clear.
     """
-    count = count_bands(path)
-    if count == len(SENTINEL2_BANDS):
-        return read_sentinel2(path, scaling, window)
-    if count != len(_COLOUR_BANDS):
-        raise FloraError(
-            f"{path} has {count} bands: expected {', '.join(_COLOUR_BANDS)}, or the 13 bands of "
-            "Sentinel-2 Level-1C"
-        )
-    raster = read_raster(path, _COLOUR_BANDS, window)
+    names = sentinel2_bands(band_descriptions(path), Given("", path))
+    if set(_READ_BANDS) <= set(names):
+        return read_sentinel2(path, scaling, window, names)
+    raster = read_raster(path, names, window, only=_COLOUR_BANDS)
     counts = unsigned(raster.values)
     measured: BoolArray = np.asarray((counts > 0).all(axis=0))
     return _optical_layers(counts, measured, scaling, raster.grid)

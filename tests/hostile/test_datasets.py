@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rasterio
 from PIL import Image
@@ -25,6 +27,7 @@ from tests.support.fake_data import (
     fake_sen12ms,
     fake_weak,
     rewrite,
+    write_raster,
 )
 
 LIST = "v1.1/splits/flood_handlabeled/flood_train_data.csv"
@@ -275,3 +278,48 @@ def test_a_split_without_a_label_trains_nothing_and_is_told(tmp_path):
     result = CliRunner().invoke(app, [*arguments, "--steps", "1", "--crop", "32"])
     assert result.exit_code == 1 and not out.exists()
     assert "none of the 3 chips to train on has a label" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ((2, 1, 0, 3), ("blue", "green", "red", "nir")),
+        ((3, 2, 1, 0), ("B8", "S2_B2", "B03, central wavelength 560 nm", "B4")),
+        ((0, 1, 2, 3), ()),
+    ],
+)
+def test_bands_of_chips_are_found_by_their_names(tmp_path, order, names):
+    stored = np.array([1300, 1100, 900, 3100], np.uint16)[list(order)]
+    values = stored[:, None, None] * np.ones((32, 32), np.uint16)
+    write_raster(tmp_path / "a_1_sar.tif", np.full((2, 32, 32), -12, np.float32))
+    path = write_raster(tmp_path / "a_1_optical.tif", values)
+    with rasterio.open(path, "r+") as file:
+        for number, name in enumerate(names, 1):
+            file.set_band_description(number, name)
+    chip = open_dataset("folder", tmp_path, "all")[0]
+    np.testing.assert_allclose(chip["optical"][:, 0, 0] * 3000, [1300, 1100, 900], rtol=1e-5)
+    assert chip["index"][0, 0, 0].item() == pytest.approx(1800 / 4400)
+
+
+LONG = "a" * 300
+BYTES = os.fsdecode(b"a\xff")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["map", f"{LONG}.tif", "--out", "o"], "longer than the disk allows"),
+        (["map", f"{BYTES}.tif", "--out", "o"], "not UTF-8"),
+        (["check", "folder", LONG], "longer than the disk allows"),
+        (["check", "folder", "."], "not UTF-8|utf-8"),
+    ],
+)
+def test_names_that_no_disk_or_gdal_takes_are_refused(tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    path = write_raster(tmp_path / "a.tif", np.full((2, 32, 32), -12, np.float32))
+    os.link(path, tmp_path / f"{BYTES}.tif")
+    path.rename(tmp_path / f"{BYTES}_sar.tif")
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.exception
+    assert re.search(says, " ".join(result.output.split())), result.output
+    assert not (tmp_path / "o").exists()

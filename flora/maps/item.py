@@ -56,6 +56,14 @@ def write_item(
 
     Raises:
         FloraError: If the mask is refused, `target` exists already, or the disk refuses.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import open_scene
+        >>> from flora.maps.item import write_item
+        >>> mask = Path("S1_water_mask.tif")
+        >>> with open_scene("S1.tif") as scene:  # doctest: +SKIP
+        ...     write_item("S1_item.json", mask, scene, {"mask": mask}, inputs={}, attribution="")
     """
     path = new_file(target, "output", overwrite)
     with open_raster(Path(water_mask), "water_mask") as mask:

@@ -23,7 +23,8 @@ from flora.files import alone
 from flora.maps.floods import split_flood
 from flora.maps.polygons import write_polygons
 from flora.models.checkpoints import shipped_weights
-from flora.models.network import Flora, named_config
+from flora.models.config import named_config
+from flora.models.network import Flora
 from flora.scenes import work as scene_work
 from flora.scenes.inputs import open_scene
 from flora.scenes.mapping import map_scene

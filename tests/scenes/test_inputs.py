@@ -306,7 +306,7 @@ def test_a_box_that_reaches_beyond_is_clipped(scene_path):
         ({"bbox": (11, 10, 10, 11)}, "west < east"),
         ({"bbox": (39, -2, 40, -100)}, "check the order"),
         ({"bbox": (-2, 39, -1, 40), "window": (0, 0, 9, 9)}, "expected one of them"),
-        ({"grid": "EPSG:0"}, "grid EPSG:0: no CRS"),
+        ({"grid": "EPSG:0"}, "grid 'EPSG:0': no CRS"),
         ({"units": "power"}, "units 'power'"),
     ],
 )

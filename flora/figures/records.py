@@ -149,7 +149,9 @@ def label_curve(
     with style():
         ax = axes[0, 0]
         ticks: set[int] = set()
-        for (family, says), (colour, marker) in zip(families.items(), MARKS, strict=False):
+        for number, (family, says) in enumerate(families.items()):
+            colour, marker = MARKS[number]
+            aside = 1.04 ** (number - (len(families) - 1) / 2)  # so that no dot hides another
             named = {
                 int(name.removeprefix(f"{family}_")): values
                 for name, values in scores.items()
@@ -160,10 +162,8 @@ def label_curve(
             counts = sorted(named)
             ticks |= set(counts)
             for count in counts:
-                values = named[count]
-                ax.plot(
-                    [count] * len(values), values, marker, color=colour, markersize=4, alpha=0.5
-                )
+                x = [count * aside] * len(named[count])
+                ax.plot(x, named[count], marker, color=colour, markersize=4, alpha=0.5)
             means = [float(np.mean(named[count])) for count in counts]
             ax.plot(counts, means, marker + "-", color=colour, markersize=6, label=says)
         if level is not None and level[0] in scores:

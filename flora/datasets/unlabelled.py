@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -107,6 +108,17 @@ class Unlabelled(Wrapped):
         if taught is not None and len(taught) != len(dataset):
             raise FloraError(f"taught has {len(taught)} maps for {len(dataset)} chips")
         self.taught = taught
+
+    def manifest(self) -> list[str]:
+        """See `FloodDataset.manifest`; with a digest of what is taught of each chip.
+
+        So a training is not continued, nor taken for finished, with another teacher's word.
+        """
+        names = super().manifest()
+        if self.taught is None:
+            return names
+        digests = (hashlib.sha256(t.numpy().tobytes()).hexdigest()[:12] for t in self.taught)
+        return [f"{name} taught {digest}" for name, digest in zip(names, digests, strict=True)]
 
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See `FloodDataset.read`."""

@@ -123,3 +123,17 @@ def test_pairs_and_labels_train_together(chips, tmp_path) -> None:
     )
     assert len(mixed) == 8 and isinstance(teacher, OpticalWater)
     assert mixed[7]["taught"].isfinite().any() and mixed[0]["taught"].isnan().all()
+
+
+def test_a_run_is_not_taken_for_finished_with_another_teachers_word(chips, tmp_path) -> None:
+    def says(water):
+        return lambda batch: torch.full_like(batch["water"], water, dtype=torch.float32)[:, None]
+
+    def adapted(water):
+        torch.manual_seed(0)
+        adapt(Flora(SHAPE), chips, tmp_path, teacher=says(water), training=SHORT, quiet=True)
+
+    adapted(1)
+    adapted(1)  # the same again: there is nothing to do
+    with pytest.raises(FloraError, match="another data"):
+        adapted(0)

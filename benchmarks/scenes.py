@@ -3,8 +3,8 @@
     python benchmarks/scenes.py [--size 10000 10000] [--seams 2048] [--record results/scenes.json]
 
 Speed: a scene of simulated floods, written block by block, is mapped from file to file with the
-weights that ship (i) through `map_scene`, (ii) in a plain loop of tiles side by side, without
-threads, blending, overviews and resumption, (iii) through `map_scene` with a U-Net that has a
+weights that ship (i) through `map_scene`, in float32 and in bfloat16, (ii) in a plain loop of tiles
+side by side, without threads, blending, overviews and resumption, (iii) through `map_scene` with a U-Net that has a
 ResNet-34 encoder and makes one output, and (iv) with the same U-Net in the tiled inference of
 terratorch
 (`pip install terratorch`, which is no dependency of the library), with tiles, overlap and batch as
@@ -41,7 +41,7 @@ from rich.table import Table
 from torch import Tensor
 
 from flora.experiments.provenance import write_record
-from flora.models.predict import predictor
+from flora.models.predict import Precision, predictor
 from flora.models.weights import load_model
 from flora.predictors import Prediction, Predictor
 from flora.scenes.inputs import open_scene
@@ -72,9 +72,9 @@ def write_mosaic(path: Path, rows: int, columns: int) -> None:
                 file.write(values, window=Window(column, row, *values.shape[:0:-1]))
 
 
-def ours() -> Predictor:
+def ours(precision: Precision = "float32") -> Predictor:
     """The weights that ship, as `flora map` uses them."""
-    return predictor(load_model(), CPU)
+    return predictor(load_model(), CPU, precision)
 
 
 def unet() -> Predictor:
@@ -140,6 +140,7 @@ def in_terratorch(make: Callable[[], Predictor], scene: Path, folder: Path) -> N
 
 RUNS: dict[str, Callable[[Path, Path], None]] = {
     "ours": partial(through_map_scene, ours),
+    "ours, bfloat16": partial(through_map_scene, partial(ours, "bfloat16")),
     "plain loop": partial(in_a_plain_loop, ours),
     "U-Net R34": partial(through_map_scene, unet),
     "U-Net R34 in terratorch": partial(in_terratorch, unet),
@@ -230,7 +231,7 @@ def main() -> None:
         write_mosaic(scene, *arguments.size)
         runs = {}
         for name in arguments.only or RUNS:
-            runs[name] = measure(name, scene, folder / name.replace(" ", "_"))
+            runs[name] = measure(name, scene, folder / name.replace(", ", "_").replace(" ", "_"))
         ran = {name: run for name, run in runs.items() if "absent" not in run}
         if ran:
             show("file to file", [{"run": name, **run} for name, run in ran.items()])

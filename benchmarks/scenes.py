@@ -4,9 +4,9 @@
 
 Speed: a scene of simulated floods, written block by block, is mapped from file to file with the
 weights that ship (i) through `map_scene`, in float32 and in bfloat16, (ii) in a plain loop of tiles
-side by side, without threads, blending, overviews and resumption, (iii) through `map_scene` with a U-Net that has a
-ResNet-34 encoder and makes one output, and (iv) with the same U-Net in the tiled inference of
-terratorch
+side by side, without threads, blending, overviews and resumption, (iii) through `map_scene` with a
+U-Net that has a ResNet-34 encoder and makes one output, and (iv) with the same U-Net in the tiled
+inference of terratorch
 (`pip install terratorch`, which is no dependency of the library), with tiles, overlap and batch as
 in `map_scene`, the whole scene in memory as there. Each runs in a fresh process, whose peak memory
 and processor time are recorded beside the wall time (Linux): on a busy machine, compare processor

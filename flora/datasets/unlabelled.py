@@ -110,11 +110,11 @@ class Unlabelled(Wrapped):
         self.taught = taught
 
     def manifest(self) -> list[str]:
-        """See `FloodDataset.manifest`; with a digest of what is taught of each chip.
+        """See `FloodDataset.manifest`; marked, with a digest of what is taught of each chip.
 
         So a training is not continued, nor taken for finished, with another teacher's word.
         """
-        names = super().manifest()
+        names = [f"unlabelled {name}" for name in super().manifest()]
         if self.taught is None:
             return names
         digests = (hashlib.sha256(t.numpy().tobytes()).hexdigest()[:12] for t in self.taught)
@@ -138,7 +138,8 @@ class Mixed(FloodDataset):
 
     Args:
         labelled: Chips whose labels count.
-        unlabelled: Chips whose `taught` counts, see `Unlabelled`; of the same sensors.
+        unlabelled: Chips whose `taught` counts, see `Unlabelled`, or other labelled ones; of the
+            same sensors.
         share: Share of unlabelled chips, above 0 and below 1.
 
     Raises:
@@ -192,11 +193,8 @@ class Mixed(FloodDataset):
         return chips.shape(number)
 
     def manifest(self) -> list[str]:
-        """See `FloodDataset.manifest`; chips without a label are marked."""
-        names = {
-            id(self.labelled): self.labelled.manifest(),
-            id(self.unlabelled): [f"unlabelled {name}" for name in self.unlabelled.manifest()],
-        }
+        """See `FloodDataset.manifest`."""
+        names = {id(chips): chips.manifest() for chips in (self.labelled, self.unlabelled)}
         places = (self._at(index) for index in range(len(self)))
         return [names[id(chips)][number] for chips, number in places]
 

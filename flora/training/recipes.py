@@ -237,11 +237,47 @@ def adapt(
     """
     unlabelled = taught_pairs(teacher, pairs, confidence)
     seen = unlabelled if labelled is None else Mixed(labelled, unlabelled)
+    lesson = Lesson(UNDISTILLED, ONLY_SAR)
+    return fine_tune(model, seen, folder, training=training, lesson=lesson, quiet=quiet)
+
+
+def fine_tune(
+    model: Flora | UNet,
+    chips: FloodDataset,
+    folder: Path,
+    *,
+    training: TrainingConfig,
+    valid: FloodDataset | None = None,
+    lesson: Lesson | None = None,
+    quiet: bool = False,
+) -> FitResult:
+    """Train weights further on labelled chips.
+
+    Args:
+        model: The weights to begin with; changed in place. FLoRA's teacher stays as it is.
+        chips: Chips to train on. `flora.datasets.unlabelled.Mixed` adds others that rehearse what
+            the weights know already.
+        folder: Where the run goes.
+        training: Length and schedule; a quarter of the usual learning rate keeps what was learned.
+        valid: Chips that choose the best weights, or None.
+        lesson: How FLoRA is taught; the defaults if None. A U-Net learns water alone.
+        quiet: Hide the progress bar.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import TrainingConfig, load_model, open_dataset
+        >>> from flora.training.recipes import fine_tune
+        >>> chips = open_dataset("simulated", None, "train", count=1, size=64)
+        >>> short = TrainingConfig(steps=1, batch=1, crop=32, learning_rate=5e-4)
+        >>> result = fine_tune(load_model(), chips, Path("runs/tuned"), training=short, quiet=True)
+        >>> tuned = load_model(result.best)
+    """
+    lesson = lesson or Lesson()
     torch.manual_seed(training.seed)
-    dates = pairs.sar_scaling.dates
+    dates = chips.sar_scaling.dates
     task: Task
     if isinstance(model, Flora):
-        task = StudentTask(model, UNDISTILLED, ONLY_SAR, dates)
+        task = StudentTask(model, lesson.loss, lesson.mix, dates)
     else:
         task = UNetTask(model, dates=dates)
-    return fit(task, seen, training, folder, quiet=quiet)
+    return fit(task, chips, training, folder, valid, quiet, lesson.change)

@@ -83,7 +83,9 @@ def tuned(
 
 def rows(counts: dict[str, Counts]) -> dict[str, Any]:
     """Scores of each chip and of all pixels together."""
-    return {name: score(c) for name, c in counts.items()} | {"pooled": score(sum(counts.values()))}
+    return {name: score(c) for name, c in counts.items()} | {
+        "pooled": score(np.sum(list(counts.values()), axis=0))
+    }
 
 
 def left_out(

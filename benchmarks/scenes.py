@@ -125,7 +125,7 @@ def in_terratorch(make: Callable[[], Predictor], scene: Path, folder: Path) -> N
     valid = np.isfinite(values).all(axis=0)
     sar = torch.from_numpy(SENTINEL1.normalise(values, valid))[None]
     # `map_scene` blends over the middle of an overlap, terratorch over what `delta` leaves.
-    overlap = TILE // 4
+    overlap = Tiling(TILE).shared
     water = tiled_inference(
         lambda tiles: predict(tiles, torch.ones_like(tiles[:, 0], dtype=torch.bool), None).water,
         sar,
@@ -192,7 +192,14 @@ def seams(side: int, folder: Path) -> list[dict[str, Any]]:
         sar = torch.from_numpy(scene.scaling.normalise(backscatter, valid))[None]
         predict = ours()
         whole = predict(sar, torch.from_numpy(valid)[None], None).water[0, 0].numpy()
-        for tile, overlap in ((512, 0), (512, 128), (512, 256), (1024, 256), (1024, 384)):
+        for tile, overlap in (
+            (512, 0),
+            (512, 128),
+            (512, 256),
+            (1024, 192),
+            (1024, 256),
+            (1024, 320),
+        ):
             bands = predict_rows(scene, predict, Tiling(tile, overlap))
             tiled = np.concatenate([band.probability for band in bands])
             apart = np.abs(tiled - whole)

@@ -218,14 +218,19 @@ class PartOptions:
             rich_help_panel=PART,
         ),
     ] = False
-    tile: Annotated[int, typer.Option(min=32, help="Side of a tile, px.", rich_help_panel=PART)] = (
-        1024
-    )
+    tile: Annotated[
+        int,
+        typer.Option(
+            min=32,
+            help="Height of a tile, px; it is twice as wide.",
+            rich_help_panel=PART,
+        ),
+    ] = 1024
     overlap: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Overlap of tiles, px; default: a quarter of a tile.",
+            help="Overlap of tiles, px; default: 320, at most half a tile.",
             rich_help_panel=PART,
         ),
     ] = None

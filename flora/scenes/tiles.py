@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -27,6 +27,7 @@ from flora.sensors import BoolArray, FloatArray, OpticalStack
 # px: side of the coarsest attention window (8 at stride 8). Tiles that begin at multiples of it,
 # counted from the origin of the scene's grid, are cut into the same windows as the whole scene.
 ALIGNMENT = 64
+OVERLAP = 320  # px; the weights that ship answer in such tiles as they do in one piece, to 1e-6
 BLEND = 64  # px: tiles are blended over at most so much of their overlap
 CHUNK = 2048  # columns scaled at a time
 FAINT = 1e-6  # weight of a tile's margin
@@ -39,10 +40,12 @@ class Tiling:
     """How a scene is cut.
 
     Attributes:
-        tile: Side of a tile in pixels.
-        overlap: Pixels that neighbouring tiles share, at most half a tile; None is a quarter of
-            it. Tiles do not show where half of it exceeds what a model looks at around a pixel by
-            32 px or more; `flora.FloraConfig.reach` bounds that from above.
+        tile: Height of a tile in pixels. Tiles are twice as wide: rows of tiles as high as the
+            memory allows, and little that is computed twice.
+        overlap: Pixels that neighbouring tiles share, at most half of `tile`; None is `OVERLAP`,
+            or that half where it is less. Tiles do not show where half of it exceeds what a model
+            looks at around a pixel by 32 px or more; `flora.FloraConfig.reach` bounds that from
+            above.
         batch: Tiles predicted at once.
 
     Raises:
@@ -51,7 +54,7 @@ class Tiling:
     Example:
         >>> from flora.scenes.tiles import Tiling
         >>> Tiling(512).shared
-        128
+        256
     """
 
     tile: int = 1024
@@ -72,7 +75,12 @@ class Tiling:
     @property
     def shared(self) -> int:
         """The overlap in pixels."""
-        return self.tile // 4 if self.overlap is None else self.overlap
+        return min(OVERLAP, self.tile // 2) if self.overlap is None else self.overlap
+
+    @property
+    def across(self) -> Self:
+        """How the columns are cut."""
+        return replace(self, tile=2 * self.tile, overlap=self.shared)
 
     @property
     def step(self) -> int:
@@ -192,8 +200,10 @@ def predict_rows(
             the right shape.
     """
     down, across = (
-        Axis.cut(side, tiling, origin)
-        for side, origin in zip(scene.shape, scene.origin, strict=True)
+        Axis.cut(side, cut, origin)
+        for side, cut, origin in zip(
+            scene.shape, (tiling, tiling.across), scene.origin, strict=True
+        )
     )
     tiles = [slice(start, start + across.tile) for start in across.starts]
     total = len(down.starts) * len(tiles)

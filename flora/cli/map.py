@@ -75,6 +75,13 @@ class SceneOptions:
             metavar="FILE",
         ),
     ] = None
+    align: Annotated[
+        bool,
+        typer.Option(
+            help="Move the image of --before back by its offset from the radar, where that is 2 px "
+            "or more and clear; the offset is said either way."
+        ),
+    ] = True
     sar_before: Annotated[
         Path | None,
         typer.Option(
@@ -327,7 +334,7 @@ def map_(
         out,
         model.makes,
         products,
-        _reading(found, part, sensors),
+        _reading(found, part, sensors, scenes.align),
         _mapping(model, part, existing.overwrite, place),
         reuse=existing.reuse,
         year=found.year,
@@ -482,7 +489,7 @@ def _inputs(found: Found, stac: str | None, weights: Path | None) -> list[Given]
 
 
 def _reading(
-    found: Found, part: PartOptions, sensors: tuple[SarScaling, OpticalScaling]
+    found: Found, part: PartOptions, sensors: tuple[SarScaling, OpticalScaling], align: bool
 ) -> SceneReading:
     from flora.scenes.reading import SceneReading
 
@@ -495,6 +502,7 @@ def _reading(
         remove_noise=not part.keep_noise,
         before=found.before,
         before_scaling=sensors[1],
+        align=align,
         sar_before=found.sar_before,
     )
 

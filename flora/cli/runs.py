@@ -12,7 +12,7 @@ import typer
 from flora.cli.console import console
 from flora.cli.finished import finished_maps
 from flora.cli.products import Products
-from flora.cli.spelling import area_words, in_one_line
+from flora.cli.spelling import area_words, in_one_line, offset_words
 from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class Run:
 
     def _report(self, outputs: SceneOutputs, paths: list[Path]) -> None:
         """Say which maps were written and how much water is on them; then make the products."""
+        from flora.scenes.before import ALIGNED_TAG
         from flora.scenes.names import date_in_name
         from flora.scenes.thresholds import OTSU_CHANGE_TAG, OTSU_TAG
         from flora.scenes.work import settled
@@ -164,6 +165,8 @@ class Run:
         self._console.print(
             f"{water}: {outputs.water_pixels} of {outputs.valid_pixels} px ({share:.1%}){area}"
         )
+        if ALIGNED_TAG in tags:
+            self._console.print(offset_words(tags))
         said = [
             f"{name} below {tags[tag]} dB"
             for name, tag in (("VH", OTSU_TAG), ("its change", OTSU_CHANGE_TAG))

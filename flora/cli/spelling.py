@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flora.errors import NAME_ALONE, FloraError, FloraWarning
@@ -63,3 +64,26 @@ def in_one_line(message: Exception | str) -> str:
 def area_words(pixels: int, km2: float | None) -> str:
     """An area in km2, or in pixels where nothing says how large these are."""
     return f"{pixels} px" if km2 is None else f"{km2:.4g} km2"
+
+
+def offset_words(tags: Mapping[str, str]) -> str:
+    """How the image from before the flood lies on the radar, of the tags of a map.
+
+    Example:
+        >>> from flora.cli.spelling import offset_words
+        >>> tags = {"ROWS": "0", "COLUMNS": "-3", "CONFIDENCE": "9.1"}
+        >>> tags = {f"FLORA_BEFORE_OFFSET_{name}": value for name, value in tags.items()}
+        >>> offset_words(tags | {"FLORA_BEFORE_ALIGNED": "yes"})
+        'Image from before: 0 px down, 3 px left of the radar (peak 9.1, clear from 6); moved back'
+    """
+    from flora.scenes.align import LEAST_CONFIDENCE
+    from flora.scenes.before import ALIGNED_TAG, OFFSET_TAGS
+
+    if OFFSET_TAGS[0] not in tags:
+        return "Image from before: too little is seen to tell how it lies on the radar"
+    rows, columns, confidence = (float(tags[tag]) for tag in OFFSET_TAGS)
+    lies = f"{abs(rows):g} px {'up' if rows < 0 else 'down'}"
+    lies += f", {abs(columns):g} px {'left' if columns < 0 else 'right'} of the radar"
+    peak = f"peak {confidence:g}, clear from {LEAST_CONFIDENCE:g}"
+    done = "moved back" if tags[ALIGNED_TAG] == "yes" else "left as it is"
+    return f"Image from before: {lies} ({peak}); {done}"

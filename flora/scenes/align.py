@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ BRIGHTEST = 0.98  # quantile at which edges are cut, or a few houses decide
 PEAK_WIDTH = 5.0  # px around the peak that belong to it
 LEAST_CONFIDENCE = 6.0  # standard deviations; chosen on the simulated validation split
 LEAST_SEEN = 0.2  # share of the pixels that both saw
+# px: what is found of an image in its place is up to a pixel and a half (results/misalignment.json)
+LEAST_MOVED = 2
+MOST = 16  # px, the largest offset that is looked at
+BLOCK, BLOCKS = 512, 4  # px, and how many of them along a side of a scene
 
 Plane = NDArray[np.float64]
 
@@ -36,8 +41,46 @@ class Offset(NamedTuple):
     columns: int
     confidence: float
 
+    @property
+    def clear(self) -> bool:
+        """Whether the peak stands out of all other offsets."""
+        return self.confidence >= LEAST_CONFIDENCE
 
-def find_offset(sar: FloatArray, optical: FloatArray, most: int = 16) -> Offset | None:
+    @property
+    def trusted(self) -> bool:
+        """Whether an image is better moved back: clear, and 2 px or more down or to the right.
+
+        Less than that is found of images in their place, too.
+        """
+        return self.clear and max(abs(self.rows), abs(self.columns)) >= LEAST_MOVED
+
+
+class Rows(Protocol):
+    """A radar scene that is read by whole rows, such as `flora.scenes.inputs.SarScene`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        ...
+
+    def read(self, row: int, height: int) -> tuple[FloatArray, BoolArray]:
+        """Backscatter (C, height, columns) in dB, and where it is valid."""
+        ...
+
+
+class OpticalRows(Protocol):
+    """An optical image on its pixels, such as `flora.scenes.before.BeforeScene`."""
+
+    def read(self, row: int, height: int) -> FloatArray:
+        """Whole rows as stored."""
+        ...
+
+    def scale(self, values: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """Image (3, h, w), index (1, h, w) and validity (h, w) of them."""
+        ...
+
+
+def find_offset(sar: FloatArray, optical: FloatArray, most: int = MOST) -> Offset | None:
     """The offset between two images on one grid, or None where their edges do not tell it.
 
     Brightness of radar and of reflected light have little in common, but fields, roads and shores
@@ -79,20 +122,77 @@ def find_offset(sar: FloatArray, optical: FloatArray, most: int = 16) -> Offset 
             value=f"of {sar.shape[1]} x {sar.shape[2]} px",
             remedy="give a larger part, or look less far",
         )
-    seen: list[BoolArray] = [np.asarray(np.isfinite(one).all(axis=0)) for one in (sar, optical)]
-    if min(float(mask.mean()) for mask in seen) < LEAST_SEEN:
+    found = _peak(_surfaces([(sar, optical)], most), most)
+    return found if found is not None and found.clear else None
+
+
+def scene_offset(scene: Rows, before: OpticalRows, most: int = MOST) -> Offset | None:
+    """The offset between a scene and an image on its grid, clear or not; see `Offset.clear`.
+
+    Up to sixteen blocks of 512 px, spread over the scene, have one offset in common: the
+    correlations of all of them are averaged. It says nothing of relief, whose displacements differ
+    from place to place.
+
+    Args:
+        scene: The scene.
+        before: The image.
+        most: Largest offset to look at, in pixels.
+
+    Returns:
+        The strongest offset; None if the scene has less than four times `most` px a side, or both
+        saw too little of it.
+    """
+    if min(scene.shape) < 4 * most:
         return None
-    edges, guide = _edges(sar, seen[0], SAR_WIDTH), _edges(optical, seen[1], OPTICAL_WIDTH)
-    if not (edges.any() and guide.any()):
+    return _peak(_surfaces(_blocks(scene, before), most), most)
+
+
+def _blocks(scene: Rows, before: OpticalRows) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """Blocks (C, h, w) of both, NaN where not seen."""
+    down, across = ([slice(s, s + min(BLOCK, n)) for s in _starts(n)] for n in scene.shape)
+    for rows in down:
+        height = rows.stop - rows.start
+        values, measured = scene.read(rows.start, height)
+        stored = before.read(rows.start, height)
+        for columns in across:
+            image, index, seen = before.scale(stored[..., columns])
+            layers = np.concatenate([image, index])
+            yield (
+                np.where(measured[:, columns], values[..., columns], np.nan),
+                np.where(seen, layers, np.nan),
+            )
+
+
+def _starts(length: int) -> list[int]:
+    """Where blocks begin along a side: not overlapping, evenly spread."""
+    count = max(1, min(BLOCKS, length // BLOCK))
+    room = max(0, length - BLOCK)
+    return [room // 2] if count == 1 else [room * k // (count - 1) for k in range(count)]
+
+
+def _surfaces(pairs: Iterable[tuple[FloatArray, FloatArray]], most: int) -> Plane | None:
+    """Mean correlation (2 most + 1, 2 most + 1) of the pairs that both saw; None without any."""
+    total, count = np.zeros((2 * most + 1, 2 * most + 1)), 0
+    for sar, optical in pairs:
+        seen: list[BoolArray] = [np.asarray(np.isfinite(one).all(axis=0)) for one in (sar, optical)]
+        if min(float(mask.mean()) for mask in seen) < LEAST_SEEN:
+            continue
+        edges, guide = _edges(sar, seen[0], SAR_WIDTH), _edges(optical, seen[1], OPTICAL_WIDTH)
+        if edges.any() and guide.any():
+            total += _correlation(edges, guide, most)
+            count += 1
+    return total / count if count else None
+
+
+def _peak(surface: Plane | None, most: int) -> Offset | None:
+    """The strongest offset of a correlation, and by how much it stands out of the rest."""
+    if surface is None:
         return None
-    surface = _correlation(edges, guide, most)
     row, column = np.unravel_index(int(surface.argmax()), surface.shape)
     steps = np.arange(2 * most + 1)
     rest = surface[np.hypot(steps[:, None] - row, steps[None] - column) > PEAK_WIDTH]
     spread = float(rest.std())
     confidence = float(surface.max() - rest.mean()) / spread if spread > 0 else 0.0
-    if confidence < LEAST_CONFIDENCE:
-        return None
     return Offset(int(row) - most, int(column) - most, confidence)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from rasterio.enums import Resampling
@@ -15,7 +15,8 @@ from rasterio.windows import Window
 
 from flora.antimeridian import seamless, view_on
 from flora.errors import FloraError, FloraWarning, Given
-from flora.grid import Grid, apply, check_georeference, open_raster, read_bands
+from flora.grid import Grid, Part, apply, check_georeference, open_raster, read_bands
+from flora.scenes.align import Offset, Rows, scene_offset
 from flora.scenes.bands import file_identities
 from flora.scenes.optical import OpticalSource, bands_raster, find_optical
 from flora.sensors import (
@@ -34,7 +35,32 @@ CLOUD = 2000.0  # in red, green and blue: land is darker, cloud and snow are not
 CLOUDY = 0.9  # of an image
 
 
-class SceneOnGrid(Protocol):
+OFFSET_TAGS = tuple(f"FLORA_BEFORE_OFFSET_{name}" for name in ("ROWS", "COLUMNS", "CONFIDENCE"))
+ALIGNED_TAG = "FLORA_BEFORE_ALIGNED"
+
+
+class Alignment(NamedTuple):
+    """How an image lies on a radar scene.
+
+    Attributes:
+        offset: The strongest offset of their edges, or None where too little was seen.
+        applied: Whether the image is read moved back by it.
+    """
+
+    offset: Offset | None = None
+    applied: bool = False
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the maps keep of it."""
+        if self.offset is None:
+            return {ALIGNED_TAG: "no"}
+        values = (str(self.offset.rows), str(self.offset.columns), f"{self.offset.confidence:.1f}")
+        said = dict(zip(OFFSET_TAGS, values, strict=True))
+        return said | {ALIGNED_TAG: "yes" if self.applied else "no"}
+
+
+class SceneOnGrid(Rows, Protocol):
     """What the image from before the flood has to know of the radar scene."""
 
     @property
@@ -58,11 +84,16 @@ class BeforeScene:
 
     Args:
         source: The file or product, and what it says of itself.
-        grid: The scene's pixels.
+        grid: The scene's pixels, or as many beside them, where the image is moved.
         scaling: What turns reflectance x 10000 into [0, 1].
         dataset: The open raster, or its warped view.
         bands: Its band numbers (from 1) of red, green, blue and near infrared.
+
+    Attributes:
+        alignment: How it lies on the scene, see `open_before`.
     """
+
+    alignment = Alignment()
 
     def __init__(
         self,
@@ -80,8 +111,8 @@ class BeforeScene:
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """What the maps made with it are to say of it: its file, items and dates."""
-        return self.source.tags
+        """What the maps made with it are to say of it: file, items, dates, and how it lies."""
+        return {**self.source.tags, **self.alignment.tags}
 
     def identity(self) -> dict[str, Any]:
         """What the image depends on, as JSON values: file, what its values mean, and scaling."""
@@ -89,6 +120,7 @@ class BeforeScene:
             "files": file_identities([self.source.path]),
             "values": [self.source.bands, self.source.scale, self.source.offset],
             "scaling": asdict(self.scaling),
+            "moved": self.alignment.offset if self.alignment.applied else None,
         }
 
     def read(self, row: int, height: int) -> FloatArray:
@@ -126,6 +158,7 @@ class BeforeScene:
             FloraError: If the file vanished.
         """
         with _opened(self.source, self.grid, self.scaling, Resampling.bilinear) as before:
+            before.alignment = self.alignment
             yield before
 
     @contextmanager
@@ -138,7 +171,11 @@ class BeforeScene:
 
 @contextmanager
 def open_before(
-    path: str | Path, scene: SceneOnGrid, scaling: OpticalScaling = SENTINEL2_RGB
+    path: str | Path,
+    scene: SceneOnGrid,
+    scaling: OpticalScaling = SENTINEL2_RGB,
+    *,
+    align: bool = True,
 ) -> Iterator[BeforeScene]:
     """Open a pre-event Sentinel-2 image on the grid of `scene`, reprojected if it has another.
 
@@ -151,10 +188,14 @@ def open_before(
     metadata say that it is there. Another grid or CRS is resampled bilinearly, block by block as
     it is read; where the image does not reach is not valid.
 
+    How far it lies beside the scene is told from their edges (`flora.scenes.align`), and kept as
+    its `alignment`. From 2 px on and where the edges agree clearly, it is read moved back by that.
+
     Args:
         path: The file or product.
         scene: The scene that it is to guide, opened by `flora.open_scene`.
         scaling: What turns reflectance x 10000 into [0, 1].
+        align: Move it back by the offset that is found; False leaves it where its grid says.
 
     Raises:
         FloraError: If bands, values or grid do not fit, or the image does not cover the scene.
@@ -190,6 +231,14 @@ def open_before(
             check_overlap(own, scene.grid, Given("before_path", path))
     with _opened(source, scene.grid, scaling, Resampling.bilinear) as before:
         _check_values(before, scene)
+        offset = scene_offset(scene, before)
+        before.alignment = Alignment(offset)
+        if not align or offset is None or not offset.trusted:
+            yield before
+            return
+    beside = scene.grid.part(Part(offset.rows, offset.columns, *scene.grid.shape))
+    with _opened(source, beside, scaling, Resampling.bilinear) as before:
+        before.alignment = Alignment(offset, applied=True)
         yield before
 
 

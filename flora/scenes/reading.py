@@ -30,6 +30,7 @@ class SceneReading:
         remove_noise: See `open_scene`.
         before: An image from before the flood, or None.
         before_scaling: Its scaling.
+        align: Whether it is moved back by the offset that is found, see `open_before`.
         sar_before: A radar scene from before the flood, in the same units, or None; see
             `flora.scenes.dates.open_dates`.
     """
@@ -42,6 +43,7 @@ class SceneReading:
     remove_noise: bool = True
     before: Path | None = None
     before_scaling: OpticalScaling = SENTINEL2_RGB
+    align: bool = True
     sar_before: Path | None = None
 
     def grid_of(self, path: str | Path) -> Grid:
@@ -69,6 +71,6 @@ class SceneReading:
             scene = stack.enter_context(self.scene(paths))
             before = None
             if self.before is not None:
-                image = open_before(self.before, scene, self.before_scaling)
+                image = open_before(self.before, scene, self.before_scaling, align=self.align)
                 before = stack.enter_context(image)
             yield scene, before

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.transform import Affine
 from typer.testing import CliRunner
 
 from flora import __version__
@@ -128,6 +129,40 @@ def test_map_with_an_optical_image_from_before(scene: Path, tmp_path: Path) -> N
         with rasterio.open(tmp_path / mode / "S1_rgb.tif") as rgb:
             images.append(rgb.read().astype(int))
     assert np.abs(images[0] - images[1]).mean() > 1
+
+
+def test_map_says_how_the_image_from_before_lies_and_moves_it(tmp_path: Path) -> None:
+    made = simulate(11, 160)
+    profile = {"driver": "GTiff", "height": 160, "width": 160, "crs": made.crs}
+    west, pixel = made.transform[2], made.transform[0]
+    bands = np.clip(made.optical_before * 10_000, 1, None).astype(np.uint16)
+    for name, values, right in (
+        ("S1", made.sar_after, 0),
+        ("S2", bands, 4),
+        ("S2_there", bands, 0),
+    ):
+        moved = Affine(pixel, 0, west + right * pixel, *made.transform[3:6])
+        kind = {"count": len(values), "dtype": values.dtype, "transform": moved}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile, **kind) as target:
+            target.write(values)
+
+    def image(out: str, *options: str | Path) -> tuple[str, np.ndarray]:
+        files = tmp_path / "S1.tif", "--out", tmp_path / out, "--item", "--attribution", "ours"
+        said = " ".join(flora("map", *files, *options).split())
+        kept = json.loads((tmp_path / out / "S1_item.json").read_text())["properties"]
+        assert kept["flora:before_aligned"] == ("yes" if "moved back" in said else "no")
+        with rasterio.open(tmp_path / out / "S1_rgb.tif") as rgb:
+            return said, rgb.read()
+
+    said, back = image("back", "--before", tmp_path / "S2.tif")
+    assert "0 px down, 4 px right of the radar" in said and "moved back" in said
+    said, left = image("left", "--before", tmp_path / "S2.tif", "--no-align")
+    assert "0 px down, 4 px right of the radar" in said and "left as it is" in said
+    said, there = image("there", "--before", tmp_path / "S2_there.tif")
+    assert "left as it is" in said
+    inside = (slice(None), slice(None), slice(0, 96))
+    assert (back[inside] == there[inside]).mean() > 0.99
+    assert (left[inside] == there[inside]).mean() < 0.9
 
 
 def test_weights_of_another_sensor_are_refused(trained: Path, scene: Path, tmp_path: Path) -> None:

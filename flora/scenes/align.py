@@ -17,10 +17,12 @@ SAR_WIDTH, OPTICAL_WIDTH = 2.0, 1.5
 BRIGHTEST = 0.98  # quantile at which edges are cut, or a few houses decide
 PEAK_WIDTH = 5.0  # px around the peak that belong to it
 LEAST_CONFIDENCE = 6.0  # standard deviations; chosen on the simulated validation split
+ROUNDING = 1e-9  # of the largest value: what is left of edges in an image of one value
 LEAST_SEEN = 0.2  # share of the pixels that both saw
 # px: what is found of an image in its place is up to a pixel and a half (results/misalignment.json)
 LEAST_MOVED = 2
 MOST = 16  # px, the largest offset that is looked at
+CLOUD = 2000.0  # reflectance x 10000 in red, green and blue: land is darker, cloud and snow are not
 BLOCK, BLOCKS = 512, 4  # px, and how many of them along a side of a scene
 
 Plane = NDArray[np.float64]
@@ -72,7 +74,7 @@ class OpticalRows(Protocol):
     """An optical image on its pixels, such as `flora.scenes.before.BeforeScene`."""
 
     def read(self, row: int, height: int) -> FloatArray:
-        """Whole rows as stored."""
+        """Whole rows (4, height, columns) of reflectance x 10000."""
         ...
 
     def scale(self, values: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
@@ -131,7 +133,7 @@ def scene_offset(scene: Rows, before: OpticalRows, most: int = MOST) -> Offset |
 
     Up to sixteen blocks of 512 px, spread over the scene, have one offset in common: the
     correlations of all of them are averaged. It says nothing of relief, whose displacements differ
-    from place to place.
+    from place to place. What is as bright as cloud or snow is left out.
 
     Args:
         scene: The scene.
@@ -157,9 +159,10 @@ def _blocks(scene: Rows, before: OpticalRows) -> Iterator[tuple[FloatArray, Floa
         for columns in across:
             image, index, seen = before.scale(stored[..., columns])
             layers = np.concatenate([image, index])
+            ground = seen & ~(stored[:3, :, columns] >= CLOUD).all(axis=0)
             yield (
                 np.where(measured[:, columns], values[..., columns], np.nan),
-                np.where(seen, layers, np.nan),
+                np.where(ground, layers, np.nan),
             )
 
 
@@ -203,7 +206,8 @@ def _edges(image: FloatArray, seen: BoolArray, width: float) -> Plane:
         filled = np.where(seen, band, band[seen].mean()).astype(np.float64)
         gradient = ndimage.gaussian_gradient_magnitude(filled, width)
         spread = float(gradient[seen].std())
-        total += gradient / spread if spread > 0 else 0.0
+        if spread > ROUNDING * float(np.abs(filled).max()):
+            total += gradient / spread
     inside: Any = ndimage.binary_erosion(seen, iterations=int(2 * width) + 1)
     if not inside.any():
         return np.zeros(seen.shape)

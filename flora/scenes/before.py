@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from flora.antimeridian import seamless, view_on
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import Grid, Part, apply, check_georeference, open_raster, read_bands
-from flora.scenes.align import Offset, Rows, scene_offset
+from flora.scenes.align import CLOUD, Offset, Rows, scene_offset
 from flora.scenes.bands import file_identities
 from flora.scenes.optical import OpticalSource, bands_raster, find_optical
 from flora.sensors import (
@@ -31,7 +31,6 @@ from flora.sensors import (
 MOST_COUNTS = 255.0  # 99 % of per cent and of 8-bit counts are no larger, of land they are
 MOST_REFLECTANCE = 15_000.0  # of the brightest band, at half of the pixels: cloud is below it
 DARK = 1000.0  # reflectance x 10000: 99 % of an image with land are not below it
-CLOUD = 2000.0  # in red, green and blue: land is darker, cloud and snow are not
 CLOUDY = 0.9  # of an image
 
 

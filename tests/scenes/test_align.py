@@ -54,7 +54,7 @@ def test_brightness_does_not_matter():
     assert found is not None and found[:2] == (4, 2)
 
 
-@pytest.mark.parametrize("other", [fields(1), np.zeros((128, 128))], ids=["elsewhere", "blank"])
+@pytest.mark.parametrize("other", [fields(1), np.full((128, 128), 0.3)], ids=["elsewhere", "blank"])
 def test_no_guess_where_the_images_share_no_edge(other: np.ndarray):
     assert find_offset(radar(fields()), other[None]) is None
 
@@ -122,6 +122,14 @@ def test_a_scene_too_small_or_unseen_has_no_offset():
     assert scene_offset(HeldRadar(radar(fields())), Held(image)) is not None
     assert scene_offset(HeldRadar(radar(fields())[:, :60]), Held(image[:, :60])) is None
     assert scene_offset(HeldRadar(radar(fields())), Held(np.full_like(image, np.nan))) is None
+
+
+def test_cloud_does_not_speak():
+    """A layer of cloud in patches, which lies elsewhere: its edges are brighter than the ground's."""
+    image = 1000 * moved(fields(), 4, 0).repeat(4, axis=0)
+    cloudy = image + 5000 * (moved(fields(1), 0, -9) > 0.8)
+    found = scene_offset(HeldRadar(radar(fields())), Held(cloudy))
+    assert found is not None and found.clear and found[:2] == (4, 0)
 
 
 @pytest.mark.parametrize(

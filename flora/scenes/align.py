@@ -17,7 +17,7 @@ SAR_WIDTH, OPTICAL_WIDTH = 2.0, 1.5
 BRIGHTEST = 0.98  # quantile at which edges are cut, or a few houses decide
 PEAK_WIDTH = 5.0  # px around the peak that belong to it
 LEAST_CONFIDENCE = 6.0  # standard deviations; chosen on the simulated validation split
-ROUNDING = 1e-9  # of the largest value: what is left of edges in an image of one value
+ROUNDING = 1e-6  # of the largest value: the edges that float32 leaves in an image of one value
 LEAST_SEEN = 0.2  # share of the pixels that both saw
 # px: what is found of an image in its place is up to a pixel and a half (results/misalignment.json)
 LEAST_MOVED = 2

@@ -125,7 +125,7 @@ def test_a_scene_too_small_or_unseen_has_no_offset():
 
 
 def test_cloud_does_not_speak():
-    """A layer of cloud in patches, which lies elsewhere: its edges are brighter than the ground's."""
+    """Patches of cloud lie elsewhere, and their edges are brighter than those of the ground."""
     image = 1000 * moved(fields(), 4, 0).repeat(4, axis=0)
     cloudy = image + 5000 * (moved(fields(1), 0, -9) > 0.8)
     found = scene_offset(HeldRadar(radar(fields())), Held(cloudy))

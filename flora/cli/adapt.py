@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flora.cli.console import console
-from flora.cli.options import ChipOptions, Quiet, Weights
+from flora.cli.options import ChipOptions, Confidence, LearningRate, Quiet, TrainingOptions, Weights
 from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
     from flora.datasets.base import FloodDataset
     from flora.models.network import Flora
     from flora.models.unet import UNet
-    from flora.training.config import TrainingConfig
     from flora.training.teaching import Teacher
 
 
 @dataclass(frozen=True)
-class AdaptingOptions:
+class AdaptingOptions(TrainingOptions):
     """How weights are adapted."""
 
     teacher: Annotated[
@@ -31,27 +30,9 @@ class AdaptingOptions:
             "index of the image."
         ),
     ] = "weights"
-    confidence: Annotated[
-        float,
-        typer.Option(min=0.5, max=1.0, help="Probability from which the teacher is heard."),
-    ] = 0.8
+    confidence: Confidence = 0.8
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 500
-    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8
-    crop: Annotated[int, typer.Option(min=16, help="Side of a crop, px.")] = 128
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 5e-4
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the crops.")] = 0
-
-    def config(self) -> TrainingConfig:
-        """The same for `flora.training.recipes.adapt`."""
-        from flora.training.config import TrainingConfig
-
-        return TrainingConfig(
-            steps=self.steps,
-            batch=self.batch,
-            crop=self.crop,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-        )
+    learning_rate: LearningRate = 5e-4
 
 
 def adapt(

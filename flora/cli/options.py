@@ -16,10 +16,15 @@ from flora.errors import FloraError
 
 if TYPE_CHECKING:
     from flora.datasets.base import FloodDataset
+    from flora.training.config import TrainingConfig
 
+Confidence = Annotated[
+    float, typer.Option(min=0.5, max=1.0, help="Probability from which the teacher is heard.")
+]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: a GPU if there is one.")
 ]
+LearningRate = Annotated[float, typer.Option(help="Peak learning rate.")]
 Lpips = Annotated[
     Path | None, typer.Option(help="AlexNet weights (.npz) for LPIPS; without, no LPIPS.")
 ]
@@ -116,3 +121,26 @@ def _name_and_value(text: str) -> tuple[str, Any]:
         return name, value == "true"
     values = [int(part) if part.isdecimal() else part for part in value.split(",")]
     return name, tuple(values) if "," in value else values[0]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long and how something is trained."""
+
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1500
+    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8
+    crop: Annotated[int, typer.Option(min=16, help="Side of a crop, px.")] = 128
+    learning_rate: LearningRate = 2e-3
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random weights and of crops.")] = 0
+
+    def config(self) -> TrainingConfig:
+        """The same, for the library."""
+        from flora.training.config import TrainingConfig
+
+        return TrainingConfig(
+            steps=self.steps,
+            batch=self.batch,
+            crop=self.crop,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+        )

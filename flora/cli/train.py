@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flora.cli.console import console
-from flora.cli.options import ChipOptions, Quiet
+from flora.cli.options import ChipOptions, Confidence, Quiet, TrainingOptions
 from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
@@ -31,33 +31,19 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
-class ScheduleOptions:
-    """How long and how it is trained."""
+class ScheduleOptions(TrainingOptions):
+    """How long and how it is trained: the student, and its teacher before that."""
 
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of the student.")] = 1500
     teacher_steps: Annotated[
-        int, typer.Option(min=0, help="Optimiser steps of the teacher before that.")
+        int,
+        typer.Option(min=0, help="Optimiser steps of the teacher, before those of the student."),
     ] = 300
-    batch: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8
-    crop: Annotated[int, typer.Option(min=16, help="Side of a crop, px.")] = 128
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and crops.")] = 0
     workers: Annotated[int, typer.Option(min=0, help="Processes that read crops.")] = 0
     precision: Annotated[str, typer.Option(help="auto, no or bf16.")] = "auto"
 
     def config(self) -> TrainingConfig:
         """The same for the student."""
-        from flora.training.config import TrainingConfig
-
-        return TrainingConfig(
-            steps=self.steps,
-            batch=self.batch,
-            crop=self.crop,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-            workers=self.workers,
-            mixed_precision=self.precision,
-        )
+        return replace(super().config(), workers=self.workers, mixed_precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -78,10 +64,7 @@ class PairOptions:
             min=1, help="Keep the labels of so many chips, drawn by --seed; the others are pairs."
         ),
     ] = None
-    confidence: Annotated[
-        float,
-        typer.Option(min=0.5, max=1.0, help="Probability from which the teacher is heard."),
-    ] = 0.8
+    confidence: Confidence = 0.8
 
     def mixed(
         self, seen: FloodDataset, out: Path, config: TrainingConfig, quiet: bool

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from flora.datasets import dataset_class, open_dataset
 from flora.datasets.base import FloodDataset, Sample
-from flora.datasets.evidence import Dates, Evidence, Polarisations, Units
+from flora.datasets.evidence import DateOrder, Evidence, OpticalUnits, Polarisations
 from flora.datasets.pairing import EmptySplitError, MissingFilesError, how_to_exclude
 from flora.datasets.rasters import read_raster
 from flora.datasets.sentinel import unsigned
@@ -132,7 +132,7 @@ def check_dataset(
     if kind.truth:
         report.notes.append(kind.truth)
     darkness = _Darkness(kind.classes)
-    evidence: tuple[Evidence, ...] = (Polarisations(), Units(), Dates())
+    evidence: tuple[Evidence, ...] = (Polarisations(), OpticalUnits(), DateOrder())
     split_of: dict[str, str] = {}
     absent: dict[str, Path] = {}
     for split, layer in kind.parts(Path(root)):

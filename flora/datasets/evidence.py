@@ -60,7 +60,7 @@ class Polarisations:
             )
 
 
-class Units:
+class OpticalUnits:
     """Reflectance x 10000 of land is some thousand: what is nearly black is in other units."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Units:
             )
 
 
-class Dates:
+class DateOrder:
     """Where water is labelled, the later image is the wetter one: else dates are exchanged."""
 
     def __init__(self) -> None:

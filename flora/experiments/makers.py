@@ -24,7 +24,15 @@ from flora.training.config import BatchChange, TrainingConfig
 from flora.training.fit import fit
 from flora.training.objective import LossWeights
 from flora.training.pix2pix import Pix2PixTask
-from flora.training.recipes import Lesson, adapt, config_for, taught_pairs, train, with_pairs
+from flora.training.recipes import (
+    Lesson,
+    adapt,
+    config_for,
+    taught_pairs,
+    train,
+    train_optical,
+    with_pairs,
+)
 from flora.training.released import ReleasedTask, released_config
 from flora.training.task import Task
 from flora.training.tasks import GuidanceMix, UNetTask
@@ -56,6 +64,25 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Job:
+    """One training of an experiment.
+
+    Attributes:
+        chips: What is trained on.
+        training: Length and schedule.
+        folder: Where the run goes; an interrupted one is continued.
+        setting: What else the experiment says.
+        quiet: Hide the progress bars.
+    """
+
+    chips: FloodDataset
+    training: TrainingConfig
+    folder: Path
+    setting: Setting = field(default_factory=Setting)
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
 class Made:
     """What a maker left.
 
@@ -75,23 +102,8 @@ class Maker(Protocol):
 
     kind: ClassVar[str]
 
-    def make(
-        self,
-        chips: FloodDataset,
-        training: TrainingConfig,
-        setting: Setting,
-        folder: Path,
-        quiet: bool,
-    ) -> Made:
-        """Train, or continue where it was.
-
-        Args:
-            chips: What it is trained on.
-            training: Length and schedule.
-            setting: Size of FLoRA and steps of its teacher.
-            folder: Where the run goes.
-            quiet: Hide the progress bars.
-        """
+    def make(self, job: Job) -> Made:
+        """Train, or continue where it was."""
         ...
 
 
@@ -122,31 +134,24 @@ class MakeFlora:
     teacher: bool = True
     change: BatchChange | None = None
 
-    def make(
-        self,
-        chips: FloodDataset,
-        training: TrainingConfig,
-        setting: Setting,
-        folder: Path,
-        quiet: bool,
-    ) -> Made:
+    def make(self, job: Job) -> Made:
         """See `Maker.make`."""
-        shape = replace(config_for(setting.size, chips), norm=setting.norm)
+        shape = replace(config_for(job.setting.size, job.chips), norm=job.setting.norm)
         config = replace(shape, **self.config)
-        steps = setting.teacher_steps if self.teacher else 0
+        steps = job.setting.teacher_steps if self.teacher else 0
         result = train(
             config,
-            chips,
-            folder,
-            student=training,
-            teacher=replace(training, steps=steps) if steps else None,
+            job.chips,
+            job.folder,
+            student=job.training,
+            teacher=replace(job.training, steps=steps) if steps else None,
             lesson=Lesson(replace(LossWeights(), **self.loss), self.mix, self.change),
-            quiet=quiet,
+            quiet=job.quiet,
         )
         if not steps:
             return Made(result.last)
         model = Flora(config)
-        load_weights(model, folder / "teacher" / "last.safetensors")
+        load_weights(model, job.folder / "teacher" / "last.safetensors")
         return Made(result.last, flora_teacher(model))
 
 
@@ -155,21 +160,15 @@ class _Baseline:
 
     change: BatchChange | None = None
 
-    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+    def task(self, job: Job) -> Task:
         raise NotImplementedError
 
-    def make(
-        self,
-        chips: FloodDataset,
-        training: TrainingConfig,
-        setting: Setting,
-        folder: Path,
-        quiet: bool,
-    ) -> Made:
+    def make(self, job: Job) -> Made:
         """See `Maker.make`."""
-        torch.manual_seed(training.seed)
-        task = self.task(chips, setting)
-        result = fit(task, chips, training, folder / "baseline", quiet=quiet, change=self.change)
+        torch.manual_seed(job.training.seed)
+        task = self.task(job)
+        run = job.folder / "baseline"
+        result = fit(task, job.chips, job.training, run, quiet=job.quiet, change=self.change)
         return Made(result.last)
 
 
@@ -190,17 +189,17 @@ class MakeUNet(_Baseline):
     sees: Mode = "sar"
     change: BatchChange | None = None
 
-    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+    def task(self, job: Job) -> Task:
         """The U-Net under all of FLoRA's losses but distillation."""
-        optical = len(chips.optical_scaling.bands)
+        optical = len(job.chips.optical_scaling.bands)
         model = UNet(
-            len(chips.sar_scaling.bands),
+            len(job.chips.sar_scaling.bands),
             optical_channels=optical if self.optical else 0,
             sees=self.sees,
             guide_channels=0 if self.sees == "sar" else optical + 2,
             norm=self.norm,
         )
-        return UNetTask(model, dates=chips.sar_scaling.dates)
+        return UNetTask(model, dates=job.chips.sar_scaling.dates)
 
 
 @dataclass(frozen=True)
@@ -210,12 +209,12 @@ class MakeLateFusion(_Baseline):
     kind: ClassVar[str] = "late"
     sees: Mode = "before"
 
-    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+    def task(self, job: Job) -> Task:
         """Both U-Nets under all of FLoRA's losses but distillation."""
-        optical = len(chips.optical_scaling.bands)
-        bands = len(chips.sar_scaling.bands)
+        optical = len(job.chips.optical_scaling.bands)
+        bands = len(job.chips.sar_scaling.bands)
         model = LateFusion(bands, optical + 2, optical, self.sees)
-        return UNetTask(model, dates=chips.sar_scaling.dates)
+        return UNetTask(model, dates=job.chips.sar_scaling.dates)
 
 
 @dataclass(frozen=True)
@@ -224,10 +223,10 @@ class MakePix2Pix(_Baseline):
 
     kind: ClassVar[str] = "pix2pix"
 
-    def task(self, chips: FloodDataset, setting: Setting) -> Task:
+    def task(self, job: Job) -> Task:
         """Generator and discriminator."""
-        optical = len(chips.optical_scaling.bands)
-        model = UNet(len(chips.sar_scaling.bands), optical_channels=optical)
+        optical = len(job.chips.optical_scaling.bands)
+        model = UNet(len(job.chips.sar_scaling.bands), optical_channels=optical)
         return Pix2PixTask(model, optical)
 
 
@@ -237,21 +236,14 @@ class MakeReleased:
 
     kind: ClassVar[str] = "released"
 
-    def make(
-        self,
-        chips: FloodDataset,
-        training: TrainingConfig,
-        setting: Setting,
-        folder: Path,
-        quiet: bool,
-    ) -> Made:
+    def make(self, job: Job) -> Made:
         """See `Maker.make`."""
-        torch.manual_seed(training.seed)
-        model = Flora(released_config(config_for(setting.size, chips)))
-        frozen = max(1, round(FROZEN_SHARE * training.steps))
-        task = ReleasedTask(model, setting.perceptual, frozen)
-        result = fit(task, chips, training, folder / "baseline", quiet=quiet)
-        return Made(result.last, notes={"lpips_term": setting.perceptual is not None})
+        torch.manual_seed(job.training.seed)
+        model = Flora(released_config(config_for(job.setting.size, job.chips)))
+        frozen = max(1, round(FROZEN_SHARE * job.training.steps))
+        task = ReleasedTask(model, job.setting.perceptual, frozen)
+        result = fit(task, job.chips, job.training, job.folder / "baseline", quiet=job.quiet)
+        return Made(result.last, notes={"lpips_term": job.setting.perceptual is not None})
 
 
 @dataclass(frozen=True)
@@ -279,7 +271,7 @@ class OtsuChange:
         return otsu_change(self.median)
 
 
-Word = Literal["none", "pairs", "output", "index"]
+PairUse = Literal["none", "pairs", "output", "index"]
 """What unlabelled pairs are used for: not at all; for the image and the features alone; for water
 too, as a teacher that learned from the labelled chips says; or as a water index says."""
 
@@ -300,20 +292,14 @@ class FewLabels:
     kind: ClassVar[str] = "few labels"
     learner: MakeFlora | MakeUNet
     labels: int
-    word: Word = "none"
+    word: PairUse = "none"
     confidence: float = 0.8
     share: float = 0.5
     dates: Dates = "both"
 
-    def make(
-        self,
-        chips: FloodDataset,
-        training: TrainingConfig,
-        setting: Setting,
-        folder: Path,
-        quiet: bool,
-    ) -> Made:
+    def make(self, job: Job) -> Made:
         """See `Maker.make`."""
+        chips, training = job.chips, job.training
         labelled = drawn(chips, self.labels, training.seed) if self.labels else None
         teacher: Teacher | None = None
         seen: FloodDataset
@@ -324,7 +310,7 @@ class FewLabels:
         elif labelled is None:
             raise FloraError("0 labels: only a water index can teach without any")
         elif self.word == "output":
-            run = folder.parent / f"optical-{self.labels}-{self.dates}-{training.seed}"
+            run = job.folder.parent / f"optical-{self.labels}-{self.dates}-{training.seed}"
             seen, model = with_pairs(
                 labelled,
                 chips,
@@ -333,13 +319,13 @@ class FewLabels:
                 dates=self.dates,
                 confidence=self.confidence,
                 share=self.share,
-                quiet=quiet,
+                quiet=job.quiet,
             )
             teacher = model.teach
         else:
             pairs = Unlabelled(chips)
             seen = labelled if self.word == "none" else Mixed(labelled, pairs, self.share)
-        made = self.learner.make(seen, training, setting, folder, quiet)
+        made = self.learner.make(replace(job, chips=seen))
         ids = [] if labelled is None else sorted(labelled.manifest())
         notes = {"labelled": len(ids), "labelled_ids": ids if len(ids) < len(chips) else "all"}
         return Made(made.weights, teacher or made.teacher, {**made.notes, **notes})
@@ -363,24 +349,18 @@ class Adapted:
     word: Literal["output", "index"] = "output"
     dates: Dates = "both"
 
-    def make(
-        self,
-        chips: FloodDataset,
-        training: TrainingConfig,
-        setting: Setting,
-        folder: Path,
-        quiet: bool,
-    ) -> Made:
+    def make(self, job: Job) -> Made:
         """See `Maker.make`."""
-        if setting.pairs is None:
+        chips, training, pairs = job.chips, job.training, job.setting.pairs
+        if pairs is None:
             raise FloraError("an adapted competitor needs an experiment with pairs to adapt to")
-        shared = folder.parent
-        base = self.learner.make(chips, training, setting, shared / f"base-{training.seed}", quiet)
+        shared = job.folder.parent  # for all competitors that begin alike
+        base = self.learner.make(replace(job, folder=shared / f"base-{training.seed}"))
         teacher: Teacher = IndexTeacher(chips.optical_scaling.index_name, self.dates)
         if self.word == "output":
             run = shared / f"optical-all-{self.dates}-{training.seed}"
-            _, optical = with_pairs(
-                chips, setting.pairs, run, training=training, dates=self.dates, quiet=quiet
+            optical = train_optical(
+                chips, run, training=training, dates=self.dates, quiet=job.quiet
             )
             teacher = optical.teach
         model = load_any(base.weights)
@@ -391,11 +371,11 @@ class Adapted:
         )
         result = adapt(
             model,
-            setting.pairs,
-            folder / "adapted",
+            pairs,
+            job.folder / "adapted",
             teacher=teacher,
             training=further,
             labelled=chips,
-            quiet=quiet,
+            quiet=job.quiet,
         )
-        return Made(result.last, teacher, {"adapted_to": sorted(setting.pairs.manifest())})
+        return Made(result.last, teacher, {"adapted_to": sorted(pairs.manifest())})

@@ -24,7 +24,7 @@ from flora.datasets.base import FloodDataset
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.competitors import Competitor, prepared
-from flora.experiments.makers import Setting
+from flora.experiments.makers import Job, Setting
 from flora.experiments.provenance import provenance, write_record
 from flora.files import make_folder
 from flora.models.layers import Norm
@@ -265,7 +265,8 @@ class Runner:
                 None if pairs is None else self._prepared(pairs, competitor),
                 self.lpips,
             )
-            made = competitor.by.make(chips, training, setting, folder, self.quiet)  # type: ignore[union-attr]
+            job = Job(chips, training, folder, setting, self.quiet)
+            made = competitor.by.make(job)  # type: ignore[union-attr]
             model = load_any(made.weights).to(device)
             described |= {"parameters": parameter_count(model), **made.notes}
             if made.teacher is not None:

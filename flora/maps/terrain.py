@@ -30,7 +30,7 @@ from flora.grid import (
 from flora.scenes.names import IW_INCIDENCE
 from flora.sensors import BoolArray, FloatArray
 
-Pass = Literal["ascending", "descending"]
+OrbitDirection = Literal["ascending", "descending"]
 """Whether the satellite flies north or south; Sentinel-1 looks to the right of its path."""
 
 PIXEL = 30.0  # m: Copernicus DEM GLO-30
@@ -39,11 +39,11 @@ HEIGHTS = (-500.0, 9000.0)  # m: of all land
 CHANNEL = 100  # cells that drain through one from which it is a channel, as in ASF's GLO-30 HAND
 # Degrees from north in which the radar looks: 90 to the right of headings near -13 and 193. Over
 # most land the heading lies within 6 degrees of these.
-LOOK: dict[Pass, float] = {"ascending": 77.0, "descending": 283.0}
+LOOK: dict[OrbitDirection, float] = {"ascending": 77.0, "descending": 283.0}
 
 
 @dataclass(frozen=True)
-class Terrain:
+class ElevationModel:
     """Elevation around a scene, in square pixels of metres.
 
     Attributes:
@@ -86,7 +86,7 @@ class Terrain:
         heights = np.asarray(flow.hand(channels, stored))
         return np.where(self.known, heights, np.nan).astype(np.float32)
 
-    def hidden(self, orbit: Pass) -> BoolArray:
+    def hidden(self, orbit: OrbitDirection) -> BoolArray:
         """Where a mountain may shade the ground, or fold it over other ground (rows, columns).
 
         In the vertical plane of a ray with incidence angle i, ground at distance x and height z has
@@ -158,7 +158,7 @@ def _layover(heights: FloatArray) -> BoolArray:
     return np.asarray(((nearer > slant) | (beyond < slant)) & seen)
 
 
-def read_terrain(dem: Sequence[str | Path], around: Grid) -> Terrain:
+def read_terrain(dem: Sequence[str | Path], around: Grid) -> ElevationModel:
     """Read elevation around a scene from one file or several, such as tiles of Copernicus DEM.
 
     Args:
@@ -180,7 +180,7 @@ def read_terrain(dem: Sequence[str | Path], around: Grid) -> Terrain:
             value=", ".join(map(str, dem)),
             remedy="choose the tiles of the same place",
         )
-    return Terrain(grid, elevation)
+    return ElevationModel(grid, elevation)
 
 
 def terrain_grid(around: Grid) -> Grid:

@@ -23,7 +23,7 @@ from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD
 from flora.maps.permanent import STRIP
-from flora.maps.terrain import Pass, Terrain, read_terrain
+from flora.maps.terrain import ElevationModel, OrbitDirection, read_terrain
 from flora.scenes.inputs import SarScene
 from flora.sensors import IGNORE, BoolArray
 
@@ -59,7 +59,7 @@ class TrustLimits:
 
     slope: float = 10.0
     hand: float = 15.0
-    orbit: Pass | None = None
+    orbit: OrbitDirection | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.slope <= 90:
@@ -142,7 +142,7 @@ def write_trust(
     return counts.areas(target)
 
 
-def _ground(terrain: Terrain, limits: TrustLimits) -> NDArray[np.uint8]:
+def _ground(terrain: ElevationModel, limits: TrustLimits) -> NDArray[np.uint8]:
     """Bits of what terrain alone says (rows, columns)."""
     bits = np.where(terrain.known, 0, UNKNOWN).astype(np.uint8)
     bits[terrain.slope > limits.slope] |= STEEP
@@ -153,7 +153,7 @@ def _ground(terrain: Terrain, limits: TrustLimits) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _on_grid(terrain: Terrain, bits: NDArray[np.uint8], grid: Grid) -> Iterator[Any]:
+def _on_grid(terrain: ElevationModel, bits: NDArray[np.uint8], grid: Grid) -> Iterator[Any]:
     """These bits as a raster on another grid, each pixel the nearest."""
     rows, columns = bits.shape
     profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": rows, "width": columns}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from flora.errors import FloraError
+from flora.scenes.optical import is_cloud
 from flora.sensors import BoolArray, FloatArray
 
 # Widths of the Gaussians whose gradients are edges, in px: speckle takes the wider one.
@@ -22,7 +23,6 @@ LEAST_SEEN = 0.2  # share of the pixels that both saw
 # px: what is found of an image in its place is up to a pixel and a half (results/misalignment.json)
 LEAST_MOVED = 2
 MOST = 16  # px, the largest offset that is looked at
-CLOUD = 2000.0  # reflectance x 10000 in red, green and blue: land is darker, cloud and snow are not
 BLOCK, BLOCKS = 512, 4  # px, and how many of them along a side of a scene
 
 Plane = NDArray[np.float64]
@@ -159,7 +159,7 @@ def _blocks(scene: Rows, before: OpticalRows) -> Iterator[tuple[FloatArray, Floa
         for columns in across:
             image, index, seen = before.scale(stored[..., columns])
             layers = np.concatenate([image, index])
-            ground = seen & ~(stored[:3, :, columns] >= CLOUD).all(axis=0)
+            ground = seen & ~is_cloud(stored[:, :, columns])
             yield (
                 np.where(measured[:, columns], values[..., columns], np.nan),
                 np.where(ground, layers, np.nan),

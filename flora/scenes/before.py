@@ -16,9 +16,15 @@ from rasterio.windows import Window
 from flora.antimeridian import seamless, view_on
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import Grid, Part, apply, check_georeference, open_raster, read_bands
-from flora.scenes.align import CLOUD, Offset, Rows, scene_offset
+from flora.scenes.align import Offset, Rows, scene_offset
 from flora.scenes.bands import file_identities
-from flora.scenes.optical import OpticalSource, bands_raster, find_optical
+from flora.scenes.optical import (
+    CLOUDY,
+    OpticalSource,
+    bands_raster,
+    find_optical,
+    is_cloud,
+)
 from flora.sensors import (
     COLOUR_BANDS,
     SENTINEL2_RGB,
@@ -31,7 +37,6 @@ from flora.sensors import (
 MOST_COUNTS = 255.0  # 99 % of per cent and of 8-bit counts are no larger, of land they are
 MOST_REFLECTANCE = 15_000.0  # of the brightest band, at half of the pixels: cloud is below it
 DARK = 1000.0  # reflectance x 10000: 99 % of an image with land are not below it
-CLOUDY = 0.9  # of an image
 
 
 OFFSET_TAGS = tuple(f"FLORA_BEFORE_OFFSET_{name}" for name in ("ROWS", "COLUMNS", "CONFIDENCE"))
@@ -340,8 +345,7 @@ def _check_reflectance(values: FloatArray, source: OpticalSource) -> Iterator[st
             f"nearly all of it is darker than a reflectance of {DARK / 10_000:g} (99 % below "
             f"{bright:.4g}), land is not: are its values reflectance x 10000?"
         )
-    cloud = float((values[:3] >= CLOUD).all(axis=0).mean())
-    if cloud > CLOUDY:
+    if (cloud := float(is_cloud(values).mean())) > CLOUDY:
         yield (
             f"{cloud:.0%} of it is brighter than land: probably cloud (or snow); choose another "
             "image, or do without"

@@ -17,15 +17,18 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import open_raster, read_bands
-from flora.sensors import COLOUR_BANDS, FloatArray, sentinel2_bands
+from flora.sensors import COLOUR_BANDS, BoolArray, FloatArray, sentinel2_bands
 
 QUANTIFICATION = 10_000  # stored value of a reflectance of 1
 BASELINE_OFFSET = 1000  # what is stored for a reflectance of 0
 OFFSET_SINCE = 4.0  # processing baseline
+CLOUD = 2000  # in red, green and blue: land is darker, cloud and snow are not
+CLOUDY = 0.9  # of an image: more is said
 OFFSET_TAKEN_OFF = 0.1  # of pixels whose red is below 900: with the offset there, none is
 
 # N0509 of S2A_MSIL1C_20230906T102601_N0509_R108_T32TMT_20230906T142124
@@ -309,6 +312,11 @@ def baseline_in(name: str) -> float | None:
     """The processing baseline in a product's name, e.g. 5.09 of N0509; None without."""
     match = _BASELINE.search(name)
     return None if match is None else float(f"{match[1]}.{match[2]}")
+
+
+def is_cloud(values: NDArray[Any]) -> BoolArray:
+    """Which pixels of reflectance x 10000, B4, B3, B2 first along axis 0, are cloud or snow."""
+    return np.asarray((values[:3] >= CLOUD).all(axis=0))
 
 
 def _tags(path: Path, tags: Mapping[str, str]) -> dict[str, str]:

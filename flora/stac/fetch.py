@@ -26,7 +26,7 @@ from flora.grid import GDAL_ERRORS, Grid, LonLatBox, Part, apply
 from flora.parts import choose_part
 from flora.scenes.bands import is_fill, is_stored_fill
 from flora.scenes.inputs import check_units
-from flora.scenes.optical import QUANTIFICATION
+from flora.scenes.optical import CLOUDY, QUANTIFICATION, is_cloud
 from flora.sensors import BoolArray, FloatArray, Units
 from flora.stac.assets import OPTICAL_BANDS, SAR_BANDS, ItemBands, gdal_options
 from flora.stac.search import (
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from pystac import Item
 
 BLOCK = 2048  # px: a block of four float32 bands takes 67 MB, some copies of it included 0.3 GB
-BRIGHT = 2000  # reflectance x 10000 in red, green and blue: land is darker, cloud and snow are not
-CLOUDY = 0.9  # of an image
 LONGEST_STEM = 200  # bytes: a file name takes 255, endings included
 
 Blocks = Callable[[int, int], None]
@@ -325,7 +323,7 @@ def _warn_of_cloud(path: Path) -> None:
     with rasterio.open(path) as file:
         shape = [min(side, 1024) for side in file.shape]
         visible = file.read((1, 2, 3), out_shape=(3, *shape))
-    share = float((visible >= BRIGHT).all(axis=0)[visible.any(axis=0)].mean())
+    share = float(is_cloud(visible[:, visible.any(axis=0)]).mean())
     if share > CLOUDY:
         warnings.warn(
             f"the image from before, {' of '.join(_says(path))}, is probably cloud (or snow): "

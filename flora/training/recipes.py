@@ -115,6 +115,22 @@ def train_unet(
     return fit(task, chips, training, folder / "unet", valid, quiet)
 
 
+def train_optical(
+    labelled: FloodDataset,
+    folder: Path,
+    *,
+    training: TrainingConfig,
+    dates: Dates,
+    quiet: bool = False,
+) -> OpticalWater:
+    """Train a network that sees water in the optical image; see `with_pairs` for the arguments."""
+    torch.manual_seed(training.seed)
+    model = OpticalWater(len(labelled.optical_scaling.bands), dates)
+    taught = fit(OpticalWaterTask(model), labelled, training, folder, quiet=quiet)
+    load_weights(model, taught.last)
+    return model
+
+
 def with_pairs(
     labelled: FloodDataset,
     pairs: FloodDataset,
@@ -164,10 +180,7 @@ def with_pairs(
         >>> len(mixed)  # the labelled chip four times, and the four pairs
         8
     """
-    torch.manual_seed(training.seed)
-    model = OpticalWater(len(labelled.optical_scaling.bands), dates)
-    taught = fit(OpticalWaterTask(model), labelled, training, folder, quiet=quiet)
-    load_weights(model, taught.last)
+    model = train_optical(labelled, folder, training=training, dates=dates, quiet=quiet)
     return Mixed(labelled, taught_pairs(model.teach, pairs, confidence), share), model
 
 

@@ -333,7 +333,8 @@ def test_classes_of_land_cover(scene, finished):
 )
 def test_no_input_is_replaced(arguments, says, scene, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flora.cli.map._check_model", lambda *_: (SENTINEL1, SENTINEL2_RGB))
+    sensors = "flora.cli.method.ModelOptions.sensors"
+    monkeypatch.setattr(sensors, lambda *_: (SENTINEL1, SENTINEL2_RGB))
     for folder in ("IN", "o"):
         Path(folder).mkdir()
     for name in ("IN/S1.tif", "IN/before.tif", "o/S1_rgb.tif"):

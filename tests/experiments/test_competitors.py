@@ -8,7 +8,7 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
-from flora.experiments.makers import FewLabels, MakeFlora, MakeUNet, Setting
+from flora.experiments.makers import FewLabels, Job, MakeFlora, MakeUNet, Setting
 from flora.models.checkpoints import read_metadata
 from flora.models.config import SIZES, FloraConfig
 from flora.models.network import Flora
@@ -52,7 +52,7 @@ def test_every_competitor_trains_and_answers_in_its_modes(name, chips, batch, tm
         assert water.shape == (2, 1, 64, 64)
         return
     setting = Setting(norm="group", teacher_steps=1)
-    made = competitor.by.make(chips, SHORT, setting, tmp_path, quiet=True)
+    made = competitor.by.make(Job(chips, SHORT, tmp_path, setting, quiet=True))
     model = load_any(made.weights)
     for mode in competitor.modes:
         with torch.inference_mode():
@@ -216,7 +216,7 @@ def test_jitter_is_one_gain_and_offset_a_band_and_leaves_nodata(batch) -> None:
 def test_jitter_reaches_the_training_and_its_record(chips, tmp_path) -> None:
     runs = {
         name: MakeUNet(optical=False, change=change).make(
-            chips, SHORT, Setting(), tmp_path / name, quiet=True
+            Job(chips, SHORT, tmp_path / name, quiet=True)
         )
         for name, change in (("plain", None), ("jittered", RadiometricJitter()))
     }
@@ -232,15 +232,15 @@ def test_few_labels_hide_the_others_and_the_teacher_speaks_instead(
 ) -> None:
     seen = []
 
-    def watched(self, dataset, training, setting, folder, quiet):
-        seen.extend(dataset[index] for index in range(len(dataset)))
-        return original(self, dataset, training, setting, folder, quiet)
+    def watched(self, job):
+        seen.extend(job.chips[index] for index in range(len(job.chips)))
+        return original(self, job)
 
     original = MakeFlora.make
     monkeypatch.setattr(MakeFlora, "make", watched)
     setting = Setting(norm="group", teacher_steps=1)
     few = FewLabels(MakeFlora(teacher=False), labels=1, word="output", confidence=0.5)
-    made = few.make(chips, SHORT, setting, tmp_path / "few", quiet=True)
+    made = few.make(Job(chips, SHORT, tmp_path / "few", setting, quiet=True))
     assert made.notes["labelled"] == 1 and len(made.notes["labelled_ids"]) == 1
     labelled = [chip for chip in seen if (chip["water"] != 255).any()]
     hidden = [chip for chip in seen if (chip["water"] == 255).all()]
@@ -251,7 +251,7 @@ def test_few_labels_hide_the_others_and_the_teacher_speaks_instead(
         clear = chip["optical_valid"] & chip["before"].valid
         assert torch.equal(chip["taught"].isfinite(), clear)
     free = FewLabels(MakeFlora(teacher=False), labels=0, word="index").make(
-        chips, SHORT, setting, tmp_path / "free", quiet=True
+        Job(chips, SHORT, tmp_path / "free", setting, quiet=True)
     )
     assert free.notes == {"labelled": 0, "labelled_ids": []}
 

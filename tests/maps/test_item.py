@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pystac
 import pytest
-from pystac.validation.local_validator import LocalValidator
+from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
@@ -19,6 +19,11 @@ from flora.scenes.thresholds import SceneOtsu
 from tests.support.fake_scenes import GRID, map_truth, write_scene
 
 SHAPE = (64, 96)
+
+
+def check_item(stored: dict) -> None:
+    """Hold an item against the schema of STAC, which pystac brings with it."""
+    JsonSchemaSTACValidator().validate_core(stored, pystac.STACObjectType.ITEM, "1.1.0")
 
 
 def write_truth(path: Path, **profile) -> Path:
@@ -39,7 +44,7 @@ def test_item_is_valid_and_tells_what_a_map_was_made_of(tmp_path):
         with pytest.raises(FloraError, match="exists already"):
             write_item(path, outputs.water_mask, both, files, **how)
     stored = json.loads(path.read_text())
-    assert not list(LocalValidator().item_validator().iter_errors(stored))
+    check_item(stored)
     item = pystac.Item.from_file(str(path))
     said = item.properties
     assert said["start_datetime"] == "2019-09-17T00:00:00Z"
@@ -78,6 +83,6 @@ def test_items_of_scenes_without_crs_or_date_and_across_180_degrees(tmp_path, pr
             tmp_path / "i.json", outputs.water_mask, scene, {}, inputs={}, attribution="x"
         )
     stored = json.loads(item.read_text())
-    assert not list(LocalValidator().item_validator().iter_errors(stored))
+    check_item(stored)
     assert (stored["geometry"] or {}).get("type") == geometry
     assert stored["properties"]["start_datetime"] == "2014-04-03T00:00:00Z"

@@ -10,7 +10,7 @@ from rasterio.transform import Affine
 
 from flora.errors import FloraError
 from flora.grid import Grid
-from flora.maps.terrain import MARGIN, PIXEL, Terrain, read_terrain, terrain_grid
+from flora.maps.terrain import MARGIN, PIXEL, ElevationModel, read_terrain, terrain_grid
 from flora.maps.trust import (
     DARK,
     EDGE,
@@ -28,9 +28,9 @@ from tests.support.fake_scenes import GRID, UTM, write_scene
 SHAPE = (120, 160)
 
 
-def terrain(elevation: np.ndarray) -> Terrain:
+def terrain(elevation: np.ndarray) -> ElevationModel:
     corner = Affine(PIXEL, 0, 600_000, 0, -PIXEL, 4_400_000)
-    return Terrain(Grid(UTM, corner, elevation.shape), elevation.astype(np.float32))
+    return ElevationModel(Grid(UTM, corner, elevation.shape), elevation.astype(np.float32))
 
 
 def write_dem(path: Path, height, grid: Grid | None = None, **profile) -> Path:

@@ -38,7 +38,7 @@ _WRONG_ADDRESS = (
 )
 
 Result = TypeVar("Result")
-Report = Callable[[int], None]
+Arrived = Callable[[int], None]
 """Told the number of bytes of a file that have arrived."""
 
 
@@ -124,7 +124,7 @@ class Transfer:
         """
         return self._persist(lambda: self._perform(url, None), public(url))
 
-    def fetch(self, remote: Remote, target: Path, report: Report) -> None:
+    def fetch(self, remote: Remote, target: Path, report: Arrived) -> None:
         """Fetch one file; `target` appears when the file is complete and verified.
 
         What has arrived waits in `target`.part, from where a later call goes on.
@@ -132,7 +132,7 @@ class Transfer:
         Args:
             remote: What to fetch.
             target: Where to; its folder is made.
-            report: See `Report`.
+            report: See `Arrived`.
 
         Raises:
             Unreachable: If the server gives no more after several attempts.
@@ -161,7 +161,7 @@ class Transfer:
                     "the publisher has changed the file"
                 )
 
-    def _append(self, remote: Remote, part: Path, report: Report) -> None:
+    def _append(self, remote: Remote, part: Path, report: Arrived) -> None:
         """Fetch what `part` lacks, in one attempt."""
         done = part.stat().st_size if part.is_file() else 0
         # Without either, nothing would tell a part of another version.

@@ -1,0 +1,138 @@
+"""What `flora map` maps scenes with: a network, or a threshold that the scene gives for itself."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from flora.cli.options import Device, Threshold, Weights
+from flora.errors import FloraError, Given
+
+if TYPE_CHECKING:
+    from flora.scenes.many import MakePredictor
+    from flora.sensors import OpticalScaling, SarScaling
+
+Method = Literal["flora", "otsu"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What maps them."""
+
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="flora: the network; otsu: a threshold on VH that the scene gives for itself."
+        ),
+    ] = "flora"
+    weights: Weights = None
+    threshold: Threshold = 0.5
+    device: Device = None
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(
+            help="bfloat16 computes in half the digits: faster where the processor knows it, "
+            "probabilities move by less than a hundredth."
+        ),
+    ] = "float32"
+
+    def check(self, before: str | None) -> None:
+        """Refuse what Otsu's method has no use for.
+
+        Raises:
+            FloraError: If weights, a threshold, a device or an optical image are given with it.
+        """
+        if self.method == "flora":
+            return
+        threshold = None if self.threshold == 0.5 else self.threshold
+        for argument, value in (
+            ("weights", self.weights),
+            ("threshold", threshold),
+            ("device", self.device),
+            ("precision", None if self.precision == "float32" else self.precision),
+            ("before_path", before),
+        ):
+            if value is not None:
+                raise FloraError(
+                    "--method otsu looks at the radar alone and finds its own threshold",
+                    argument=argument,
+                    value=value,
+                    remedy="leave one of the two out",
+                )
+
+    def sensors(self, sar_before: Path | None) -> tuple[SarScaling, OpticalScaling]:
+        """The sensors of the model; a file that is refused is refused once, not by every scene.
+
+        Args:
+            sar_before: Radar scene from before the flood.
+
+        Returns:
+            Those of one date of radar, and of the image.
+
+        Raises:
+            FloraError: If the weights are not of Sentinel-1 in dB, or of another number of dates.
+        """
+        from flora.models.weights import load_model, sensor_of
+        from flora.sensors import SENTINEL1, SENTINEL2_RGB
+
+        if self.method == "otsu":
+            return SENTINEL1, SENTINEL2_RGB
+        weights = self.weights
+        load_model(weights)
+        sar, optical = sensor_of(weights)
+        if sar.unit != "dB":
+            raise FloraError(
+                f"trained on {sar.name} ({sar.unit}), a scene is in dB",
+                argument="weights",
+                value=weights,
+                remedy="choose weights trained on sigma0 in dB",
+            )
+        dates = 1 if sar_before is None else 2
+        if sar.dates != dates:
+            number = {1: "one date", 2: "two dates"}
+            given = Given("sar_before", sar_before) if sar_before else Given("weights", weights)
+            raise FloraError(
+                f"the weights map {number.get(sar.dates, f'{sar.dates} dates')} of radar, expected "
+                f"{number[dates]}",
+                argument=given,
+                remedy="pass {method}, or weights trained on two dates (flora train --option "
+                "sar_dates=before,after)"
+                if sar_before
+                else "pass {sar_before}, the scene from before the flood",
+                method="otsu",
+                sar_before="FILE",
+            )
+        return sar.of_one_date(), optical
+
+    @property
+    def makes(self) -> MakePredictor:
+        """Makes what maps a scene, in each process."""
+        from flora.scenes.many import WeightsPredictor
+        from flora.scenes.thresholds import SceneOtsu
+
+        if self.method == "otsu":
+            return SceneOtsu
+        weights = self.weights and self.weights.absolute()
+        return WeightsPredictor(weights, self.device, self.precision)
+
+    def facts(self, place: str) -> dict[str, str]:
+        """What tells this model from others, by name: they are kept as tags of the maps."""
+        import torch
+
+        from flora.models.checkpoints import shipped_weights
+
+        if self.method == "otsu":
+            return {"method": self.method}
+        path = self.weights or shipped_weights()
+        return {
+            "method": self.method,
+            "weights": path.name,
+            "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "device": place,
+            "precision": self.precision,
+            "torch": torch.__version__,
+        }

@@ -58,7 +58,7 @@ def seamless(grid: Grid) -> Grid:
 
 
 def view_on(dataset: Any, target: Grid, **options: Any) -> WarpedVRT:
-    """A view of an open raster on another grid, also where one of them counts a turn further.
+    """A view of an open raster on another grid, even where the longitudes of one run on beyond 180.
 
     Args:
         dataset: The raster.

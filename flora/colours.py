@@ -22,7 +22,7 @@ FALSE_ALARM_COLOUR = "#f0b400"
 BACKSCATTER_LIMITS = {"VV": (-25.0, 0.0), "VH": (-32.0, -7.0)}
 
 # Of the probability: cividis (Nuñez et al. 2018, doi 10.1371/journal.pone.0199239) in 101 steps,
-# even in lightness for every kind of sight.
+# in even steps of lightness, also for colour-blind readers.
 _CIVIDIS = bytes.fromhex(
     "00224d00235000265500275900295e002a62002c67002e6b00307000317008337011356f16366f1c386e"
     "1f3a6e243c6e273d6d2b3f6d2f426c31436c35456c37466c3a486b3d4a6b404c6b434e6b454f6b48516b"

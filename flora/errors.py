@@ -27,7 +27,7 @@ def in_python(name: str, value: Any) -> str:
 
 
 class Given(NamedTuple):
-    """What was passed for an argument, handed on to where a message is made of it.
+    """What was passed for an argument, for the message of an error.
 
     Attributes:
         argument: Its name, as Python spells it; empty for a file that nobody named.
@@ -39,7 +39,7 @@ class Given(NamedTuple):
 
 
 class _Said(Exception):
-    """A message made of parts, so that each door to the library can spell its own arguments."""
+    """A message made of parts, so that Python and the shell each spell arguments their own way."""
 
     def __init__(
         self,

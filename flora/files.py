@@ -148,7 +148,7 @@ def alone(lock: Path, argument: str, doing: str) -> Iterator[None]:
     Args:
         lock: The file; its folder is there.
         argument: The argument that named the folder.
-        doing: What another process is at if it holds the lock, e.g. "training".
+        doing: What another process is doing if it holds the lock, e.g. "training".
 
     Raises:
         FloraError: If another process holds it, or the disk refuses.

@@ -64,7 +64,7 @@ class OpticalStack:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a measurement can be; values beyond are not of the sensor or not in the unit.
+    """The range of a measurement; values beyond it are of another sensor or unit.
 
     Attributes:
         low: Least value.

@@ -145,7 +145,7 @@ def publishers() -> dict[str, Any]:
 def fetch(
     publisher: Publisher, root: Path, yes: bool, verify: bool, workers: int, quiet: bool
 ) -> None:
-    """Tell what is missing of a dataset, ask, and download it.
+    """Show what is missing of a dataset, ask, and download it.
 
     Args:
         publisher: Where it comes from.

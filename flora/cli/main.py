@@ -30,7 +30,7 @@ class Group(TyperGroup):
     """Commands that turn a refused input into one line and exit code 1."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run the command line, also where the terminal's width is said to be nothing."""
+        """Run the command line, even where COLUMNS is no usable width."""
         width = os.environ.get("COLUMNS")
         if width is not None and not (width.isdecimal() and int(width) >= NARROWEST):
             del os.environ["COLUMNS"]
@@ -67,7 +67,7 @@ class _WarningLines:
         self._said: set[str] = set()
 
     def __call__(self, message: Warning | str, *_: Any, **__: Any) -> None:
-        """Stand in for `warnings.showwarning`."""
+        """Show a warning, in place of `warnings.showwarning`."""
         line = f"Warning: {in_one_line(message)}"
         if line not in self._said:
             self._said.add(line)

@@ -226,7 +226,7 @@ def _reading(
 
 
 def _mapping(model: ModelOptions, part: PartOptions, overwrite: bool, place: str) -> MapOptions:
-    """How scenes are mapped; what is said of the model changes with weights, device and torch."""
+    """How scenes are mapped; the facts of the model change with weights, device and torch."""
     from flora.scenes.many import MapOptions
     from flora.scenes.tiles import Tiling
 

@@ -120,7 +120,7 @@ class ModelOptions:
         return WeightsPredictor(weights, self.device, self.precision)
 
     def facts(self, place: str) -> dict[str, str]:
-        """What tells this model from others, by name: they are kept as tags of the maps."""
+        """What identifies this model, by name: kept as tags of the maps."""
         import torch
 
         from flora.models.checkpoints import shipped_weights

@@ -97,7 +97,7 @@ class ChipOptions:
 
         Args:
             split: Its name.
-            share: Of `scenes`, one in so many is made, and eight at least.
+            share: `scenes` is divided by it, to no fewer than eight.
 
         Raises:
             FloraError: If an option or the dataset is refused.

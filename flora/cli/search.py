@@ -26,7 +26,7 @@ BOX = "WEST,SOUTH,EAST,NORTH"
 
 
 class BoxCommand(TyperCommand):
-    """A command with --bbox, which refuses sides that spaces set apart in words that help.
+    """A command with --bbox, which refuses sides set apart by spaces, and says how to write them.
 
     Without it, a negative side would be taken for an option, and another one for a file.
     """

@@ -48,7 +48,7 @@ class ScheduleOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class PairOptions:
-    """Chips without labels, on which a teacher speaks instead."""
+    """Chips without labels, for which a teacher maps the water instead."""
 
     unlabelled: Annotated[
         Path | None,

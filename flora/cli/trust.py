@@ -19,7 +19,7 @@ PANEL = "Where not to trust the map"
 
 @dataclass(frozen=True)
 class TrustOptions:
-    """What the terrain is held against."""
+    """The elevation, and the limits that it is compared with."""
 
     dem: Annotated[
         list[Path] | None,

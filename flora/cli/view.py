@@ -20,7 +20,7 @@ STRIP = 512  # rows of a scene read at a time
 def write_view(scene: SarScene, path: Path, channel: int) -> None:
     """Write one channel of a scene in dB, averaged in power to about a thousand pixels a side.
 
-    It shows every kind of scene alike: one file, two files, a product, a part of one.
+    Every kind of scene comes out alike: one file, two files, a product, a part of one.
     """
     step = scene.sample_step
     grid = scene.grid.coarse(step)

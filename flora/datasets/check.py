@@ -1,4 +1,4 @@
-"""Is a downloaded dataset what it should be: every chip read, counted and held against physics."""
+"""Is a downloaded dataset what it should be: every chip read, counted and checked."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def _conclude_absent(report: CheckReport, absent: Mapping[str, Path]) -> None:
 def _check_chip(
     report: CheckReport, dataset: FloodDataset, index: int, label: str, darkness: _Darkness
 ) -> Sample | None:
-    """Read a chip as training reads it, count it, and hold its stored values against physics."""
+    """Read a chip as training does, count it, and check that its values are physically possible."""
     try:
         sample = dataset[index]
         beyond = list(_beyond(dataset, index))

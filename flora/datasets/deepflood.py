@@ -35,7 +35,7 @@ from flora.sensors import (
     normalised_difference,
 )
 
-# No near infrared, hence no NDVI: the normalised green-red difference (Tucker 1979) stands in.
+# No near infrared, hence no NDVI: the normalised green-red difference (Tucker 1979) replaces it.
 DEEPFLOOD_RGB = OpticalScaling(
     name="deepflood aerial true colour",
     bands=("red", "green", "blue"),
@@ -57,7 +57,7 @@ _NAME = re.compile(r"(?P<site>[A-Za-z]+)_[A-Za-z]+_(\d\d)_(\d\d)_(\d\d)_\d+_tile
 
 
 class Tile(NamedTuple):
-    """A tile's name, the same in every folder, with the site and date that stand in it."""
+    """A tile's name, the same in every folder, with the site and date that it contains."""
 
     name: str
     site: str

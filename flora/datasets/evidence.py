@@ -1,4 +1,4 @@
-"""What chips say against their dataset when they are looked at together: exchanged layers, units.
+"""Faults that show when all chips of a dataset are looked at together: exchanged layers, units.
 
 Each kind of evidence is shown every sample, then asked for its problems, one line each.
 """

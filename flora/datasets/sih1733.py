@@ -23,7 +23,7 @@ SIH1733_SAR = SarScaling(
     high=255.0,
 )
 
-# No near infrared, hence no NDVI: the normalised green-red difference (Tucker 1979) stands in.
+# No near infrared, hence no NDVI: the normalised green-red difference (Tucker 1979) replaces it.
 SIH1733_RGB = OpticalScaling(
     name="sih1733 true colour",
     bands=("red", "green", "blue"),

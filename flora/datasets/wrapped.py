@@ -1,4 +1,4 @@
-"""Datasets that stand before another dataset."""
+"""Datasets that wrap another dataset."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from flora.training.task import Task
 from flora.training.tasks import GuidanceMix, UNetTask
 from flora.training.teaching import Dates, IndexTeacher, Teacher, flora_teacher
 
-# Adaptation takes a learning rate that is so much lower than the training's.
+# The training's learning rate is divided by this for adaptation.
 ADAPTING_RATE = 4
 # The release freezes its mask decoder for 3 of 1,000 epochs.
 FROZEN_SHARE = 0.003

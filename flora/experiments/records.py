@@ -26,7 +26,7 @@ METRICS: dict[str, tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table that a notebook shows as such; cells may hold `code` and **bold**.
+    """A table that a notebook shows as a table; cells may hold `code` and **bold**.
 
     Attributes:
         header: Column names.

@@ -1,6 +1,6 @@
 """Named experiments: the same data, crops and steps for every competitor, and a record of it all.
 
-What is compared stands in `flora.experiments.competitors`. A record in `results/` is built up trial
+What is compared is in `flora.experiments.competitors`. A record in `results/` is built up trial
 by trial (one competitor, one seed); what it holds already is not run again, and a trial that was
 interrupted continues from its last checkpoint.
 """

@@ -1,4 +1,4 @@
-"""Flood, not just water: what was always wet is told from what is new, on the scene's own grid."""
+"""Flood, not just water: new water and permanent water are separated, on the scene's own grid."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLASSES = "0 dry, 1 flood, 2 permanent water, 255 nodata"
 
 @dataclass(frozen=True)
 class FloodAreas:
-    """What `split_flood` wrote, and how much of the scene is what.
+    """What `split_flood` wrote, and how much of the scene each class covers.
 
     Attributes:
         classes: GeoTIFF, uint8: 0 dry, 1 flood, 2 permanent water, 255 nodata.

@@ -97,7 +97,7 @@ def write_item(
 
 
 def _time(scene: Path, now: str) -> dict[str, str | None]:
-    """The day in the scene's name, or all that may be."""
+    """The day in the scene's name, or the whole time in which it may have been taken."""
     taken = date_in_name(scene)
     if taken is None:
         return {"datetime": None, "start_datetime": LAUNCH, "end_datetime": now}

@@ -41,7 +41,7 @@ OUTLINE_STEPS = 4  # steps a pixel in which outlines are stored
 
 RGB = "optical, from SAR"
 DOUBTFUL = "not to be trusted"
-DOUBTFUL_COLOUR = (213, 94, 0, 255)  # vermilion of Okabe and Ito, told from blues by everyone
+DOUBTFUL_COLOUR = (213, 94, 0, 255)  # vermilion of Okabe and Ito, which nobody confuses with blue
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 
 
@@ -106,7 +106,7 @@ class SceneMap:
         attribution: str | None = None,
         threshold: float | None = None,
     ) -> Self:
-        """The same map under other words, or started at another threshold.
+        """The same map with another title or attribution, or started at another threshold.
 
         Args:
             title: What stands above the map.
@@ -279,7 +279,7 @@ def read_map(
 
 
 def area_text(value: float, unit: str) -> str:
-    """An area with as many digits as anyone can use."""
+    """An area in words, with no more digits than are of use."""
     digits = 0 if unit == "px" or value >= 1000 else 2 if value >= 10 else 3
     return f"{value:,.{digits}f} {unit}"
 

@@ -1,4 +1,4 @@
-"""The map of a flood in a notebook: layers, a swipe, and a threshold that answers."""
+"""The map of a flood in a notebook: layers, a swipe, and a slider for the threshold."""
 
 from __future__ import annotations
 

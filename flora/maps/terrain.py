@@ -1,4 +1,4 @@
-"""What a terrain model says of a radar scene: slope, height above drainage, shadow and layover."""
+"""What elevation says of a radar scene: slope, height above drainage, shadow and layover."""
 
 from __future__ import annotations
 

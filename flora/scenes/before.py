@@ -65,7 +65,7 @@ class Alignment(NamedTuple):
 
 
 class SceneOnGrid(Rows, Protocol):
-    """What the image from before the flood has to know of the radar scene."""
+    """What opening the image from before the flood needs of the radar scene."""
 
     @property
     def grid(self) -> Grid:
@@ -115,7 +115,7 @@ class BeforeScene:
 
     @property
     def tags(self) -> Mapping[str, str]:
-        """What the maps made with it are to say of it: file, items, dates, and how it lies."""
+        """What the tags of maps made with it say of it: file, items, dates, and how it lies."""
         return {**self.source.tags, **self.alignment.tags}
 
     def identity(self) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def check_overlap(own: Grid, scene: Grid, source: Given) -> None:
 
 
 def _check_values(before: BeforeScene, scene: SceneOnGrid) -> None:
-    """Hold a sample of the image against what reflectance can be, and against the scene."""
+    """Compare a sample of the image with the range of reflectance, and with the scene."""
     with before.coarse(scene.sample_step) as coarse:
         values = coarse._read(out_shape=(len(coarse.bands), *scene.sample.shape[1:]))
     valid: BoolArray = np.asarray(np.isfinite(values).all(axis=0))

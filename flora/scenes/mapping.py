@@ -117,10 +117,10 @@ def map_scene(
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE))
         stack.enter_context(warnings.catch_warnings())
-        # SarScene says the same in words that name the consequence.
+        # SarScene warns of the same, and names the consequence.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         work = stack.enter_context(open_work(folder, scene.stem, job))
-        check_targets(folder, scene.stem, overwrite)  # no other process ended meanwhile
+        check_targets(folder, scene.stem, overwrite)  # another process may have ended meanwhile
         areas = scene.grid.cell_areas()
         rows = predict_rows(scene, model, tiling, before, progress, len(work.bands))
         _write_all(work, stack.enter_context(closing(rows)), threshold, areas)

@@ -15,7 +15,7 @@ from flora.grid import open_raster
 POLARISATIONS = frozenset({"VV", "VH", "HH", "HV"})
 IW_INCIDENCE = (29.1, 46.0)  # degrees, interferometric wide swath: near and far range
 
-# Sigma0 is so much of each, by the incidence angle.
+# Sigma0 divided by each, from the incidence angle.
 SIGMA0_OF = {"gamma0": math.cos, "beta0": math.sin}
 
 # ASF's terrain-corrected products say in one word what they hold: gamma0 or sigma0; power, dB or

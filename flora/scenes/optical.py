@@ -28,7 +28,7 @@ QUANTIFICATION = 10_000  # stored value of a reflectance of 1
 BASELINE_OFFSET = 1000  # what is stored for a reflectance of 0
 OFFSET_SINCE = 4.0  # processing baseline
 CLOUD = 2000  # in red, green and blue: land is darker, cloud and snow are not
-CLOUDY = 0.9  # of an image: more is said
+CLOUDY = 0.9  # of an image: more cloud than that is warned of
 OFFSET_TAKEN_OFF = 0.1  # of pixels whose red is below 900: with the offset there, none is
 
 # N0509 of S2A_MSIL1C_20230906T102601_N0509_R108_T32TMT_20230906T142124
@@ -53,7 +53,7 @@ class OpticalSource:
         scale: Of each of them: stored value times scale plus offset is reflectance x 10000.
         offset: See `scale`.
         kind: Type of the stored values.
-        tags: What the maps made with it are to say of it.
+        tags: What the tags of maps made with it say of it.
     """
 
     path: Path
@@ -272,7 +272,7 @@ def _baseline_offset(
 
 
 def _check_cirrus(dataset: Any, names: Sequence[str | None], source: Given) -> None:
-    """Warn of an offset that nothing tells of: cirrus (B10) is black where the sky is clear."""
+    """Warn of an offset that no metadata state: cirrus (B10) is black where the sky is clear."""
     if "B10" not in names:
         return
     seen = _reduced(dataset, names.index("B10") + 1, source)

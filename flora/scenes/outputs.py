@@ -37,7 +37,7 @@ class MapFormat:
     resampling: Literal["AVERAGE", "MODE"]
 
 
-# Black is a colour of the image, so its nodata is said by alpha: 255 seen, 0 not. A mode keeps
+# Black is a colour of the image, so alpha marks its nodata: 255 seen, 0 not. A mode keeps
 # the mask's three codes; an average would invent others.
 LAYERS = {
     "water_probability": MapFormat("float32", ("water probability",), math.nan, "AVERAGE"),

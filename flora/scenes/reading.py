@@ -19,7 +19,7 @@ from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalScaling, SarScaling, 
 
 @dataclass(frozen=True)
 class SceneReading:
-    """How scenes are opened, all of them alike: what `open_scene` and `open_before` are told.
+    """How all scenes of a run are opened: the arguments of `open_scene` and `open_before`.
 
     Attributes:
         scaling: Sensor.

@@ -1,7 +1,7 @@
 """How a scene is cut into tiles, predicted, and blended, one row of tiles in memory at a time.
 
 A local model answers at a pixel by what is around it. Tiles therefore do not show: they overlap,
-what lies near their edges counts nothing, and they begin where the attention windows of the whole
+what lies near their edges has no weight, and they begin where the attention windows of the whole
 scene do. No statistics of the scene are needed.
 """
 

@@ -48,7 +48,7 @@ def gdal_options(timeout: float) -> dict[str, Any]:
         # Below this many bytes a second for this long, a transfer counts as stuck.
         "GDAL_HTTP_LOW_SPEED_LIMIT": 512,
         "GDAL_HTTP_LOW_SPEED_TIME": max(1, round(timeout)),
-        "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http",  # it would remember a failure, too
+        "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/http",  # it would cache a failure, too
     }
 
 
@@ -118,7 +118,7 @@ class ItemBands:
         return files
 
     def _plain_item(self) -> Item:
-        """What odc-stac has to know: names that nobody else gave, and where the pixels lie."""
+        """The item as odc-stac needs it: assets named after bands, and where the pixels lie."""
         from pystac import Asset, Item
 
         where = {
@@ -206,8 +206,8 @@ def scale_and_offset(
 
     What the asset says itself (`raster:bands`, or `bands` since STAC 1.1) comes before what its
     file declares; where both do and differ, a warning says which is applied. Earth Search says of
-    some items that the offset was taken off the pixels already; that is believed before anything
-    else. Where nobody says anything, radar is taken as it is stored, and Sentinel-2's processing
+    some items that the offset was taken off the pixels already; that comes before anything
+    else. Where nothing is stated, radar is taken as it is stored, and Sentinel-2's processing
     baseline decides.
 
     Args:

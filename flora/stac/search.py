@@ -262,7 +262,7 @@ def asking(subject: str) -> Iterator[None]:
 
     Raises:
         FloraError: If the extra is not installed, or the server cannot be reached, refuses, or
-            speaks another language.
+            is not a STAC API.
     """
     try:
         from pystac import STACError, STACTypeError
@@ -273,7 +273,7 @@ def asking(subject: str) -> Iterator[None]:
         strange = (STACError, STACTypeError, ClientTypeError, DoesNotConformTo, ShapelyError)
         malformed = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
         with warnings.catch_warnings():
-            # An API that says nothing of what it can do is refused in words that help.
+            # An API without conformance classes is refused below, with a remedy.
             warnings.simplefilter("ignore", NoConformsTo)
             yield
     except FloraError:
@@ -295,7 +295,7 @@ def asking(subject: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message; servers answer with pages of it."""
+    """The first line of a message; some servers send whole pages."""
     return (str(error).strip().splitlines() or ["no message"])[0][:200]
 
 

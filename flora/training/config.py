@@ -11,7 +11,7 @@ from flora.errors import FloraError
 
 BatchChange = Callable[[Batch], Batch]
 """A random change of a training batch, such as `flora.training.jitter.RadiometricJitter`; its
-`repr` stands in the settings of the run."""
+`repr` is kept in the settings of the run."""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def with_pairs(
     share: float = 0.5,
     quiet: bool = False,
 ) -> tuple[Mixed, OpticalWater]:
-    """Train an optical teacher on labelled chips, and let it speak on pairs without labels.
+    """Train an optical teacher on labelled chips, and let it map pairs without labels.
 
     Args:
         labelled: Chips with labels and optical images.
@@ -185,7 +185,7 @@ def with_pairs(
 
 
 def taught_pairs(teacher: Teacher, pairs: FloodDataset, confidence: float = 0.8) -> Unlabelled:
-    """Pairs with what a teacher says of them in place of their labels.
+    """Pairs with a teacher's maps in place of their labels.
 
     Args:
         teacher: Who is asked, see `flora.training.teaching`.

@@ -1,4 +1,4 @@
-"""What an optical image says of water: the teacher's word on chips without a label.
+"""What an optical image shows of water: a teacher's maps of chips without a label.
 
 On a labelled chip the label says more than any teacher. On a pair of radar and optical images
 without one, a teacher that sees the optical image can say what the radar network should answer:
@@ -97,7 +97,7 @@ class OpticalWater(nn.Module):
 
     @torch.inference_mode()
     def teach(self, batch: Batch) -> Tensor:
-        """The teacher's word, see `Teacher`."""
+        """The teacher's map, see `Teacher`."""
         self.eval()
         water = torch.sigmoid(self(batch).water_logits)
         return water.masked_fill(~_seen(batch, self.dates)[:, None], torch.nan)
@@ -213,8 +213,8 @@ def teach(
     Args:
         teacher: Who is asked.
         chips: The chips; their labels are not looked at.
-        confidence: The teacher is heard where it gives water, or its absence, this probability or
-            more; 0.5 hears it everywhere.
+        confidence: The teacher counts where it gives water, or its absence, this probability or
+            more; with 0.5 it counts everywhere.
         device: Where the teacher computes.
 
     Returns:

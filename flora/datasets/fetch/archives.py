@@ -105,7 +105,7 @@ def _extract(archive: Path, folder: Path, how: Unpacking, stop: threading.Event)
             continue
         if not entry.is_file:
             raise FloraError(
-                f"{archive} holds {entry.name!r}, a link or a device, which a dataset needs not: "
+                f"{archive} holds {entry.name!r}, a link or a device, which no dataset needs: "
                 "it is not what its publisher made; nothing of it was kept, tell the publisher"
             )
         path = PurePosixPath(*path.parts[how.strip :])

@@ -17,7 +17,7 @@ from flora.datasets.fetch.transfer import Transfer, Unreachable
 from flora.errors import FloraError
 
 Report = Callable[[Remote, int], None]
-"""Told, by several threads, how many bytes of a file have arrived."""
+"""Called, by several threads, with a file and how many of its bytes have arrived."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ _WRONG_ADDRESS = (
 
 Result = TypeVar("Result")
 Arrived = Callable[[int], None]
-"""Told the number of bytes of a file that have arrived."""
+"""Called with the number of bytes of a file that have arrived."""
 
 
 class Unreachable(FloraError):
@@ -64,7 +64,7 @@ class _Interrupted(Exception):
 class Transfer:
     """Fetches files, as often as it takes; may be used by several threads at the same time.
 
-    libcurl speaks with the servers. Proxies and certificates are taken from the usual environment
+    libcurl does the transfers. Proxies and certificates are taken from the usual environment
     variables (HTTPS_PROXY, http_proxy, ALL_PROXY, NO_PROXY; REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE,
     SSL_CERT_FILE).
 
@@ -243,7 +243,7 @@ class Transfer:
             raise Stopped
         status = curl.getinfo(pycurl.RESPONSE_CODE)
         length = curl.getinfo(pycurl.CONTENT_LENGTH_DOWNLOAD_T)
-        whole = status == 200  # whatever part of it was asked for
+        whole = status == 200  # even where only a part was asked for
         total = None if length < 0 else length + (0 if whole else offset)
         ignored = bool(code) and whole and offset > 0
         if code == pycurl.E_FILESIZE_EXCEEDED and not ignored:

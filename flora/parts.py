@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.warp import transform_bounds
 
 from flora.errors import NAME_ALONE, FloraError
@@ -77,12 +80,21 @@ def _named_part(grid: Grid, window: PixelWindow | None, bbox: LonLatBox | None, 
     left, bottom, right, top = box
     x, y = np.array([left, left, right, right]), np.array([bottom, top, bottom, top])
     u, v = apply(~grid.transform, x, y)
-    # A corner on a pixel's edge is not to draw in the next pixel through rounding.
-    first = max(0, math.floor(v.min() + 1e-6)), max(0, math.floor(u.min() + 1e-6))
-    last = min(rows, math.ceil(v.max() - 1e-6)), min(columns, math.ceil(u.max() - 1e-6))
-    if not (first[0] < last[0] and first[1] < last[1]):
+    low, high = (u.min(), v.min()), (u.max(), v.max())
+    part = part_around(np.maximum(low, 0), np.minimum(high, (columns, rows)))
+    if part.width < 1 or part.height < 1:
         raise _no_overlap(grid, bbox, scene)
-    return Part(*first, last[0] - first[0], last[1] - first[1])
+    return part
+
+
+def part_around(low: Sequence[float] | NDArray[Any], high: Sequence[float] | NDArray[Any]) -> Part:
+    """The whole pixels around a rectangle from corner `low` to `high`, each (column, row).
+
+    A corner on a pixel's edge does not draw in the next pixel through rounding.
+    """
+    left, top = np.floor(np.asarray(low) + 1e-6).astype(int).tolist()
+    right, bottom = np.ceil(np.asarray(high) - 1e-6).astype(int).tolist()
+    return Part(top, left, bottom - top, right - left)
 
 
 def _cut(grid: Grid, bbox: LonLatBox, scene: str) -> LonLatBox | None:

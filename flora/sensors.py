@@ -33,6 +33,16 @@ BoolArray = NDArray[np.bool_]
 ByteArray = NDArray[np.uint8]
 
 
+def require_units(units: str) -> None:
+    """Refuse what is none of `Units`.
+
+    Raises:
+        FloraError: See above.
+    """
+    if units not in ("db", "linear"):
+        raise FloraError('expected "db" or "linear"', argument="units", value=repr(units))
+
+
 @dataclass(frozen=True)
 class OpticalStack:
     """What an optical satellite saw: image, index, and where it saw the ground.

@@ -33,6 +33,7 @@ from flora.sensors import (
     OpticalScaling,
     Units,
     normalised_difference,
+    require_units,
 )
 
 # No near infrared, hence no NDVI: the normalised green-red difference (Tucker 1979) replaces it.
@@ -152,8 +153,7 @@ class DeepFlood(FloodDataset):
                 f"{self.name}: water_classes {wet}: expected some of "
                 f"{', '.join(f'{code} ({name})' for code, name in self.classes.items())}"
             )
-        if units not in ("db", "linear"):
-            raise FloraError(f"{self.name}: no units {units!r}; choose db or linear")
+        require_units(units)
         self.sar_scaling = SENTINEL1
         self.optical_scaling = DEEPFLOOD_RGB
         self.split = split

@@ -26,6 +26,7 @@ from flora.sensors import (
     BoolArray,
     OpticalStack,
     Units,
+    require_units,
 )
 
 # What a file holds, by the end of its name in small letters. A file without such an end is the
@@ -123,8 +124,7 @@ class Folder(FloodDataset):
     ) -> None:
         if split not in self.splits:
             raise FloraError(f"{self.name}: no split {split!r}; choose {', '.join(self.splits)}")
-        if units not in ("db", "linear"):
-            raise FloraError(f"{self.name}: no units {units!r}; choose db or linear")
+        require_units(units)
         root = require_folder(Path(root), self.name, _LAYOUT)
         if split != "all":
             here = f"chips in a folder {split!r}, or split 'all'"

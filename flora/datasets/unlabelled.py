@@ -85,7 +85,7 @@ def drawn(dataset: FloodDataset, count: int, seed: int) -> Chosen:
 
 
 class Unlabelled(Wrapped):
-    """The chips of a dataset without their labels, with or without a teacher's word on them.
+    """The chips of a dataset without their labels, with or without a teacher's maps of them.
 
     Args:
         dataset: Where they come from.
@@ -112,7 +112,7 @@ class Unlabelled(Wrapped):
     def manifest(self) -> list[str]:
         """See `FloodDataset.manifest`; marked, with a digest of what is taught of each chip.
 
-        So a training is not continued, nor taken for finished, with another teacher's word.
+        So a training is not continued, nor taken for finished, with another teacher's maps.
         """
         names = [f"unlabelled {name}" for name in super().manifest()]
         if self.taught is None:

@@ -31,7 +31,7 @@ from flora.scenes.names import bands_by_name, check_quantity, in_order
 from flora.scenes.safe.folders import is_safe, product_of
 from flora.scenes.safe.product import Pass, SafeBand, find_safe_bands, mask_border
 from flora.scenes.safe.swath import GroundControl
-from flora.sensors import BoolArray, FloatArray, SarScaling, Units
+from flora.sensors import BoolArray, FloatArray, SarScaling, Units, require_units
 
 LAST_PIXELS = 65_536  # of the last row, that are read to see whether a file is whole
 FILL_SIDE = 512  # px: fill values are looked for in a reading at most this large
@@ -71,8 +71,7 @@ def find_files(
     """
     given = (paths,) if isinstance(paths, str | Path) else tuple(paths)
     listed = tuple(product_of(Path(path)) for path in given)
-    if units not in ("db", "linear"):
-        raise FloraError('expected "db" or "linear"', argument="units", value=repr(units))
+    require_units(units)
     products = all(is_safe(path) for path in listed)
     if not products and len(listed) not in {1, len(scaling.bands)}:
         raise FloraError(

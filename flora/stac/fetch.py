@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from flora.errors import FloraError, FloraWarning
 from flora.files import folder_beside, publish
 from flora.grid import GDAL_ERRORS, Grid, LonLatBox, Part, apply
-from flora.parts import choose_part
+from flora.parts import choose_part, part_around
 from flora.scenes.bands import is_fill, is_stored_fill
 from flora.scenes.inputs import check_units
 from flora.scenes.optical import CLOUDY, QUANTIFICATION, is_cloud
-from flora.sensors import BoolArray, FloatArray, Units
+from flora.sensors import BoolArray, FloatArray, Units, require_units
 from flora.stac.assets import OPTICAL_BANDS, SAR_BANDS, ItemBands, gdal_options
 from flora.stac.search import (
     TIMEOUT,
@@ -226,8 +226,7 @@ def _check_arguments(items: Sequence[Item], before: Sequence[Item], block: int, 
         raise FloraError("sar: no item, expected one or more; take them from `flora.stac.search`")
     if block < 512 or block % 512:
         raise FloraError(f"block {block}: expected a multiple of 512 px, the tiles of the files")
-    if units not in ("db", "linear"):
-        raise FloraError(f'units {units!r}: expected "db" or "linear"')
+    require_units(units)
     if not all(same_pass(items[0], item) for item in items):
         passes = "; ".join(f"{i.id}, {time_of(i):%Y-%m-%d %H:%M}, {orbit_of(i)}" for i in items)
         raise FloraError(
@@ -247,10 +246,7 @@ def _common_grid(sources: Sequence[ItemBands], bbox: LonLatBox | None) -> Grid:
     for source in sources[1:]:
         pixels = np.array(apply(~first.transform, *source.grid.outline(first.crs)))
         low, high = np.minimum(low, pixels.min(axis=1)), np.maximum(high, pixels.max(axis=1))
-    # A corner on a pixel's edge is not to draw in the next pixel through rounding.
-    left, top = np.floor(low + 1e-6).astype(int).tolist()
-    right, bottom = np.ceil(high - 1e-6).astype(int).tolist()
-    whole = first.part(Part(top, left, bottom - top, right - left))
+    whole = first.part(part_around(low, high))
     return whole.part(choose_part(whole, None, bbox, f"item {sources[0].item.id}"))
 
 

@@ -150,13 +150,12 @@ def dice(logits: Tensor, water: Tensor, smooth: float = 1.0) -> Tensor:
     return 1 - (2 * overlap + smooth) / (probability.sum() + labelled.sum() + smooth)
 
 
-def bce(logits: Tensor, water: Tensor, positive_weight: float | None = None) -> Tensor:
+def bce(logits: Tensor, water: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over labelled pixels.
 
     Args:
         logits: (B, 1, H, W).
         water: (B, H, W), 0 dry, 1 water, all else ignored.
-        positive_weight: Weight of a water pixel against a dry one; 1 if None.
 
     Example:
         >>> import torch
@@ -166,10 +165,7 @@ def bce(logits: Tensor, water: Tensor, positive_weight: float | None = None) -> 
         0.6931
     """
     logits, labelled, scored = _labelled(logits, water)
-    weight = None if positive_weight is None else logits.new_tensor(positive_weight)
-    entropy = F.binary_cross_entropy_with_logits(
-        logits, labelled, pos_weight=weight, reduction="none"
-    )
+    entropy = F.binary_cross_entropy_with_logits(logits, labelled, reduction="none")
     return _masked_mean(entropy, scored)
 
 

@@ -92,7 +92,7 @@ def test_linear_power_has_to_be_named(tiles):
     rewrite(layer(tiles, "SAR VV"), lambda old: -old)
     with pytest.raises(FloraError, match="pass units='db'"):
         linear[0]
-    with pytest.raises(FloraError, match="no units 'power'"):
+    with pytest.raises(FloraError, match="units 'power'"):
         DeepFlood(tiles, "test", units="power")
 
 

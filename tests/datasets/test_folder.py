@@ -106,7 +106,7 @@ def test_linear_power_is_converted_when_it_is_said_to_be(mine):
         _ = Folder(mine, "train")[2]
     converted = Folder(mine, "train", units="linear")[2]["sar"]
     torch.testing.assert_close(converted, expected, atol=1e-4, rtol=0)
-    with pytest.raises(FloraError, match="no units 'amplitude'"):
+    with pytest.raises(FloraError, match="units 'amplitude'"):
         Folder(mine, "train", units="amplitude")
 
 

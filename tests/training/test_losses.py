@@ -132,11 +132,10 @@ def test_dice_of_a_dry_tile_still_costs_predicted_water() -> None:
     assert dice(torch.full((1, 1, 2, 2), -40.0), dry).item() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_bce_of_no_opinion_is_log_two_and_weighs_water() -> None:
+def test_bce_of_no_opinion_is_log_two() -> None:
     water = torch.tensor([[[1, 0], [255, 255]]])
     logits = torch.zeros(1, 1, 2, 2)
     assert bce(logits, water).item() == pytest.approx(math.log(2))
-    assert bce(logits, water, positive_weight=3).item() == pytest.approx(2 * math.log(2))
 
 
 def test_label_codes_other_than_dry_and_water_never_count() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -150,11 +151,17 @@ def map_(
     check_names(found.paths if several else found.paths[:1])
     products = Products(wanted, trust, out, several, found.before, overwrite=existing.overwrite)
     products.check_files(stems, _inputs(found, scenes.stac, model.weights))
+    reading = _reading(found, part, sensors, scenes.align)
+    if trust.catalogue is not None:
+        named: list[list[Path]] = [[path] for path in found.paths] if several else [found.paths]
+        grids = {s: partial(reading.grid_of, n) for s, n in zip(stems, named, strict=True)}
+        again = existing.overwrite and not existing.reuse
+        products = replace(products, trust=trust.fetched(grids, out, found.endpoint, again))
     run = Run(
         out,
         model.makes,
         products,
-        _reading(found, part, sensors, scenes.align),
+        reading,
         _mapping(model, part, existing.overwrite, place),
         reuse=existing.reuse,
         year=found.year,

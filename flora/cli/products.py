@@ -200,7 +200,7 @@ class Products:
         ]
         made = [given for stem in stems for given in self._targets(stem).values()]
         named = [("permanent_water", self.wanted.permanent_water)]
-        named += [("dem", path) for path in self.trust.dem or ()]
+        named += [("dem", path) for path in self.trust.files]
         known = [Given(name, file) for name, path in named for file in raster_files(path)]
         check_outputs([*maps, *made], [*inputs, *known])
         for argument, path in made:
@@ -291,7 +291,7 @@ class Products:
             doubts = write_trust(
                 classes,
                 scene,
-                self.trust.dem or (),
+                self.trust.files,
                 target,
                 limits=self.trust.limits,
                 overwrite=self.overwrite,
@@ -319,7 +319,7 @@ class Products:
                 outputs.water_mask,
                 scene,
                 maps | made,
-                inputs={**inputs, "dem": self.trust.dem or []},
+                inputs={**inputs, "dem": self.trust.files},
                 attribution=attribution,
                 overwrite=self.overwrite,
             )
@@ -361,7 +361,16 @@ class Products:
             write_html(page, target, overwrite=self.overwrite)
 
     def _attribution(self, year: int | None) -> str:
-        """What the page says of its sources: what the licence of Sentinel data asks for."""
+        """What the page says of its sources: what the licences of Sentinel data and DEM ask for."""
+        from flora.grid import open_raster
+
+        said = [self._attribution_of_sentinel(year)]
+        for path in self.trust.files:
+            with open_raster(path, "dem") as file:
+                said.append(file.tags().get("FLORA_ATTRIBUTION", ""))
+        return ". ".join(dict.fromkeys(text for text in said if text))
+
+    def _attribution_of_sentinel(self, year: int | None) -> str:
         if self.wanted.attribution is not None:
             return self.wanted.attribution
         if year is not None:

@@ -124,6 +124,7 @@ class Found:
         units: Of the backscatter.
         bbox: Part to map, in degrees.
         year: When they were taken, if a catalogue says so.
+        endpoint: The catalogue they are of, else the one that is asked for elevation.
     """
 
     paths: list[Path]
@@ -132,6 +133,7 @@ class Found:
     units: Units
     bbox: tuple[float, float, float, float] | None
     year: int | None = None
+    endpoint: str = "planetary-computer"
 
 
 def example_given(
@@ -192,4 +194,5 @@ def fetched_scene(
     if fetched.before is not None:
         typer.echo(f"Image from before the flood: {fetched.image}")
     image, year = fetched.before or scenes.image, fetched.taken.year
-    return Found([fetched.sar], image, scenes.earlier, "db", None, year)
+    endpoint = fetched.endpoint or Found.endpoint
+    return Found([fetched.sar], image, scenes.earlier, "db", None, year, endpoint)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
 from flora.cli.spelling import area_words
-from flora.errors import FloraError
+from flora.errors import FloraError, FloraWarning
+from flora.files import make_folder
 
 if TYPE_CHECKING:
+    from flora.grid import Grid
     from flora.maps.trust import TrustAreas, TrustLimits
 
+AUTO = "auto"
 PANEL = "Where not to trust the map"
 
 
@@ -22,10 +27,13 @@ class TrustOptions:
     """The elevation, and the limits that it is compared with."""
 
     dem: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            help="Elevation in m, such as tiles of Copernicus DEM; may be given several times. "
+            help="Elevation in m, such as tiles of Copernicus DEM; may be given several times. Or "
+            "`auto`: Copernicus DEM is fetched into OUT/STEM_dem.tif, from the catalogue of "
+            "--stac, else from planetary-computer; or the name or address of another catalogue. "
             "Writes STEM_trust.tif.",
+            metavar="FILE|auto",
             rich_help_panel=PANEL,
         ),
     ] = None
@@ -42,10 +50,21 @@ class TrustOptions:
     orbit: Annotated[
         Literal["ascending", "descending"] | None,
         typer.Option(
-            help="Direction of flight, from which radar shadow and layover follow.",
+            help="Direction of flight, from which radar shadow and layover follow; a product says "
+            "it itself, and its angles.",
             rich_help_panel=PANEL,
         ),
     ] = None
+
+    @property
+    def files(self) -> list[Path]:
+        """Elevation that is there already."""
+        return [Path(name) for name in self.dem or () if not _is_catalogue(name)]
+
+    @property
+    def catalogue(self) -> str | None:
+        """Where elevation is to be fetched from; "auto" leaves that open."""
+        return next((name for name in self.dem or () if _is_catalogue(name)), None)
 
     @property
     def limits(self) -> TrustLimits:
@@ -68,8 +87,49 @@ class TrustOptions:
                     "goes with --dem FILE", argument="orbit", value=self.orbit, remedy="add that"
                 )
             return
+        if self.catalogue is not None and len(self.dem) > 1:
+            raise FloraError(
+                "is fetched from one catalogue, or read from files",
+                argument="dem",
+                value=", ".join(self.dem),
+                remedy="name one of the two",
+            )
         check_installed()
         _ = self.limits
+
+    def fetched(
+        self, grids: Mapping[str, Callable[[], Grid]], out: Path, endpoint: str, fresh: bool
+    ) -> Self:
+        """The same, with elevation as files: where it is to be fetched, around each scene.
+
+        Args:
+            grids: What finds the pixels of each scene, by its name.
+            out: Where the maps go.
+            endpoint: The catalogue that "auto" means.
+            fresh: Fetch what is there already again.
+
+        Raises:
+            FloraError: If it cannot be had.
+        """
+        if self.catalogue is None:
+            return self
+        from flora.stac.elevation import fetch_elevation
+
+        make_folder(out)
+        files = []
+        for stem, find in grids.items():
+            with warnings.catch_warnings():  # it is said when the scene is read
+                warnings.simplefilter("ignore", FloraWarning)
+                grid = find()
+            target = out / f"{stem}_dem.tif"
+            if fresh or not _surrounds(target, grid):
+                named = endpoint if self.catalogue == AUTO else self.catalogue
+                found = fetch_elevation(grid, target, endpoint=named, overwrite=True)
+                typer.echo(f"Elevation: {found}")
+            else:
+                typer.echo(f"Elevation: {target}, fetched before")
+            files.append(str(target))
+        return replace(self, dem=files)
 
     def said(self, areas: TrustAreas, flood: str) -> str:
         """What the terminal says of doubtful water.
@@ -85,10 +145,29 @@ class TrustOptions:
 
         parts = [words(reason) for bit, reason in REASONS.items() if bit & DOUBTS]
         dark = [words(reason) for bit, reason in REASONS.items() if not bit & DOUBTS]
-        if self.orbit is None:
+        if not areas.looked:
             parts[2] = "shadow and layover not looked for without --orbit"
         doubtful = area_words(areas.doubtful_pixels, areas.doubtful_km2)
         return (
             f"Of the {flood}, {doubtful} lie where the map is not to be trusted "
             f"({', '.join(parts)}); {dark[0]}"
         )
+
+
+def _is_catalogue(name: str) -> bool:
+    """Whether elevation is named by where it is fetched from."""
+    from flora.stac.search import ENDPOINTS
+
+    known = name == AUTO or name in ENDPOINTS or name.startswith(("http://", "https://"))
+    return known and not Path(name).exists()
+
+
+def _surrounds(path: Path, grid: Grid) -> bool:
+    """Whether a file is elevation that was fetched around just these pixels."""
+    from flora.grid import Grid, open_raster
+    from flora.scenes.elevation import terrain_grid
+
+    if not path.is_file():
+        return False
+    with open_raster(path, "dem") as file:
+        return "FLORA_ENDPOINT" in file.tags() and Grid.of(file).same_as(terrain_grid(grid))

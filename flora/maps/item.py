@@ -134,8 +134,15 @@ def _ring(west: float, south: float, east: float, north: float) -> list[list[flo
 
 
 def _input(role: str, path: Path) -> dict[str, str | None]:
+    """Name and date of an input, and the items of a catalogue that it was made of."""
     taken = date_in_name(path)
-    return {"role": role, "name": path.name, "date": None if taken is None else str(taken)}
+    said = {"role": role, "name": path.name, "date": None if taken is None else str(taken)}
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return said
+    with open_raster(path, role) as file:
+        tags = file.tags()
+    kept = {"items": "FLORA_ITEMS", "endpoint": "FLORA_ENDPOINT"}
+    return said | {name: tags[tag] for name, tag in kept.items() if tag in tags}
 
 
 def _asset(path: Path, folder: Path) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from rasterio.windows import Window
 from scipy import ndimage
 
 from flora.cog import write_cog
-from flora.errors import FloraError
+from flora.errors import NAME_ALONE, FloraError
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD
 from flora.maps.permanent import STRIP
-from flora.maps.terrain import ElevationModel, OrbitDirection, read_terrain
+from flora.maps.terrain import ElevationModel, read_terrain
 from flora.scenes.inputs import SarScene
+from flora.scenes.viewing import OrbitDirection, Viewing
 from flora.sensors import IGNORE, BoolArray
 
 STEEP, HIGH, HIDDEN, EDGE, DARK, UNKNOWN = 1, 2, 4, 8, 16, 32
@@ -36,7 +37,7 @@ REASONS = {
     DARK: "dark as noise",
     UNKNOWN: "elevation unknown",
 }
-# Calm water is as dark as noise, too: this asks for a second look, and is no doubt by itself.
+# Calm water is as dark as noise, too: this one asks for a look and condemns nothing.
 DOUBTS = STEEP | HIGH | HIDDEN | EDGE | UNKNOWN
 CODES = ", ".join(f"{bit} {reason}" for bit, reason in REASONS.items()) + ", 255 nodata"
 
@@ -46,12 +47,13 @@ NOISE = -22.0  # dB: noise-equivalent sigma0 that Sentinel-1 is specified to sta
 
 @dataclass(frozen=True)
 class TrustLimits:
-    """From which slope and height on a flood is unlikely, and where the radar cannot see.
+    """From where ground is held to be no place for a flood, or hidden from the radar.
 
     Attributes:
         slope: Angle of the ground in degrees: water stands level, and slopes cast shadow.
         hand: Height above the nearest drainage in m; 15 is the limit of HydroSAR.
-        orbit: Direction of flight, from which shadow and layover follow; None leaves these out.
+        orbit: Direction of flight, from which shadow and layover follow where the scene itself does
+            not tell how it was looked at; None leaves them out there.
 
     Raises:
         FloraError: If a limit is out of range.
@@ -80,6 +82,7 @@ class TrustAreas:
         pixels: The same for each reason alone, by its name.
         doubtful_km2: Area of `doubtful_pixels`; None without a CRS.
         km2: Area of each of `pixels`; empty without a CRS.
+        looked: How the radar looked, as far as shadow and layover were found by it; else empty.
     """
 
     trust: Path
@@ -87,6 +90,7 @@ class TrustAreas:
     pixels: dict[str, int]
     doubtful_km2: float | None
     km2: dict[str, float]
+    looked: str
 
 
 def write_trust(
@@ -101,9 +105,10 @@ def write_trust(
     """Write where a map is not to be trusted, on the map's own grid, and count it on the water.
 
     A pixel holds the sum of the bits that apply: 1 steep, 2 high above the nearest drainage,
-    4 shadow or layover (only with the direction of flight), 8 within `EDGE_PIXELS` of nodata or the
-    edge of the scene, 16 darker in every polarisation than `NOISE`, as calm water is, but also dry
-    sand, roads and shadow, 32 elevation unknown; 0 where there is no doubt, 255 nodata.
+    4 shadow or layover (of products, or with the direction of flight), 8 within `EDGE_PIXELS` of
+    nodata or the edge of the scene, 16 darker in every polarisation than `NOISE`, as calm water is,
+    but also dry sand, roads and shadow, 32 elevation unknown; 0 where nothing speaks against it,
+    255 nodata.
 
     Args:
         classes: GeoTIFF of `map_scene` (0, 1, 255) or of `split_flood` (2 permanent water, too).
@@ -124,31 +129,50 @@ def write_trust(
         ...     areas = write_trust("S1_water_mask.tif", scene, ["dem.tif"], "S1_trust.tif")
     """
     target = new_file(output, "output", overwrite)
+    view = _view(scene, limits)
     terrain = read_terrain(dem, scene.grid)
     with ExitStack() as stack:
         mask = stack.enter_context(open_raster(Path(classes), "water_mask"))
-        ground = stack.enter_context(_on_grid(terrain, _ground(terrain, limits), Grid.of(mask)))
+        ground = stack.enter_context(
+            _on_grid(terrain, _ground(terrain, limits, view), Grid.of(mask))
+        )
         temporary = stack.enter_context(folder_beside(target, GDAL_ERRORS))
         rows, finished = temporary / "rows.tif", temporary / "trust.tif"
         counts = _Counts(mask)
         with rasterio.open(rows, "w", **_profile(mask)) as file:
             file.set_band_description(1, CODES)
-            file.update_tags(**_tags(mask, limits))
+            file.update_tags(**_tags(mask, limits, view))
             for row, codes, bits in _strips(mask, scene, ground):
                 file.write(bits, 1, window=Window(0, row, mask.width, len(bits)))
                 counts.add(row, codes, bits)
         write_cog(rows, finished, "NEAREST", np.count_nonzero, counts.marked)
         publish({"trust": finished}, {"trust": target}, temporary / "earlier")
-    return counts.areas(target)
+    return counts.areas(target, "" if view is None else str(view))
 
 
-def _ground(terrain: ElevationModel, limits: TrustLimits) -> NDArray[np.uint8]:
+def _view(scene: SarScene, limits: TrustLimits) -> Viewing | OrbitDirection | None:
+    """How the scene was looked at: as its annotation says it, else as is known otherwise."""
+    view = scene.viewing
+    if view is not None and limits.orbit not in (None, view.flight):
+        raise FloraError(
+            f"the product's annotation says {view.flight}",
+            argument="orbit",
+            value=limits.orbit,
+            remedy="leave {orbit} out",
+            orbit=NAME_ALONE,
+        )
+    return view or limits.orbit
+
+
+def _ground(
+    terrain: ElevationModel, limits: TrustLimits, view: Viewing | OrbitDirection | None
+) -> NDArray[np.uint8]:
     """Bits of what terrain alone says (rows, columns)."""
     bits = np.where(terrain.known, 0, UNKNOWN).astype(np.uint8)
     bits[terrain.slope > limits.slope] |= STEEP
     bits[terrain.hand > limits.hand] |= HIGH
-    if limits.orbit is not None:
-        bits[terrain.hidden(limits.orbit)] |= HIDDEN
+    if view is not None:
+        bits[terrain.hidden(view)] |= HIDDEN
     return bits
 
 
@@ -216,12 +240,12 @@ def _profile(mask: Any) -> dict[str, Any]:
     return profile | {"crs": mask.crs, "transform": mask.transform, "bigtiff": "if_safer"}
 
 
-def _tags(mask: Any, limits: TrustLimits) -> dict[str, str]:
+def _tags(mask: Any, limits: TrustLimits, view: Viewing | OrbitDirection | None) -> dict[str, str]:
     kept = {key: value for key, value in mask.tags().items() if key.startswith("FLORA_")}
     said = {
         "FLORA_SLOPE_LIMIT_DEGREES": f"{limits.slope:g}",
         "FLORA_HAND_LIMIT_M": f"{limits.hand:g}",
-        "FLORA_SHADOW_LAYOVER": limits.orbit or "not looked for",
+        "FLORA_SHADOW_LAYOVER": "not looked for" if view is None else str(view),
     }
     return kept | said
 
@@ -244,7 +268,7 @@ class _Counts:
             if self._cells is not None:
                 self._km2[wanted] += self._cells.sum(row, chosen)
 
-    def areas(self, target: Path) -> TrustAreas:
+    def areas(self, target: Path, looked: str) -> TrustAreas:
         known = self._cells is not None
         return TrustAreas(
             trust=target,
@@ -252,4 +276,5 @@ class _Counts:
             pixels={reason: self._pixels[bit] for bit, reason in REASONS.items()},
             doubtful_km2=self._km2[DOUBTS] if known else None,
             km2={reason: self._km2[bit] for bit, reason in REASONS.items()} if known else {},
+            looked=looked,
         )

@@ -35,6 +35,7 @@ from flora.scenes.bands import (
 )
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.layers import OpenBands, SceneFiles
+from flora.scenes.viewing import Viewing
 from flora.sensors import (
     SENTINEL1,
     BoolArray,
@@ -178,6 +179,16 @@ class SarScene:
             "remove_noise": self._files.remove_noise,
             "pixels": hashlib.sha256(self.sample.tobytes()).hexdigest(),
         }
+
+    @property
+    def viewing(self) -> Viewing | None:
+        """How the radar looked, as the annotation of a product says it; None of other files.
+
+        Raises:
+            FloraError: If the annotation is damaged.
+        """
+        product = self._files.files[0].safe
+        return None if product is None else product.viewing
 
     def read(self, row: int, height: int) -> tuple[FloatArray, BoolArray]:
         """Read whole rows: backscatter (C, height, columns), and where it is valid.

@@ -46,9 +46,9 @@ class SceneReading:
     align: bool = True
     sar_before: Path | None = None
 
-    def grid_of(self, path: str | Path) -> Grid:
+    def grid_of(self, paths: str | Path | Sequence[str | Path]) -> Grid:
         """The pixels that would be read of a scene: its files are inspected, no values read."""
-        files = find_files(path, self.scaling, self.units, self.grid, self.remove_noise)
+        files = find_files(paths, self.scaling, self.units, self.grid, self.remove_noise)
         return files.grid.part(choose_part(files.grid, self.window, self.bbox, files.name))
 
     @contextmanager

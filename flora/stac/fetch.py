@@ -32,6 +32,7 @@ from flora.stac.assets import OPTICAL_BANDS, SAR_BANDS, ItemBands, gdal_options
 from flora.stac.search import (
     TIMEOUT,
     check_bbox,
+    endpoint_of,
     find_before,
     orbit_of,
     read_item,
@@ -66,12 +67,14 @@ class FetchedScene(NamedTuple):
         before: GeoTIFF, uint16, B4, B3, B2, B8 as reflectance x 10000, 0 in nodata; or None.
         taken: When the radar passed.
         image: Dates and items of the image from before; empty without.
+        endpoint: The landing page of the catalogue; empty where the item does not say.
     """
 
     sar: Path
     before: Path | None
     taken: date
     image: str
+    endpoint: str
 
 
 def fetch_scene(
@@ -337,7 +340,7 @@ def _says(path: Path) -> tuple[str, str]:
 
 def _described(sar: Path, item: Item) -> FetchedScene:
     before = sar.with_name(f"{sar.name.removesuffix('_sar.tif')}_before.tif")
-    taken = time_of(item).date()
+    taken, endpoint = time_of(item).date(), endpoint_of(item)
     if not before.is_file():
-        return FetchedScene(sar, None, taken, "")
-    return FetchedScene(sar, before, taken, " of ".join(_says(before)))
+        return FetchedScene(sar, None, taken, "", endpoint)
+    return FetchedScene(sar, before, taken, " of ".join(_says(before)), endpoint)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import shapely
 from shapely.errors import ShapelyError
@@ -78,31 +78,12 @@ def search(
     own = EARTH_SEARCH_COLLECTIONS if url == ENDPOINTS["earth-search"] else COLLECTIONS
     name = collection or own[sensor]
     where = f"{url}, {name}, {first} to {last}, bbox {','.join(f'{side:.6g}' for side in box)}"
-    with asking(f"endpoint {url}"):
-        from pystac_client import Client
-
-        client = Client.open(url, stac_io=_io(timeout), timeout=timeout)
-        asked = client.search(
-            method="GET",  # the one that every API has
-            collections=[name],
-            bbox=box,
-            datetime=f"{first}/{last}",
-            limit=min(100, limit),  # a page
-            max_items=limit + 1,
-        )
-        read = [_checked(record) for record in asked.items_as_dicts()]
-        found = list({item.id: item for item in read}.values())  # pages may overlap
-        # Some lists of collections never end.
-        named = () if found else islice(client.get_collections(), COLLECTIONS_READ)
-        names = sorted({known.id for known in named})
-    if names and name not in names:
-        remedy = f"choose one of {', '.join(names)[:500]}"
-        expected = f"{url} has none of this name"
-        raise FloraError(expected, argument="collection", value=repr(name), remedy=remedy)
+    asked = Asked(url, name, box, f"{first}/{last}", limit, timeout)
+    read, found = asked.answers()
     if not found:
         remedy = "ask for more days (a place is passed over every 6 to 12 days), and check the bbox"
         raise FloraError(f"nothing found: {where}", remedy=remedy)
-    if len(read) > limit:
+    if read > limit:
         text = f"limit {limit}: there are more: {where}; ask for fewer days, or raise the limit"
         warnings.warn(text, FloraWarning, stacklevel=2)
     items = sorted(found[:limit], key=lambda item: (time_of(item), item.id))
@@ -119,6 +100,56 @@ def search(
                 f"{len(found)} images has {clearest:.0f} %: allow more cloud or more days"
             )
     return items
+
+
+class Asked(NamedTuple):
+    """What an endpoint is asked for.
+
+    Attributes:
+        url: Its landing page.
+        collection: Name of the collection.
+        bbox: West, south, east, north in degrees.
+        datetime: Days; None for all of them.
+        limit: Items read at most, and one more.
+        timeout: Seconds without an answer before the server is given up.
+    """
+
+    url: str
+    collection: str
+    bbox: tuple[float, float, float, float]
+    datetime: str | None
+    limit: int
+    timeout: float
+
+    def answers(self) -> tuple[int, list[Item]]:
+        """How many items were read, and each of them once.
+
+        Raises:
+            FloraError: If the endpoint cannot be reached, is no STAC API, or lacks the collection.
+        """
+        with asking(f"endpoint {self.url}"):
+            from pystac_client import Client
+
+            client = Client.open(self.url, stac_io=_io(self.timeout), timeout=self.timeout)
+            asked = client.search(
+                method="GET",  # the one that every API has
+                collections=[self.collection],
+                bbox=self.bbox,
+                datetime=self.datetime,
+                limit=min(100, self.limit),  # a page
+                max_items=self.limit + 1,
+            )
+            read = [_checked(record) for record in asked.items_as_dicts()]
+            found = list({item.id: item for item in read}.values())  # pages may overlap
+            # Some lists of collections never end.
+            named = () if found else islice(client.get_collections(), COLLECTIONS_READ)
+            names = sorted({known.id for known in named})
+        if names and self.collection not in names:
+            remedy = f"choose one of {', '.join(names)[:500]}"
+            expected = f"{self.url} has none of this name"
+            name = repr(self.collection)
+            raise FloraError(expected, argument="collection", value=name, remedy=remedy)
+        return len(read), found
 
 
 def find_before(
@@ -165,7 +196,7 @@ def find_before(
         box,
         (day - timedelta(days=days), day - timedelta(days=gap)),
         sensor="optical",
-        endpoint=endpoint or (sar.get_self_href() or "").partition("/collections/")[0],
+        endpoint=endpoint or endpoint_of(sar),
         max_cloud=max_cloud,
         **options,
     ):
@@ -211,6 +242,12 @@ def orbit_of(item: Item) -> str:
     """Direction and number of the orbit, e.g. "descending 110"; empty where not given."""
     words = (item.properties.get(f"sat:{name}") for name in ("orbit_state", "relative_orbit"))
     return " ".join(str(word) for word in words if word is not None)
+
+
+def endpoint_of(item: Item) -> str:
+    """The landing page of the API that an item was found at; empty where it does not say."""
+    href = item.get_self_href() or ""
+    return href.partition("/collections/")[0] if "/collections/" in href else ""
 
 
 def same_pass(first: Item, second: Item) -> bool:

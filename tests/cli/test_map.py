@@ -595,6 +595,34 @@ def test_elevation_tells_where_not_to_trust(scene, finished, tmp_path):
     assert "not looked for" not in run(scene, "--out", finished, "--reuse", "--dem", dem, *orbit)
 
 
+def test_elevation_comes_from_the_catalogue_of_the_scene(site, tmp_path):
+    degrees = Affine(1 / 1200, 0, -2, 0, -1 / 1200, 40)
+    heights = np.full((1, 1200, 1200), 5, np.float32)
+    tile = write_raster(tmp_path / "tile.tif", heights, None, degrees, "EPSG:4326")
+    site.add("N39_W002", "cop-dem-glo-30", "2021-04-22T00:00:00Z", {"data": tile})
+    address = f"{site.base}/collections/sentinel-1-rtc/items/s1"
+    out, page = tmp_path / "out", tmp_path / "map.html"
+    given = ["--stac", address, "--out", out, "--dem", "auto"]
+    said = run(*given, "--item", "--html", page)
+    assert f"Elevation: 1 tiles of cop-dem-glo-30 from {site.base}" in " ".join(said.split())
+    assert (read(out / "s1_sar_dem.tif") == 5).mean() > 0.2  # the tile ends in the north and east
+    assert (out / "s1_sar_trust.tif").is_file()
+    item = json.loads((out / "s1_sar_item.json").read_text())["properties"]
+    dem = next(entry for entry in item["flora:inputs"] if entry["role"] == "dem")
+    assert (dem["items"], dem["endpoint"]) == ("N39_W002", site.base)
+    for text in (item["attribution"], page.read_text()):
+        assert "Copernicus Sentinel data 2019" in text and "provided under COPERNICUS" in text
+    asked = len(site.requests)
+    other = run(*given, "--reuse", "--polygons", "--overwrite", "--slope-limit", 5)
+    assert "fetched before" in other and not site.asked("/search")[1:]
+    assert len(site.requests) - asked <= 1  # the item
+
+
+def test_elevation_of_two_kinds_is_refused(scene, tmp_path):
+    line = refused(scene, "--out", tmp_path, "--dem", "auto", "--dem", "dem.tif")
+    assert "--dem auto, dem.tif: is fetched from one catalogue, or read from files" in line
+
+
 def test_options_of_trust_are_refused_before_anything_is_mapped(scene, tmp_path):
     out = ["--out", tmp_path / "o"]
     assert "--orbit ascending: goes with --dem" in refused(scene, *out, "--orbit", "ascending")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import Affine
+from rasterio.warp import transform
 
 from flora.errors import FloraError
-from flora.grid import Grid
-from flora.maps.terrain import MARGIN, PIXEL, ElevationModel, read_terrain, terrain_grid
+from flora.grid import Grid, apply
+from flora.maps.terrain import ElevationModel, read_terrain
 from flora.maps.trust import (
     DARK,
     EDGE,
@@ -22,7 +23,9 @@ from flora.maps.trust import (
     TrustLimits,
     write_trust,
 )
+from flora.scenes.elevation import MARGIN, PIXEL, terrain_grid
 from flora.scenes.inputs import open_scene
+from flora.scenes.viewing import Viewing
 from tests.support.fake_scenes import GRID, UTM, write_scene
 
 SHAPE = (120, 160)
@@ -70,6 +73,25 @@ def test_shadow_lies_behind_a_wall_as_long_as_the_ray_is_flat():
     mirrored = terrain(heights).hidden("descending")[30:70]
     assert hidden[:, 52:].sum() != mirrored[:, 52:].sum()
     assert not terrain(np.zeros((60, 60))).hidden("ascending").any()
+
+
+def test_shadow_and_layover_are_as_long_as_the_angle_of_the_place_makes_them():
+    heights = np.zeros((121, 161))
+    heights[:, 79:82] = 150.0
+    ground = terrain(heights)
+    degrees = np.linspace(30, 46, 161)  # from the west, where the radar flies, to the east
+    x, y = apply(ground.grid.transform, *np.meshgrid(np.arange(161) + 0.5, np.arange(121) + 0.5))
+    longitude, latitude = transform(UTM, "EPSG:4326", x.ravel(), y.ravel())
+    there = (np.reshape(values, x.shape) for values in (longitude, latitude))
+    view = Viewing("ascending", *there, np.broadcast_to(degrees, x.shape))
+    np.testing.assert_allclose(view.angles(ground.grid)[60], degrees, atol=0.01)
+    assert view.azimuth(UTM) == pytest.approx(90, abs=0.1)
+    hidden = ground.hidden(view)[40:80]
+    at_wall = math.radians(38)
+    shadow, layover = hidden[:, 82:].sum(axis=1), hidden[:, :79].sum(axis=1)
+    assert abs(np.median(shadow) * PIXEL - 150 * math.tan(at_wall)) < 2 * PIXEL
+    assert abs(np.median(layover) * PIXEL - 150 / math.tan(at_wall)) < 2 * PIXEL
+    assert hidden.sum() < 0.8 * ground.hidden("ascending")[40:80].sum()  # all angles of the mode
 
 
 def test_tiles_of_elevation_complete_each_other_on_any_grid(tmp_path):

@@ -155,7 +155,8 @@ class StacSite:
 
     def _search(self, query: dict[str, str]) -> dict[str, Any]:
         west, south, east, north = (float(side) for side in query["bbox"].split(","))
-        first, last = (datetime.fromisoformat(day) for day in query["datetime"].split("/"))
+        days = query.get("datetime", "1900-01-01T00:00:00Z/2100-01-01T00:00:00Z")
+        first, last = map(datetime.fromisoformat, days.split("/"))
         found = [
             identity
             for identity, item in sorted(self.items.items())

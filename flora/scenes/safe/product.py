@@ -22,6 +22,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import PIXEL, open_raster, read_bands
+from flora.scenes.safe.annotation import viewing_of
 from flora.scenes.safe.border import CELL, FIXED_IN, border_cells
 from flora.scenes.safe.folders import (
     SafePath,
@@ -39,6 +40,7 @@ from flora.scenes.safe.noise import (
     only_zeros,
 )
 from flora.scenes.safe.swath import CoarseRaster, power_vrt
+from flora.scenes.viewing import Viewing
 from flora.sensors import BoolArray, FloatArray
 
 GAIN_STEP = 40  # px: the spacing of the calibration vectors' own values in range
@@ -74,8 +76,7 @@ class SafeBand:
         noise: The text of its noise annotation, or None to leave thermal noise in.
         source: The product.
         version: Of the processor, such as 2.7; None where the product does not say.
-        spacing: Of its pixels, m.
-        taken: In which pass; None where the annotation does not say.
+        annotation: The text of its annotation; None where it has none.
         border: (rows, columns) of cells, true where they are border noise; None for none.
     """
 
@@ -85,9 +86,27 @@ class SafeBand:
     noise: bytes | None
     source: Given
     version: float | None = None
-    spacing: float = PIXEL
-    taken: Pass | None = None
+    annotation: bytes | None = None
     border: BoolArray | None = None
+
+    @property
+    def spacing(self) -> float:
+        """Metres between pixels."""
+        return pixel_spacing(self.annotation)
+
+    @property
+    def taken(self) -> Pass | None:
+        """In which pass; None where the annotation does not say."""
+        return pass_of(self.annotation)
+
+    @property
+    def viewing(self) -> Viewing | None:
+        """How it was looked at; None where the annotation does not say.
+
+        Raises:
+            FloraError: If the annotation is damaged.
+        """
+        return viewing_of(self.annotation, self.source)
 
     @contextmanager
     def opened(self, size: tuple[int, int]) -> Iterator[str]:
@@ -103,7 +122,7 @@ class SafeBand:
         Raises:
             FloraError: If an annotation is damaged.
         """
-        gain = calibration_gain(self.calibration, size, self._annotation("calibration"))
+        gain = calibration_gain(self.calibration, size, self._of("calibration"))
         with ExitStack() as stack:
 
             def table(values: FloatArray, cell: tuple[float, float]) -> CoarseRaster:
@@ -112,7 +131,7 @@ class SafeBand:
 
             noise = inside = None
             if self.noise is not None:
-                power = noise_power(self.noise, size, self._annotation("noise"))
+                power = noise_power(self.noise, size, self._of("noise"))
                 power *= noise_factor(self.version, self.measurement, self.calibration)
                 noise = table(power, NOISE_CELL)
             if self.border is not None:
@@ -128,7 +147,7 @@ class SafeBand:
         Raises:
             FloraError: If a file is damaged.
         """
-        gain = calibration_gain(self.calibration, size, self._annotation("calibration"))
+        gain = calibration_gain(self.calibration, size, self._of("calibration"))
         cells = (1, *(-(-side // CELL) for side in size))
         with open_raster(Path(str(self.source.value)), "sar_path", self.measurement) as dataset:
             numbers = read_bands(
@@ -142,7 +161,7 @@ class SafeBand:
         sigma0: FloatArray = numbers**2 * np.median(gain)
         return sigma0
 
-    def _annotation(self, kind: str) -> Given:
+    def _of(self, kind: str) -> Given:
         return Given(self.source.argument, f"{self.source.value}: {kind} of {self.band}")
 
 
@@ -194,11 +213,7 @@ def find_safe_bands(
                 )
                 noise = None
         measurement = f"{prefix}/measurement/{found[band].name}"
-        spacing = pixel_spacing(image)
-        taken = pass_of(image)
-        selected.append(
-            SafeBand(band, measurement, calibration, noise, source, version, spacing, taken)
-        )
+        selected.append(SafeBand(band, measurement, calibration, noise, source, version, image))
     return tuple(selected)
 
 

@@ -41,13 +41,13 @@ def test_real_products_tell_how_they_were_looked_at(
     assert view.flight == flight
     assert view.azimuth(CRS.from_epsg(crs)) == pytest.approx(azimuth, abs=4)
     assert (view.incidence.min(), view.incidence.max()) == pytest.approx(incidence, abs=0.06)
-    # At the points themselves the polynomial gives what the annotation says.
+    # At the points the polynomial gives what the annotation says, even in degrees at 80 N.
     middle = len(view.longitude) // 2
     for point in range(0, view.longitude.shape[1], 5):
         at = view.longitude[middle, point], view.latitude[middle, point]
         grid = covering_grid(LON_LAT, *(np.array([v, v]) for v in at), SOURCE)
         here = view.angles(grid)
-        assert here[0, 0] == pytest.approx(view.incidence[middle, point], abs=0.05)
+        assert here[0, 0] == pytest.approx(view.incidence[middle, point], abs=0.1)
 
 
 @pytest.mark.parametrize("text", [None, b"<product/>", b"<a><pass>Ascending</pass></a>"])

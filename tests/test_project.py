@@ -29,7 +29,7 @@ PROJECT = PYPROJECT["project"]
 # The longest name counts: `models.layers` stands lower than the rest of `models`.
 FLOORS = (
     ("errors", "areas"),
-    ("cog", "files", "grid", "sensors", "colours", "predictors"),
+    ("cog", "files", "grid", "sensors", "season", "colours", "predictors"),
     ("models.layers", "models.otsu", "antimeridian", "parts", "training.operators", "simulate"),
     ("datasets",),
     ("models",),

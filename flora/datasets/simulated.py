@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -9,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from flora.datasets.base import Date, FloodDataset, Meta, Sample, Window, crop_sample
+from flora.datasets.base import FloodDataset, Meta, Sample, Window, crop_sample
 from flora.errors import FloraError
+from flora.season import SENTINEL1_SEASON, season_statistics
 from flora.sensors import (
     IGNORE,
     SENTINEL1,
@@ -23,6 +25,9 @@ from flora.sensors import (
 )
 from flora.simulate.radar import LookAlikes
 from flora.simulate.scene import SIMULATOR_VERSION, SMALLEST, Scene, draw_parameters, simulate
+
+_STACKED = (("before",), ("after",), ("before", "after"))
+_SEVERAL = re.compile(r"before:(\d+)(?:-(\d+))?")
 
 # Scenes of a split have consecutive seeds; splits lie this far apart.
 _SPAN = 1_000_000
@@ -40,7 +45,9 @@ class Simulated(FloodDataset):
         count: Number of scenes.
         size: Side of a scene, in pixels of 10 m.
         seed: Another number gives other scenes in every split.
-        sar_dates: Which radar images are stacked as channels, the earliest first.
+        sar_dates: Which radar images are stacked as channels, the earliest first. "before:N" in
+            place of "before", with "after", gives in their place statistics over N dates before the
+            flood (see `flora.season`); "before:M-N" draws from M to N dates for each scene.
         look_alikes: Whether scenes hold what is taken for water (wet snow, smooth wet fields, dark
             sand, border noise) and wind that varies, see `flora.simulate.radar.LookAlikes`;
             without, they are those of version 1. To leave out one of them, pass parameters to
@@ -60,7 +67,7 @@ class Simulated(FloodDataset):
         count: int = 64,
         size: int = 256,
         seed: int = 0,
-        sar_dates: Sequence[Date] = ("after",),
+        sar_dates: Sequence[str] = ("after",),
         look_alikes: bool = True,
     ) -> None:
         if split not in self.splits:
@@ -72,12 +79,15 @@ class Simulated(FloodDataset):
         if seed < 0:
             raise FloraError(f"seed {seed}: expected an integer from 0")
         self.sar_dates = tuple(sar_dates)
-        if self.sar_dates not in (("before",), ("after",), ("before", "after")):
+        self._season = _season(self.sar_dates)
+        if self._season is None and self.sar_dates not in _STACKED:
             raise FloraError(
                 f"{self.name}: sar_dates {self.sar_dates}: expected ('after',), ('before',) or "
-                "('before', 'after'), the earliest first"
+                "('before', 'after'), the earliest first, or ('before:4', 'after') for statistics "
+                "of four dates"
             )
-        self.sar_scaling = SENTINEL1.repeat(len(self.sar_dates))
+        repeated = SENTINEL1.repeat(len(self.sar_dates))
+        self.sar_scaling = repeated if self._season is None else SENTINEL1_SEASON
         self.optical_scaling = SENTINEL2_RGB
         self.split = split
         self.size = size
@@ -102,13 +112,25 @@ class Simulated(FloodDataset):
         drawn = draw_parameters(seed)
         if not self.look_alikes:
             drawn = replace(drawn, sar=replace(drawn.sar, look_alikes=LookAlikes()))
-        return simulate(seed, self.size, drawn)
+        return simulate(seed, self.size, drawn, self.dates_before(index) - 1)
+
+    def dates_before(self, index: int) -> int:
+        """Radar dates before the flood that are simulated of scene `index`, one or more."""
+        if self._season is None:
+            return 1
+        fewest, most = self._season
+        # The stream of a seed's own layers has a spawn key, this one has none.
+        return int(np.random.default_rng(self.seeds[index]).integers(fewest, most + 1))
 
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See `FloodDataset.read`; the whole scene is simulated, so a window saves no time."""
         scene = self.scene(index)
-        images = {"before": scene.sar_before, "after": scene.sar_after}
-        sar = np.concatenate([images[date] for date in self.sar_dates])
+        if self._season is None:
+            images = {"before": scene.sar_before, "after": scene.sar_after}
+            sar = np.concatenate([images[date] for date in self.sar_dates])
+        else:
+            before = np.concatenate([scene.sar_before[None], scene.sar_earlier])
+            sar = season_statistics(before, scene.sar_after)
         sar_valid: BoolArray = np.isfinite(sar).all(axis=0)
         clear = ~(scene.cloud_after | scene.shadow_after)
         clear_before = ~(scene.cloud_before | scene.shadow_before)
@@ -150,3 +172,21 @@ class Simulated(FloodDataset):
     def _identifier(self, seed: int) -> str:
         version = SIMULATOR_VERSION if self.look_alikes else 1
         return f"simulated-v{version}-{self.size}px-{seed}"
+
+
+def _season(sar_dates: tuple[str, ...]) -> tuple[int, int] | None:
+    """Fewest and most dates before the flood of ("before:N", "after"); None if it is another."""
+    if len(sar_dates) != 2 or sar_dates[1] != "after":
+        return None
+    match = _SEVERAL.fullmatch(sar_dates[0])
+    if match is None:
+        return None
+    fewest = int(match[1])
+    most = int(match[2] or fewest)
+    if not 1 <= fewest <= most:
+        raise FloraError(
+            "expected one date or more, the smaller number first",
+            argument="sar_dates",
+            value=sar_dates[0],
+        )
+    return fewest, most

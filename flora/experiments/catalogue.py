@@ -8,6 +8,7 @@ from flora.errors import FloraError
 from flora.experiments.competitors import Competitor
 from flora.experiments.field import (
     ABLATIONS,
+    BOTH_DATES,
     FLORA,
     FLORA_JITTER,
     NO_TEACHER,
@@ -15,16 +16,18 @@ from flora.experiments.field import (
     PIX2PIX,
     RELEASE,
     SEES_OPTICAL,
+    UNDISTILLED,
     UNET,
     UNET_GROUP,
     UNET_JITTER,
     UNET_WATER,
 )
-from flora.experiments.makers import MakeFlora, MakeUNet, Otsu
+from flora.experiments.makers import MakeFlora, MakeUNet, Otsu, ZScore
 from flora.experiments.ombria import HELD_OUT_FLOODS, OMBRIA, OMBRIA_LABELS, OMBRIA_SITES
 from flora.experiments.runner import Experiment, Source
 from flora.models.layers import NORMS
 from flora.training.config import TrainingConfig
+from flora.training.recipes import ONLY_SAR
 
 SIMULATED = Experiment(
     question="Which parts of FLoRA help when SAR alone is left, where the truth is known?",
@@ -117,6 +120,45 @@ NORMALISATIONS = Experiment(
     cite="Sen1Floods11, Bonafilia et al. 2020. Contains modified Copernicus Sentinel data 2019.",
 )
 
+_ONLY_AFTER = {"sar_dates": ("after",)}
+_WATER_ALONE = Competitor(
+    "",
+    MakeFlora(
+        loss={**UNDISTILLED, **dict.fromkeys(("charbonnier", "ssim", "edge", "spectrum"), 0.0)},
+        mix=ONLY_SAR,
+        teacher=False,
+    ),
+)
+MANY_DATES = Experiment(
+    question="What is one radar image from before the flood worth, and what each further one?",
+    train=Source(
+        "simulated", "train", {"count": 128, "size": 128, "sar_dates": ("before:1-8", "after")}
+    ),
+    tests={
+        f"{dates} before": Source(
+            "simulated",
+            "test",
+            {"count": 48, "size": 128, "sar_dates": (f"before:{dates}", "after")},
+        )
+        for dates in (1, 2, 4, 8)
+    },
+    holds_out="Other scenes of the same simulator. What sees no image before the flood, or one "
+    "that is stacked, sees the same in every test. All learn water alone, without a teacher.",
+    competitors={
+        "after": replace(_WATER_ALONE, says="the flood's image alone", options=_ONLY_AFTER),
+        "stacked": replace(
+            _WATER_ALONE, says="the image before and the flood's, stacked", options=BOTH_DATES
+        ),
+        "statistics": replace(
+            _WATER_ALONE, says="statistics of all images before, and the flood's"
+        ),
+        "z_score": Competitor("z-score over dates, or dark all along", ZScore(), "baseline"),
+        "otsu_vh": replace(OTSU_VH, options=_ONLY_AFTER),
+    },
+    training=TrainingConfig(steps=700, batch=4, crop=64),
+    cite="Simulated by flora.simulate.scene.",
+)
+
 FULL_LENGTH = TrainingConfig(
     steps=20_000, batch=32, crop=224, learning_rate=1e-3, workers=8, checkpoint_every=1000
 )
@@ -175,6 +217,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "true_colour": TRUE_COLOUR,
     "sim_to_real": SIM_TO_REAL,
     "normalisations": NORMALISATIONS,
+    "many_dates": MANY_DATES,
     "sen1floods11": SEN1FLOODS11,
     "sen12ms": SEN12MS,
     "deepflood": DEEPFLOOD,

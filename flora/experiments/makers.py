@@ -19,6 +19,7 @@ from flora.models.network import Flora
 from flora.models.otsu import otsu, otsu_change
 from flora.models.unet import LateFusion, UNet
 from flora.models.weights import load_any
+from flora.models.zscore import z_score
 from flora.predictors import Mode, Predictor
 from flora.training.config import BatchChange, TrainingConfig
 from flora.training.fit import fit
@@ -269,6 +270,17 @@ class OtsuChange:
     def predictor(self) -> Predictor:
         """The thresholds."""
         return otsu_change(self.median)
+
+
+@dataclass(frozen=True)
+class ZScore:
+    """Thresholds on the z-score over dates, and on their mean."""
+
+    kind: ClassVar[str] = "z-score"
+
+    def predictor(self) -> Predictor:
+        """The thresholds."""
+        return z_score()
 
 
 PairUse = Literal["none", "pairs", "output", "index"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Self
 
@@ -92,6 +92,51 @@ class CoverParameters:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """When what grows on the land is green.
+
+    Attributes:
+        peak: Day of the year on which each field's crop is greenest, one value a field.
+        length: Days in which it falls from there to 1/e, one value a field.
+        leafless: Share of the forest's leaves that winter takes.
+        vigour: How green plants are at their best, 0 to 1.
+        variation: (H, W) relative deviation within fields.
+    """
+
+    peak: FloatArray
+    length: FloatArray
+    leafless: float
+    vigour: float
+    variation: FloatArray
+
+    def green(self, cover: NDArray[np.uint8], parcel: IntArray, day: int) -> FloatArray:
+        """Share of the ground hidden by green leaves (H, W) on a day of the year.
+
+        Args:
+            cover: (H, W) codes of `Cover`.
+            parcel: (H, W) number of the field.
+            day: 1 to 365; days before and after stand for those of other years.
+        """
+        away = (day - self.peak + 182.5) % 365.0 - 182.5
+        crop = np.exp(-((away / self.length) ** 2))[parcel]
+        warm = 0.5 - 0.5 * np.cos(2 * np.pi * (day - 20) / 365.0)
+        green = np.zeros((cover.shape[0], cover.shape[1]))
+        for kind, value in (
+            (Cover.FOREST, 1.0 - self.leafless * (1.0 - warm)),
+            (Cover.CROP, 0.97 * crop),
+            (Cover.GRASS, 0.45 + 0.4 * warm),
+            (Cover.BARE, 0.05),
+            (Cover.SHRUB, 0.45 + 0.2 * warm),
+            (Cover.SETTLEMENT, 0.12),
+            (Cover.ROAD, 0.1),
+        ):
+            green = np.where(cover == kind, value, green)
+        scaled = green * np.where(cover != Cover.FOREST, self.vigour, 0.6 + 0.4 * self.vigour)
+        shared: FloatArray = np.clip(scaled * (1.0 + 2.0 * self.variation), 0.0, 1.0)
+        return shared.astype(np.float32)
+
+
+@dataclass(frozen=True)
 class LandCover:
     """The land surface; every array (H, W).
 
@@ -103,6 +148,7 @@ class LandCover:
         green: (2, H, W) share of the ground hidden by green leaves, before and after.
         soil: Brightness of the soil, 0 to 1.
         sand: Dry sand.
+        growth: What `green` follows from, for other dates.
     """
 
     cover: NDArray[np.uint8]
@@ -112,6 +158,12 @@ class LandCover:
     green: FloatArray
     soil: FloatArray
     sand: BoolArray
+    growth: Growth
+
+    def at(self, day: int) -> LandCover:
+        """The same land on one other day of the year, the same at both dates."""
+        green = self.growth.green(self.cover, self.parcel, day)
+        return replace(self, green=np.stack([green, green]))
 
 
 def make_cover(rng: Generator, terrain: Terrain, parameters: CoverParameters) -> LandCover:
@@ -139,7 +191,7 @@ def make_cover(rng: Generator, terrain: Terrain, parameters: CoverParameters) ->
     _build(rng, cover, district, ~terrain.permanent & (slope < 0.15), forest, parameters)
     cover[terrain.permanent] = Cover.WATER
 
-    canopy, green = _plants(rng, cover, parcel, count, parameters)
+    canopy, green, growth = _plants(rng, cover, parcel, count, parameters)
     raised = _raised(rng, cover, parcel, count)
     bright = parameters.soil + 0.15 * random_field(rng, shape, 60.0)
     bright = bright + rng.normal(0.0, 0.12, count)[parcel]
@@ -152,6 +204,7 @@ def make_cover(rng: Generator, terrain: Terrain, parameters: CoverParameters) ->
         green=green,
         soil=np.clip(bright, 0.0, 1.0).astype(np.float32),
         sand=sandy,
+        growth=growth,
     )
 
 
@@ -198,12 +251,14 @@ def _plants(
     parcel: IntArray,
     count: int,
     parameters: CoverParameters,
-) -> tuple[FloatArray, FloatArray]:
-    """Height of plants and buildings (H, W), in m, and green cover (2, H, W) at both dates."""
+) -> tuple[FloatArray, FloatArray, Growth]:
+    """Height of plants and buildings (H, W), in m, green cover (2, H, W), and its season."""
     shape = (cover.shape[0], cover.shape[1])
     height = 1.0 + 0.3 * random_field(rng, shape, 10.0, 0.3)
     stand = np.maximum(height, 0.2) * rng.uniform(8.0, 22.0)
-    green = _greenness(rng, cover, parcel, count, parameters)
+    growth = _growth(rng, shape, count, parameters)
+    days = (parameters.day_of_year, parameters.day_of_year + parameters.interval)
+    green = np.stack([growth.green(cover, parcel, day) for day in days])
     crop_height = (rng.uniform(0.3, 2.2, count) * (rng.random(count) < 0.9))[parcel]
     canopy = np.zeros(shape)
     for kind, tall in (
@@ -214,7 +269,7 @@ def _plants(
         (Cover.SETTLEMENT, 7.0 * np.maximum(height, 0.2)),
     ):
         canopy = np.where(cover == kind, tall, canopy)
-    return canopy.astype(np.float32), green
+    return canopy.astype(np.float32), green, growth
 
 
 def _raised(rng: Generator, cover: NDArray[np.uint8], parcel: IntArray, count: int) -> FloatArray:
@@ -315,15 +370,10 @@ def _farms(rng: Generator, sites: BoolArray, density: float) -> BoolArray:
     return built & sites
 
 
-def _greenness(
-    rng: Generator,
-    cover: NDArray[np.uint8],
-    parcel: IntArray,
-    count: int,
-    parameters: CoverParameters,
-) -> FloatArray:
-    """Green cover (2, H, W) at the two dates: each field has its own growing season."""
-    shape = (cover.shape[0], cover.shape[1])
+def _growth(
+    rng: Generator, shape: tuple[int, int], count: int, parameters: CoverParameters
+) -> Growth:
+    """Draw the seasons of the fields: each has its own."""
     # Winter cereals peak in May, summer crops in July and August; farmers sow weeks apart. Dates
     # and shares of green are set by eye, for the northern mid-latitudes.
     summer = rng.random(count) < rng.random()
@@ -331,23 +381,4 @@ def _greenness(
     length = rng.uniform(25.0, 55.0, count)
     leafless = rng.uniform(0.0, 0.6)
     variation = 0.08 * random_field(rng, shape, 30.0)
-    dates = []
-    for day in (parameters.day_of_year, parameters.day_of_year + parameters.interval):
-        away = (day - peak + 182.5) % 365.0 - 182.5
-        crop = np.exp(-((away / length) ** 2))[parcel]
-        warm = 0.5 - 0.5 * np.cos(2 * np.pi * (day - 20) / 365.0)
-        green = np.zeros(shape)
-        for kind, value in (
-            (Cover.FOREST, 1.0 - leafless * (1.0 - warm)),
-            (Cover.CROP, 0.97 * crop),
-            (Cover.GRASS, 0.45 + 0.4 * warm),
-            (Cover.BARE, 0.05),
-            (Cover.SHRUB, 0.45 + 0.2 * warm),
-            (Cover.SETTLEMENT, 0.12),
-            (Cover.ROAD, 0.1),
-        ):
-            green = np.where(cover == kind, value, green)
-        tilled = cover != Cover.FOREST
-        scaled = green * np.where(tilled, parameters.vigour, 0.6 + 0.4 * parameters.vigour)
-        dates.append(np.clip(scaled * (1.0 + 2.0 * variation), 0.0, 1.0))
-    return np.stack(dates).astype(np.float32)
+    return Growth(peak, length, leafless, parameters.vigour, variation)

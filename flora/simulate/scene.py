@@ -39,6 +39,7 @@ from flora.simulate.radar import (
     make_ground,
     mean_backscatter,
 )
+from flora.simulate.season import REPEAT_DAYS, another_day
 from flora.simulate.terrain import (
     Terrain,
     TerrainParameters,
@@ -59,7 +60,7 @@ _DEGREES = 8.983152841195215e-05
 _LAYERS = (
     "parameters", "terrain", "cover", "emergent", "ground",
     "wind before", "wind after", "speckle before", "speckle after",
-    "texture", "cloud before", "cloud after", "air before", "air after",
+    "texture", "cloud before", "cloud after", "air before", "air after", "earlier",
 )  # fmt: skip
 
 
@@ -124,6 +125,7 @@ class Scene:
             in the hand labels of Sen1Floods11.
         sar_before: (2, H, W) VV and VH in dB, NaN without data.
         sar_after: The same after the flood.
+        sar_earlier: (N, 2, H, W), the same at N dates before `sar_before`, the latest first.
         optical_before: (13, H, W) Level-1C reflectance, bands of `SENTINEL2_BANDS`.
         optical_after: The same after the flood.
         cloud_before: (H, W) cloud.
@@ -147,6 +149,7 @@ class Scene:
     water_after: BoolArray
     sar_before: FloatArray
     sar_after: FloatArray
+    sar_earlier: FloatArray
     optical_before: FloatArray
     optical_after: FloatArray
     cloud_before: BoolArray
@@ -171,7 +174,10 @@ def draw_parameters(seed: int) -> SceneParameters:
 
 
 def simulate(
-    seed: int, size: int | tuple[int, int] = 256, parameters: SceneParameters | None = None
+    seed: int,
+    size: int | tuple[int, int] = 256,
+    parameters: SceneParameters | None = None,
+    earlier: int = 0,
 ) -> Scene:
     """Simulate one scene; the same arguments give the same bytes.
 
@@ -179,9 +185,10 @@ def simulate(
         seed: Any integer from 0.
         size: Side in pixels, or (rows, columns); at least 32.
         parameters: The scene's parameters; drawn from the seed if not given.
+        earlier: Further radar dates before the flood, see `flora.simulate.season`.
 
     Raises:
-        FloraError: If the seed is negative or the size too small.
+        FloraError: If the seed or `earlier` is negative, or the size too small.
 
     Example:
         >>> from flora.simulate.scene import simulate
@@ -196,6 +203,8 @@ def simulate(
         raise FloraError(f"size {size}: a scene needs {SMALLEST} px or more a side for a river")
     if seed < 0:
         raise FloraError(f"seed {seed}: expected an integer from 0; negate it")
+    if earlier < 0:
+        raise FloraError("expected 0 or more dates", argument="earlier", value=earlier)
     chosen = draw_parameters(seed) if parameters is None else parameters
     terrain = make_terrain(_stream(seed, "terrain"), (rows, columns), chosen.terrain)
     land = make_cover(_stream(seed, "cover"), terrain, chosen.cover)
@@ -213,6 +222,13 @@ def simulate(
         _observe(seed, date, terrain, shade, land, ground, water, chosen)
         for date, water in enumerate(states)
     )
+    season = np.zeros((earlier, *before.sar.shape), dtype=np.float32)
+    for date in range(earlier):
+        rng, day = _stream(seed, "earlier", date), chosen.cover.day_of_year
+        then = land.at(day - REPEAT_DAYS * (date + 1))
+        radar = another_day(rng, chosen.sar)
+        sigma0 = mean_backscatter(rng, then, ground, states[0], radar, date=0)
+        season[date] = acquire(rng, sigma0, radar, chosen.misregistration)
     return Scene(
         seed=seed,
         parameters=chosen,
@@ -227,6 +243,7 @@ def simulate(
         water_after=states[1].open,
         sar_before=before.sar,
         sar_after=after.sar,
+        sar_earlier=season,
         optical_before=before.optical,
         optical_after=after.optical,
         cloud_before=before.cloud,
@@ -320,8 +337,8 @@ def write_sen1floods11(
     return labels
 
 
-def _stream(seed: int, layer: str) -> Generator:
-    return np.random.default_rng(SeedSequence(seed, spawn_key=(_LAYERS.index(layer),)))
+def _stream(seed: int, layer: str, *number: int) -> Generator:
+    return np.random.default_rng(SeedSequence(seed, spawn_key=(_LAYERS.index(layer), *number)))
 
 
 def _stage(terrain: Terrain, parameters: SceneParameters) -> float:

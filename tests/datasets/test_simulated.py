@@ -9,6 +9,7 @@ from flora.datasets.crops import RandomCrops
 from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
+from flora.season import season_statistics
 from flora.sensors import SENTINEL1, SENTINEL2_BANDS, SENTINEL2_RGB
 from flora.simulate.radar import LookAlikes
 from flora.simulate.scene import draw_parameters
@@ -106,6 +107,27 @@ def test_both_dates_stack_with_the_earlier_first():
     np.testing.assert_allclose(restored[:, seen], stacked[:, seen], atol=1e-3)
 
 
+def test_several_dates_before_are_statistics_of_that_many():
+    few, many = (Simulated("test", 2, SIZE, sar_dates=(f"before:{n}", "after")) for n in (1, 4))
+    scene = many.scene(0)
+    assert scene.sar_earlier.shape[0] == 3
+    before = np.concatenate([scene.sar_before[None], scene.sar_earlier])
+    seen = many[0]["sar_valid"].numpy()
+    restored = many.sar_scaling.restore(many[0]["sar"].numpy())
+    expected = np.clip(season_statistics(before, scene.sar_after), -50, 15)
+    np.testing.assert_allclose(restored[:, seen], expected[:, seen], atol=1e-3)
+    assert few[0]["sar"].shape == many[0]["sar"].shape == (10, SIZE, SIZE)
+    assert torch.equal(few[0]["sar"][-2:], Simulated("test", 2, SIZE)[0]["sar"])
+    assert not torch.equal(few[0]["sar"][:2], many[0]["sar"][:2])
+
+
+def test_how_many_dates_is_drawn_once_for_a_scene():
+    chips = Simulated("train", count=40, size=SIZE, sar_dates=("before:1-8", "after"))
+    counts = [chips.dates_before(index) for index in range(40)]
+    assert counts == [chips.dates_before(index) for index in range(40)]
+    assert min(counts) >= 1 and max(counts) == 8 and len(set(counts)) > 4
+
+
 def test_windows_crops_and_batches_work_as_on_every_dataset():
     dataset = InMemory(Simulated("train", count=2, size=SIZE))
     window = Window(5, 9, 20, 30)
@@ -124,6 +146,9 @@ def test_windows_crops_and_batches_work_as_on_every_dataset():
         ({"split": "train", "size": 16}, "size 16"),
         ({"split": "train", "seed": -1}, "seed -1"),
         ({"split": "train", "sar_dates": ("after", "before")}, "earliest first"),
+        ({"split": "train", "sar_dates": ("before:0", "after")}, "one date or more"),
+        ({"split": "train", "sar_dates": ("before:3-2", "after")}, "the smaller number first"),
+        ({"split": "train", "sar_dates": ("before:4",)}, "statistics"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

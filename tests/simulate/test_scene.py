@@ -115,12 +115,49 @@ def test_the_flood_reaches_for_the_share_asked_for():
     assert 0.08 < np.mean(shares) < 0.3
 
 
+# A season of dates
+
+
+def test_a_season_is_of_one_place_and_changes_nothing_else():
+    alone, season = simulate(5, SIZE, plain(5)), simulate(5, SIZE, plain(5), earlier=3)
+    assert alone.sar_earlier.shape == (0, 2, SIZE, SIZE)
+    assert season.sar_earlier.shape == (3, 2, SIZE, SIZE)
+    for name, values in layers(alone).items():
+        if name != "sar_earlier":
+            assert values.tobytes() == getattr(season, name).tobytes(), name
+    # More dates reach further back; those that were there stay.
+    longer = simulate(5, SIZE, plain(5), earlier=4)
+    np.testing.assert_array_equal(longer.sar_earlier[:3], season.sar_earlier)
+    settled = season.land_cover == Cover.FOREST
+    for date in season.sar_earlier:
+        difference = date[:, settled] - season.sar_before[:, settled]
+        assert abs(difference.mean()) < 0.5  # forest is the same place on every date
+        assert difference.std() > 1.0  # with speckle of its own
+
+
+def test_fields_turn_green_and_water_rough_by_date():
+    drawn = plain(3, speckle=False)
+    drawn = replace(drawn, cover=replace(drawn.cover, crop=8.0, forest=0.0, vigour=1.0))
+    scene = simulate(3, SIZE, drawn, earlier=8)
+    crop, water = scene.land_cover == Cover.CROP, scene.permanent
+    by_date = scene.sar_earlier[:, 0]
+    assert by_date[:, crop].mean(axis=1).std() > 0.3
+    assert by_date[:, water].mean(axis=1).std() > 1.0
+    built = scene.land_cover == Cover.SETTLEMENT  # neither grows nor dries, but its edges do
+    assert by_date[:, crop].mean(axis=1).std() > 2 * by_date[:, built].mean(axis=1).std()
+
+
+def test_a_negative_number_of_dates_is_refused():
+    with pytest.raises(FloraError, match="0 or more dates"):
+        simulate(3, SIZE, earlier=-1)
+
+
 # The scene as a whole
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
     first, again, other = simulate(5, SIZE), simulate(5, SIZE), simulate(6, SIZE)
-    assert len(layers(first)) == 16
+    assert len(layers(first)) == 17
     for name, values in layers(first).items():
         assert values.tobytes() == layers(again)[name].tobytes(), name
     assert first.sar_after.tobytes() != other.sar_after.tobytes()

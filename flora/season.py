@@ -79,6 +79,13 @@ def season_scaling(scaling: SarScaling) -> SarScaling:
 
     Args:
         scaling: That of one image, in dB.
+
+    Example:
+        >>> from flora.season import season_scaling
+        >>> from flora.sensors import SENTINEL1
+        >>> scaling = season_scaling(SENTINEL1)
+        >>> scaling.mean[:2] == SENTINEL1.mean, len(scaling.bands)
+        (True, 10)
     """
     bands = len(scaling.bands)
     return replace(

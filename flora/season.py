@@ -52,8 +52,8 @@ def season_statistics(before: FloatArray, after: FloatArray) -> FloatArray:
         >>> from flora.season import season_statistics
         >>> before = np.array([-8.0, -10.0, -9.0], dtype=np.float32).reshape(3, 1, 1, 1)
         >>> after = np.full((1, 1, 1), -19.0, dtype=np.float32)
-        >>> season_statistics(before, after).ravel().round(2).tolist()
-        [-9.0, 1.81, -10.0, -4.79, -19.0]
+        >>> print(*(f"{value:.2f}" for value in season_statistics(before, after).ravel()))
+        -9.00 1.81 -10.00 -4.78 -19.00
     """
     if before.ndim != 4 or before.shape[0] < 1 or before.shape[1:] != after.shape:
         raise FloraError(

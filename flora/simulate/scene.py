@@ -222,13 +222,6 @@ def simulate(
         _observe(seed, date, terrain, shade, land, ground, water, chosen)
         for date, water in enumerate(states)
     )
-    season = np.zeros((earlier, *before.sar.shape), dtype=np.float32)
-    for date in range(earlier):
-        rng, day = _stream(seed, "earlier", date), chosen.cover.day_of_year
-        then = land.at(day - REPEAT_DAYS * (date + 1))
-        radar = another_day(rng, chosen.sar)
-        sigma0 = mean_backscatter(rng, then, ground, states[0], radar, date=0)
-        season[date] = acquire(rng, sigma0, radar, chosen.misregistration)
     return Scene(
         seed=seed,
         parameters=chosen,
@@ -243,7 +236,7 @@ def simulate(
         water_after=states[1].open,
         sar_before=before.sar,
         sar_after=after.sar,
-        sar_earlier=season,
+        sar_earlier=_observe_earlier(seed, earlier, land, ground, states[0], chosen),
         optical_before=before.optical,
         optical_after=after.optical,
         cloud_before=before.cloud,
@@ -290,6 +283,20 @@ def _observe(
     optical = top_of_atmosphere(air, surface, shade, opacity, shaded, looked, date)
     cloud = opacity > 0.1
     return _Observation(sar, optical, cloud, (shaded > 0.2) & ~cloud)
+
+
+def _observe_earlier(
+    seed: int, dates: int, land: LandCover, ground: Ground, water: WaterState, of: SceneParameters
+) -> FloatArray:
+    """Radar images (N, 2, H, W) of N dates before that before the flood, the latest first."""
+    season = np.zeros((dates, 2, *land.cover.shape), dtype=np.float32)
+    for date in range(dates):
+        rng = _stream(seed, "earlier", date)
+        then = land.at(of.cover.day_of_year - REPEAT_DAYS * (date + 1))
+        radar = another_day(rng, of.sar)
+        power = mean_backscatter(rng, then, ground, water, radar, date=0)
+        season[date] = acquire(rng, power, radar, of.misregistration)
+    return season
 
 
 def write_sen1floods11(

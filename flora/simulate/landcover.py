@@ -103,8 +103,8 @@ class Growth:
         variation: (H, W) relative deviation within fields.
     """
 
-    peak: FloatArray
-    length: FloatArray
+    peak: NDArray[np.float64]
+    length: NDArray[np.float64]
     leafless: float
     vigour: float
     variation: FloatArray

@@ -159,10 +159,10 @@ def map_(
         products = replace(products, trust=trust.fetched(grids, out, found.endpoint, again))
     run = Run(
         out,
-        model.makes,
+        model.makes(scenes.dates),
         products,
         reading,
-        _mapping(model, part, existing.overwrite, place),
+        _mapping(part, model.threshold, model.facts(place, scenes.dates), existing.overwrite),
         reuse=existing.reuse,
         year=found.year,
     )
@@ -232,10 +232,12 @@ def _reading(
     )
 
 
-def _mapping(model: ModelOptions, part: PartOptions, overwrite: bool, place: str) -> MapOptions:
+def _mapping(
+    part: PartOptions, threshold: float, facts: dict[str, str], overwrite: bool
+) -> MapOptions:
     """How scenes are mapped; the facts of the model change with weights, device and torch."""
     from flora.scenes.many import MapOptions
     from flora.scenes.tiles import Tiling
 
     tiling = Tiling(part.tile, part.overlap, part.batch)
-    return MapOptions(tiling, model.threshold, model.facts(place), overwrite)
+    return MapOptions(tiling, threshold, facts, overwrite)

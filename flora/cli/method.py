@@ -76,12 +76,14 @@ class ModelOptions:
         Raises:
             FloraError: If the weights are not of Sentinel-1 in dB, or of another number of dates.
         """
+        from flora.models.checkpoints import shipped_weights
         from flora.models.weights import load_model, sensor_of
         from flora.sensors import SENTINEL1, SENTINEL2_RGB
 
         if self.method == "otsu":
             return SENTINEL1, SENTINEL2_RGB
-        weights = self.weights
+        dates = 1 if sar_before is None else 2
+        weights = self.weights or shipped_weights(dates)
         load_model(weights)
         sar, optical = sensor_of(weights)
         if sar.unit != "dB":
@@ -91,7 +93,6 @@ class ModelOptions:
                 value=weights,
                 remedy="choose weights trained on sigma0 in dB",
             )
-        dates = 1 if sar_before is None else 2
         if sar.dates != dates:
             number = {1: "one date", 2: "two dates"}
             given = Given("sar_before", sar_before) if sar_before else Given("weights", weights)
@@ -99,8 +100,8 @@ class ModelOptions:
                 f"the weights map {number.get(sar.dates, f'{sar.dates} dates')} of radar, expected "
                 f"{number[dates]}",
                 argument=given,
-                remedy="pass {method}, or weights trained on two dates (flora train --option "
-                "sar_dates=before,after)"
+                remedy="leave the weights out, which takes those of the package for two dates, or "
+                "pass {method}"
                 if sar_before
                 else "pass {sar_before}, the scene from before the flood",
                 method="otsu",
@@ -108,18 +109,17 @@ class ModelOptions:
             )
         return sar.of_one_date(), optical
 
-    @property
-    def makes(self) -> MakePredictor:
-        """Makes what maps a scene, in each process."""
+    def makes(self, dates: int) -> MakePredictor:
+        """Makes what maps a scene of so many radar dates, in each process."""
         from flora.scenes.many import WeightsPredictor
         from flora.scenes.thresholds import SceneOtsu
 
         if self.method == "otsu":
             return SceneOtsu
         weights = self.weights and self.weights.absolute()
-        return WeightsPredictor(weights, self.device, self.precision)
+        return WeightsPredictor(weights, self.device, self.precision, dates)
 
-    def facts(self, place: str) -> dict[str, str]:
+    def facts(self, place: str, dates: int) -> dict[str, str]:
         """What identifies this model, by name: kept as tags of the maps."""
         import torch
 
@@ -127,7 +127,7 @@ class ModelOptions:
 
         if self.method == "otsu":
             return {"method": self.method}
-        path = self.weights or shipped_weights()
+        path = self.weights or shipped_weights(dates)
         return {
             "method": self.method,
             "weights": path.name,

@@ -94,6 +94,11 @@ class SceneOptions:
         return None if self.before in (None, "auto") else Path(self.before).absolute()
 
     @property
+    def dates(self) -> int:
+        """Radar dates of a scene."""
+        return 1 if self.sar_before is None else 2
+
+    @property
     def earlier(self) -> Path | None:
         """The radar scene from before the flood."""
         return self.sar_before and self.sar_before.absolute()

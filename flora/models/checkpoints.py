@@ -22,7 +22,8 @@ from flora.errors import FloraError
 from flora.files import write_whole
 
 FORMAT = "flora-weights-1"
-SHIPPED = "simulated-tiny.safetensors"
+# By the radar dates that they take.
+SHIPPED = {1: "simulated-tiny.safetensors", 2: "simulated-tiny-two-dates.safetensors"}
 
 
 def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
@@ -114,9 +115,18 @@ def _check_values(tensors: Mapping[str, Tensor], module: nn.Module, path: Path) 
         raise FloraError(f"weights {path}: all of them are 0; expected those of a trained model")
 
 
-def shipped_weights() -> Path:
-    """The weights that come with the package, trained on simulated scenes."""
-    return Path(str(resources.files("flora.models") / "shipped" / SHIPPED))
+def shipped_weights(dates: int = 1) -> Path:
+    """The weights that come with the package, trained on simulated scenes.
+
+    Args:
+        dates: Radar dates that they take: 1, or 2 for a scene from before the flood, too.
+
+    Raises:
+        FloraError: If there are none for so many.
+    """
+    if dates not in SHIPPED:
+        raise FloraError("expected 1 or 2", argument="dates", value=dates)
+    return Path(str(resources.files("flora.models") / "shipped" / SHIPPED[dates]))
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:

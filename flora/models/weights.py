@@ -16,14 +16,16 @@ from flora.models.unet import LateFusion, UNet
 from flora.sensors import OpticalScaling, SarScaling
 
 
-def load_model(path: Path | None = None) -> Flora:
+def load_model(path: Path | None = None, dates: int = 1) -> Flora:
     """Rebuild FLoRA from a weights file, in evaluation mode.
 
     Args:
         path: The file; None takes the weights that come with the package.
+        dates: Radar dates of a scene, 1 or 2 (before the flood, and in it), where `path` is None.
 
     Raises:
-        FloraError: If it is no such file, or belongs to another kind of model.
+        FloraError: If it is no such file, belongs to another kind of model, or none comes for so
+            many dates.
 
     Example:
         >>> import torch
@@ -35,7 +37,7 @@ def load_model(path: Path | None = None) -> Flora:
         >>> torch.sigmoid(output.water_logits).shape  # probability of water
         torch.Size([1, 1, 64, 64])
     """
-    model = load_any(path or shipped_weights())
+    model = load_any(path or shipped_weights(dates))
     if not isinstance(model, Flora):
         raise FloraError(
             f"weights {path}: of a {type(model).__name__}, expected those of FLoRA; choose a file "

@@ -62,14 +62,17 @@ class WeightsPredictor:
     """FLoRA from a weights file; loaded in each worker.
 
     Attributes:
-        weights: The file, at the same path for every worker; None is the one of the package.
+        weights: The file, at the same path for every worker; None is the one of the package for
+            so many dates.
         device: cpu, cuda, ...; None takes a GPU if the worker sees one.
         precision: See `flora.predictor`.
+        dates: Radar dates of the scenes.
     """
 
     weights: Path | None = None
     device: str | None = None
     precision: Precision = "float32"
+    dates: int = 1
 
     def __call__(self) -> Predictor:
         """Load the model."""
@@ -77,7 +80,8 @@ class WeightsPredictor:
         from flora.models.weights import load_model
         from flora.training.evaluation import choose_device
 
-        return predictor(load_model(self.weights), choose_device(self.device), self.precision)
+        model = load_model(self.weights, self.dates)
+        return predictor(model, choose_device(self.device), self.precision)
 
 
 @dataclass(frozen=True)

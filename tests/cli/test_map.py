@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import flora
 from flora.cli.main import app
 from flora.cli.view import multilook
-from flora.models.checkpoints import save_weights
+from flora.models.checkpoints import save_weights, shipped_weights
 from flora.scenes.dates import open_dates
 from flora.sensors import SENTINEL1, SENTINEL2_RGB
 from tests.support.fake_data import fake_scene, write_raster
@@ -542,8 +542,18 @@ def test_otsu_of_two_dates_maps_new_water_and_shows_both(scene, earlier, tmp_pat
     assert (both == 1).sum() < (alone == 1).sum()
 
 
-def test_shipped_weights_refuse_a_second_date_and_say_what_to_do(scene, earlier, tmp_path):
-    line = refused(scene, "--out", tmp_path / "o", "--sar-before", earlier)
+@SAID
+def test_shipped_weights_for_two_dates_are_taken_where_two_are_given(scene, earlier, tmp_path):
+    for number, more in enumerate(([], ["--sar-before", earlier]), 1):
+        out = tmp_path / str(number)
+        run(scene, "--out", out, "--quiet", *more)
+        with rasterio.open(out / f"{NAME}_water_mask.tif") as file:
+            assert file.tags()["FLORA_WEIGHTS"] == shipped_weights(number).name
+
+
+def test_weights_of_one_date_refuse_a_second_and_say_what_to_do(scene, earlier, tmp_path):
+    options = ["--sar-before", earlier, "--weights", shipped_weights()]
+    line = refused(scene, "--out", tmp_path / "o", *options)
     assert f"--sar-before {earlier}: the weights map one date" in line
     assert "--method otsu" in line
     assert not (tmp_path / "o").exists()

@@ -130,7 +130,7 @@ def main() -> None:
             }
         )
         print(rows[-1])
-    arguments.figure.write_bytes(made._repr_png_())  # compact, as in the notebooks
+    made.picture()[0].save(arguments.figure, optimize=True)
     if arguments.record:
         write_record(
             arguments.record,

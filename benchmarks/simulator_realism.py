@@ -356,7 +356,7 @@ def main() -> None:
     if arguments.record:
         write_record(arguments.record, record)
     if arguments.figure:
-        arguments.figure.write_bytes(draw(record)._repr_png_())
+        draw(record).picture()[0].save(arguments.figure, optimize=True)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,7 @@ def book_config() -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     url = repository_url()
     config["repository"]["url"] = url
+    config["sphinx"]["local_extensions"] = {"tools.numbering": str(ROOT)}
     config["parse"]["myst_substitutions"] = {
         "repository": f"[{url.removeprefix('https://')}]({url})",
         "colab": f"```python\n%pip install -q git+{url}.git\n```",

@@ -13,6 +13,7 @@ from .records import comparison as comparison
 from .records import differences as differences
 from .records import load_record as load_record
 from .records import mean_and_spread as mean_and_spread
+from .records import results_folder as results_folder
 from .records import scored as scored
 from .runner import Experiment as Experiment
 from .runner import Runner as Runner

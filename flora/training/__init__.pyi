@@ -23,6 +23,7 @@ from .recipes import with_pairs as with_pairs
 from .released import RELEASED_LOSS as RELEASED_LOSS
 from .released import ReleasedTask as ReleasedTask
 from .released import released_config as released_config
+from .task import Learner as Learner
 from .tasks import GuidanceMix as GuidanceMix
 from .tasks import StudentTask as StudentTask
 from .tasks import TeacherTask as TeacherTask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import tomllib
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 from ipywidgets.embed import dependency_state, embed_minimal_html
 from pypdf import PdfReader
+from sphinx.cmd.build import build_main
 
 from tests.support.book_walk import visit
 from tests.support.servers import Fault, http_server, without_proxy
@@ -235,6 +237,40 @@ def test_print_has_every_page_an_outline_and_links_within(browser, tmp_path):
     assert "/A" not in link
     sheets = [sheet.indirect_reference.idnum for sheet in book.pages]
     assert "far" in text[sheets.index(link["/Dest"][0].idnum)]
+
+
+# --- numbers of figures and tables --------------------------------------------------------------
+
+
+def test_figures_and_tables_are_numbered_chapter_by_chapter(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "index.md").write_text(
+        "# Start\n\n```{toctree}\nnotebooks/02_a\nnotebooks/03_b\n```\n\n"
+        "{numref}`fig-two` {numref}`tab-one`\n\n```{figure} x.svg\nOf no chapter.\n```\n"
+    )
+    figure = "```{{figure}} /x.svg\n:name: {}\n{}\nWords.\n```\n\n"
+    (tmp_path / "notebooks/02_a.md").write_text("# A\n\n" + figure.format("fig-zero", ""))
+    (tmp_path / "notebooks/03_b.md").write_text(
+        "# B\n\n"
+        + figure.format("fig-one", "")
+        + figure.format("tab-one", ":figclass: table")
+        + figure.format("fig-two", "")
+    )
+    (tmp_path / "x.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    (tmp_path / "conf.py").write_text(
+        "extensions = ['myst_parser', 'tools.numbering']\nnumfig = True\n"
+    )
+    assert build_main(["-qW", "-b", "html", str(tmp_path), str(tmp_path / "out")]) == 0
+
+    def numbers(page):
+        text = (tmp_path / "out" / page).read_text()
+        return re.findall(r'class="caption-number">(.+?) </span>', text)
+
+    assert numbers("notebooks/02_a.html") == ["Fig. 2.1"]
+    assert numbers("notebooks/03_b.html") == ["Fig. 3.1", "Table 3.1", "Fig. 3.2"]
+    assert numbers("index.html") == ["Fig. 1"]
+    start = (tmp_path / "out/index.html").read_text()
+    assert re.findall(r'class="std std-numref">(.+?)</span>', start) == ["Fig. 3.2", "Table 3.1"]
 
 
 # --- what pages quote from records --------------------------------------------------------------

@@ -77,7 +77,37 @@ def test_two_on_a_page_are_switched_apart(browser):
     assert checked == ["before", "oracle"]
 
 
-@pytest.mark.parametrize("wrong", [{"lit": "decoder"}, {"mode": "blind"}])
-def test_unknown_part_or_mode_is_refused(wrong):
-    with pytest.raises(FloraError, match="expected one of"):
+def test_a_road_is_closed_and_its_scores_stand_beside(browser):
+    scores = {
+        road: {mode: f"{road} in {mode}" for mode in ("sar", "before")}
+        for road in ("none", "attention", "gate")
+    }
+    tab = page(browser, ModelDiagram(scores=scores))
+    shown = tab.locator(".scores p:visible")
+    dashed = "all => all.filter(e => getComputedStyle(e).strokeDasharray !== 'none').length"
+    seen = []
+    for words in ("cross-attention", "before", "the gate, and so both", "oracle"):
+        tab.locator("label", has_text=words).click()
+        closed = tab.locator("rect.inner").evaluate_all(dashed)
+        seen.append((shown.all_inner_texts(), closed))
+    assert tab.locator("label", has_text="shift").count() == 0
+    tab.locator("input[value=gate]").focus()
+    tab.keyboard.press("ArrowRight")
+    tab.locator("label", has_text="sar").click()
+    assert shown.all_inner_texts() == ["none in sar"]
+    tab.context.close()
+    assert seen == [
+        (["attention in sar"], 1),
+        (["attention in before"], 1),
+        (["gate in before"], 3),
+        ([], 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lit": "decoder"}, {"mode": "blind"}, {"scores": {"door": {}}}, {"scores": {"gate": {}}}],
+)
+def test_unknown_part_mode_or_road_is_refused(wrong):
+    with pytest.raises(FloraError, match=r"expected (one of|those)"):
         ModelDiagram(**wrong)

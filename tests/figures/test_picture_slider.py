@@ -83,6 +83,7 @@ def test_figures_are_pictures_and_get_one_size():
         ({"one": plain(0.0)}, None, "two or more"),
         ({"a": plain(0.0), "b": np.zeros((4, 6))}, None, "frame 'b' of shape"),
         ({"a": plain(0.0), "b": np.zeros((8, 6, 3))}, None, "one size"),
+        ({("a", "b"): plain(0.0), ("c", "d"): plain(1.0)}, None, "expected 1 words"),
         (pictures(), "quarter", "expected one of none, half, all"),
     ],
 )
@@ -111,3 +112,59 @@ def test_the_keyboard_moves_it(browser):
     page.close()
     assert errors == []
     assert overflow <= 0
+
+
+def crossed():
+    """Pictures under two settings: red for the first, green for the second."""
+    frames = {}
+    for wind in ("calm", "windy"):
+        for soil in ("dark", "mixed", "bright"):
+            picture = np.zeros((4, 6, 3))
+            picture[..., 0] = wind == "windy"
+            picture[..., 1] = {"dark": 0.0, "mixed": 0.5, "bright": 1.0}[soil]
+            frames[wind, soil] = picture
+    return frames
+
+
+def test_a_combination_without_a_picture_is_refused():
+    frames = crossed()
+    del frames["windy", "mixed"]
+    with pytest.raises(FloraError, match="no picture for windy, mixed"):
+        PictureSlider(frames, label=("wind", "soil"), alt="A field.")
+
+
+def test_figures_give_way_in_sharpness_and_not_in_size():
+    def drawn(pixels):
+        made, axes = figure(panel=(4.0, 4.0))
+        show_rgb(axes[0, 0], np.random.default_rng(0).random((3, pixels, pixels)))
+        return made
+
+    few = PictureSlider({"a": drawn(8), "b": drawn(8)}, label="x", alt="y")
+    assert abs(shown(few._repr_html_())[0].shape[1] - 2 * few.width) <= 1
+    many = PictureSlider({str(n): drawn(400) for n in range(6)}, label="x", alt="y")
+    assert abs(shown(many._repr_html_())[0].shape[1] - many.width) <= 1
+    assert abs(many.width - few.width) < 20
+
+
+def test_two_settings_choose_one_picture(browser):
+    slider = PictureSlider(
+        crossed(), label=("wind", "soil"), alt="A field.", start=("windy", "dark")
+    )
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.set_content(slider._repr_html_() * 2)
+    visible = (
+        "[...document.querySelectorAll('img')].filter(e => e.offsetHeight > 0).map(e => e.alt)"
+    )
+    first = "A field. wind: {}, soil: {}."
+    assert page.evaluate(visible) == [first.format("windy", "dark")] * 2
+    page.locator("[type=range]").first.focus()
+    page.keyboard.press("End")
+    page.locator("[type=radio]").nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(visible) == [
+        first.format("calm", "bright"),
+        first.format("windy", "dark"),
+    ]
+    page.get_by_text("windy").first.click()
+    assert page.evaluate(visible)[0] == first.format("windy", "bright")
+    page.close()

@@ -1,3 +1,4 @@
+import base64
 import io
 import subprocess
 import sys
@@ -79,6 +80,29 @@ def test_importing_and_drawing_leave_matplotlib_as_it_was():
         assert mpl.rcParams["axes.titlesize"] != mpl.rcParamsDefault["axes.titlesize"]
 
 
+def test_lines_are_encoded_exactly_and_speckle_in_fewer_bytes():
+    lines, axes = plots.figure()
+    axes[0, 0].plot([0, 1], [0, 1])
+    grain, axes = plots.figure()
+    plots.show_backscatter(axes[0, 0], np.random.default_rng(0).normal(-12, 4, (200, 200)))
+    for made, kind in ((lines, "image/png"), (grain, "image/jpeg")):
+        image, width = made.picture()
+        data, metadata = made._repr_mimebundle_()
+        decoded = Image.open(io.BytesIO(base64.b64decode(data[kind]))).convert("RGB")
+        apart = np.abs(np.asarray(decoded, float) - np.asarray(image, float))
+        assert (apart.max() == 0) == (made is lines)
+        assert apart.mean() < 3
+        assert metadata[kind] == {"width": width}
+        assert abs(image.width - 2 * width) <= 1
+
+
+def test_a_wide_figure_has_no_more_pixels_than_a_page_has_room_for():
+    made, _ = plots.figure(1, 5)
+    image, width = made.picture()
+    assert abs(image.width - plots.SHARPEST) < 0.1 * plots.SHARPEST
+    assert abs(width - 5 * 3 * plots.SCREEN_DPI) < 0.1 * width
+
+
 def test_a_notebook_shows_a_figure_once_and_without_pyplot():
     """A plain Figure shows nothing before pyplot is imported, and twice if pyplot made it."""
     nbformat = pytest.importorskip("nbformat")
@@ -89,8 +113,8 @@ def test_a_notebook_shows_a_figure_once_and_without_pyplot():
     book.cells = [nbformat.v4.new_code_cell(code) for code in (source, again)]
     client(book, timeout=120).execute()
     for cell in book.cells:
-        assert [list(out.data) for out in cell.outputs if "data" in out] == [
-            ["text/plain", "image/png"]
+        assert [sorted(out.data) for out in cell.outputs if "data" in out] == [
+            ["image/png", "text/plain"]
         ]
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -26,6 +26,7 @@ import yaml
 
 from flora.figures.model_diagram import ModelDiagram
 from tools.npm import NpmError
+from tools.tables import TABLES, record
 from tools.vendor import localise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +112,7 @@ def book_config() -> dict[str, Any]:
     (a link), `clone` and `colab` (commands). The seconds that each notebook took when
     results/book.json was recorded are `seconds_00_quickstart` and so on; what mapping the scene of
     results/scenes_full.json took is `scene_size`, `scene_minutes` and `scene_gb`. Whole tables of
-    records are `memory_table` and `realism_table`.
+    records are those of `tools.tables.TABLES`.
     """
     config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     url = repository_url()
@@ -133,54 +134,8 @@ def book_config() -> dict[str, Any]:
         "scene_size": " x ".join(f"{side:,}" for side in scene["size"]),
         "scene_minutes": f"{ours['wall_s'] / 60:.0f}",
         "scene_gb": f"{ours['peak_memory_gb']:.1f}",
-        "memory_table": memory_table(),
-        "realism_table": realism_table(),
-    }
+    } | {name: made() for name, made in TABLES.items()}
     return config
-
-
-def record(name: str) -> dict[str, Any]:
-    """A record of the folder results/."""
-    read: dict[str, Any] = json.loads((ROOT / f"results/{name}.json").read_text(encoding="utf-8"))
-    return read
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def memory_table() -> str:
-    """What the weights explain of the memory of a training step, from results/speed.json."""
-    measured = record("speed")["rows"]
-    rows = [
-        [
-            f"`{name}`",
-            f"{measured[name]['parameters'] / 1e6:.2f}",
-            f"{16 * measured[name]['parameters'] / 1e9:.2f}",
-            f"{measured[name]['peak_memory_training_gb']:.1f}",
-        ]
-        for name in ("tiny", "small", "paper")
-    ]
-    return table(["size", "weights, million", "16 bytes a weight, GB", "measured peak, GB"], rows)
-
-
-def realism_table() -> str:
-    """Medians, speckle and threshold errors of results/simulator_realism.json."""
-    rows = []
-    for source, values in record("simulator_realism")["sources"].items():
-        row = [source]
-        for part in ("water", "land"):
-            for key, digits in (("VV", 1), ("VH", 1), ("NDVI", 2)):
-                found = values[key][part]
-                row.append(f"{found['median']:.{digits}f}" if found else "-")
-        grain, error = values["VV"]["speckle"], values["VH"]["best_threshold_error"]
-        down, across = grain["correlation_down"][0], grain["correlation_across"][0]
-        row += [f"{grain['looks']:.1f}", f"{down:.2f} / {across:.2f}"]
-        rows.append([*row, "-" if error is None else f"{error:.1%}"])
-    bands = [f"{part} {key}" for part in ("water", "land") for key in ("VV", "VH", "NDVI")]
-    return table(["scenes", *bands, "looks", "lag 1", "error"], rows)
 
 
 def stage(source: Path) -> Path:

@@ -50,13 +50,43 @@ class Judgement:
         return max(abs(self.low), abs(self.high))
 
     def text(self, digits: int = 3) -> str:
-        """Mean and interval in words of a table, for instance "-0.012 [-0.020, -0.004]"."""
+        """Mean and interval in words of a table, for instance "-0.012 [-0.020, -0.004]".
+
+        There are up to two digits more where the interval, or the end of it that decides the word,
+        would be written as 0.
+        """
         if self.mean is None:
             return "not run"
-        mean = f"{self.mean:+.{digits}f}"
         if self.low is None or self.high is None:
-            return f"{mean} (n = {self.count})"
-        return f"{mean} [{self.low:+.{digits}f}, {self.high:+.{digits}f}]"
+            return f"{signed(self.mean, digits)} (n = {self.count})"
+        nearest = min(abs(self.low), abs(self.high))
+        spread = nearest if self.low * self.high > 0 else (self.high - self.low) / 2
+        digits = digits_that_show(spread, digits)
+        mean, low, high = (signed(end, digits) for end in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
+
+
+def digits_that_show(spread: float, digits: int) -> int:
+    """The digits after the point, `digits` or up to two more, that a spread needs to be seen.
+
+    Example:
+        >>> from flora.experiments.evidence import digits_that_show
+        >>> digits_that_show(0.26, 1), digits_that_show(0.026, 1), digits_that_show(0.0, 1)
+        (1, 2, 1)
+    """
+    enough = (more for more in range(digits, digits + 3) if round(spread, more) != 0)
+    return next(enough, digits)
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference with its sign; what rounds to 0 has none.
+
+    Example:
+        >>> from flora.experiments.evidence import signed
+        >>> signed(-0.0123, 3), signed(-0.0003, 3)
+        ('-0.012', '0.000')
+    """
+    return f"{value:+.{digits}f}" if round(value, digits) else f"{0:.{digits}f}"
 
 
 def judge(values: Sequence[float], fewest: int = 3) -> Judgement:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flora.errors import FloraError
+from flora.experiments.evidence import digits_that_show
 
 METRICS: dict[str, tuple[str, int]] = {
     "water_iou": ("water IoU", 3),
@@ -115,6 +116,8 @@ def scored(record: Mapping[str, Any], competitor: str, test: str, mode: str) -> 
 def mean_and_spread(score: Mapping[str, Any] | None, digits: int = 3) -> str:
     """Write "0.653 ± 0.012" for several seeds, "0.653" for one, "-" for none.
 
+    A spread that `digits` would write as 0 gets up to two more: "19.82 ± 0.03".
+
     Example:
         >>> from flora.experiments.records import mean_and_spread
         >>> mean_and_spread({"mean": 0.6534, "sd": 0.0121, "n": 3})
@@ -122,8 +125,10 @@ def mean_and_spread(score: Mapping[str, Any] | None, digits: int = 3) -> str:
     """
     if score is None:
         return "-"
-    spread = "" if score["sd"] is None else f" ± {score['sd']:.{digits}f}"
-    return f"{score['mean']:.{digits}f}{spread}"
+    if score["sd"] is None:
+        return f"{score['mean']:.{digits}f}"
+    digits = digits_that_show(score["sd"], digits)
+    return f"{score['mean']:.{digits}f} ± {score['sd']:.{digits}f}"
 
 
 def comparison(

@@ -2,6 +2,8 @@ from . import plots as plots
 from .attention import attention_weights as attention_weights
 from .attention import effective_pixels as effective_pixels
 from .attention_view import AttentionView as AttentionView
+from .effects import evidence_frames as evidence_frames
+from .effects import parts_map as parts_map
 from .features import FeatureColours as FeatureColours
 from .features import show_features as show_features
 from .model_diagram import ModelDiagram as ModelDiagram

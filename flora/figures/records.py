@@ -7,9 +7,10 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from flora.errors import FloraError
-from flora.experiments.evidence import judge
+from flora.experiments.evidence import judge, signed
 from flora.experiments.records import METRICS, by_place, differences
 from flora.figures.plots import BookFigure, figure, style
 
@@ -25,11 +26,13 @@ def difference_figure(
     metric: str,
     groups: Sequence[str],
     mode: str = "sar",
+    limits: tuple[float, float] | None = None,
 ) -> BookFigure:
     """What each competitor scores above or below FLoRA with the same seed.
 
     A dot is one seed, the bar their mean, the whisker its 95 % interval where there are three
-    seeds or more; FLoRA is the line at 0.
+    seeds or more; FLoRA is the line at 0. A bar that leaves `limits` is broken off, and its mean
+    written at the break, so that one large difference does not hide the small ones.
 
     Args:
         record: From `flora.experiments.records.load_record`.
@@ -37,9 +40,11 @@ def difference_figure(
         metric: Name from `flora.experiments.records.METRICS`.
         groups: Groups of competitors to show, in this order.
         mode: Guidance mode of all.
+        limits: Ends of the axis; by default all of it is drawn.
 
     Raises:
-        FloraError: If nothing of these groups is recorded beside FLoRA.
+        FloraError: If nothing of these groups is recorded beside FLoRA, or the limits do not hold
+            0 between them.
     """
     paired = differences(record, test, metric, mode=mode)
     names = [
@@ -50,9 +55,13 @@ def difference_figure(
     ]
     if not names:
         raise FloraError(f"groups {', '.join(groups)}: no trial of theirs is recorded beside FLoRA")
+    if limits is not None and not limits[0] < 0 < limits[1]:
+        raise FloraError(f"limits {limits}: expected a lower end below 0 and an upper one above it")
     fig, axes = figure(panel=(7.0, 0.6 + 0.34 * len(names)))
     with style():
         ax = axes[0, 0]
+        if limits is not None:
+            ax.set_xlim(limits)
         for row, name in enumerate(reversed(names)):
             values = paired[name]
             mean = float(np.mean(values))
@@ -62,12 +71,22 @@ def difference_figure(
                 whisker = {"color": "black", "linewidth": 1.2, "solid_capstyle": "butt"}
                 ax.plot([found.low, found.high], [row + 0.36] * 2, **whisker)
             ax.plot(values, [row] * len(values), "o", color=SEED, markersize=3.5)
+            if limits is not None and not limits[0] <= mean <= limits[1]:
+                _break_off(ax, row, limits[mean > 0], signed(mean, METRICS[metric][1]))
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_yticks(range(len(names)))
         labels = [fill(record["competitors"][name]["says"], 44) for name in reversed(names)]
         ax.set_yticklabels(labels)
         ax.set_xlabel(f"{METRICS[metric][0]}, difference to FLoRA (mode {mode}, {test})")
     return fig
+
+
+def _break_off(ax: Axes, row: int, end: float, text: str) -> None:
+    """Two white strokes across a bar near the end of the axis, and the value that it reaches."""
+    for aside in (0.90, 0.93):
+        ax.plot([aside * end] * 2, [row - 0.42, row + 0.42], color="white", linewidth=2.5)
+    inwards = "left" if end < 0 else "right"
+    ax.text(0.86 * end, row, text, ha=inwards, va="center", color="white", fontweight="bold")
 
 
 def places_figure(

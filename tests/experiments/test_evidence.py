@@ -32,6 +32,14 @@ def test_the_interval_is_students() -> None:
     assert judge([]).text() == "not run"
 
 
+def test_no_end_that_decides_is_written_as_nothing() -> None:
+    # Mean -.002, half width 2.484 * .0008 = .00199: the interval ends just below 0.
+    assert judge([-0.002, -0.0028, -0.0012]).text() == "-0.00200 [-0.00399, -0.00001]"
+    assert judge([0.0001, -0.0001, 0.0]).text() == "0.0000 [-0.0002, +0.0002]"
+    assert judge([0.2, -0.3, 0.1]).text() == "0.000 [-0.657, +0.657]"
+    assert judge([-0.0003]).text() == "0.000 (n = 1)"
+
+
 def test_of_equal_models_one_in_twenty_is_called_different() -> None:
     random = np.random.default_rng(0).normal(size=(4000, 3))
     wrong = sum(judge(row.tolist()).word != "no difference" for row in random) / 4000

@@ -75,6 +75,8 @@ def test_a_missing_score_is_a_dash_and_one_seed_has_no_spread() -> None:
     assert mean_and_spread(None) == "-"
     assert mean_and_spread({"mean": 0.5, "sd": None, "n": 1}) == "0.500"
     assert mean_and_spread({"mean": 17.24, "sd": 0.1, "n": 3}, 1) == "17.2 ± 0.1"
+    assert mean_and_spread({"mean": 19.824, "sd": 0.026, "n": 3}, 1) == "19.82 ± 0.03"
+    assert mean_and_spread({"mean": 0.5, "sd": 0.0, "n": 3}, 1) == "0.5 ± 0.0"
 
 
 def test_what_is_not_recorded_is_empty(record) -> None:

@@ -1,0 +1,129 @@
+"""Tables of the book's pages, made of the records in results/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flora.experiments import METRICS, comparison
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def record(name: str) -> dict[str, Any]:
+    """A record of the folder results/."""
+    read: dict[str, Any] = json.loads((ROOT / f"results/{name}.json").read_text(encoding="utf-8"))
+    return read
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def memory_table() -> str:
+    """What the weights explain of the memory of a training step, from results/speed.json."""
+    measured = record("speed")["rows"]
+    rows = [
+        [
+            f"`{name}`",
+            f"{measured[name]['parameters'] / 1e6:.2f}",
+            f"{16 * measured[name]['parameters'] / 1e9:.2f}",
+            f"{measured[name]['peak_memory_training_gb']:.1f}",
+        ]
+        for name in ("tiny", "small", "paper")
+    ]
+    return table(["size", "weights, million", "16 bytes a weight, GB", "measured peak, GB"], rows)
+
+
+def realism_table() -> str:
+    """Medians, speckle and threshold errors of results/simulator_realism.json."""
+    rows = []
+    for source, values in record("simulator_realism")["sources"].items():
+        row = [source]
+        for part in ("water", "land"):
+            for key, digits in (("VV", 1), ("VH", 1), ("NDVI", 2)):
+                found = values[key][part]
+                row.append(f"{found['median']:.{digits}f}" if found else "-")
+        grain, error = values["VV"]["speckle"], values["VH"]["best_threshold_error"]
+        down, across = grain["correlation_down"][0], grain["correlation_across"][0]
+        row += [f"{grain['looks']:.1f}", f"{down:.2f} / {across:.2f}"]
+        rows.append([*row, "-" if error is None else f"{error:.1%}"])
+    bands = [f"{part} {key}" for part in ("water", "land") for key in ("VV", "VH", "NDVI")]
+    return table(["scenes", *bands, "looks", "lag 1", "error"], rows)
+
+
+def spain_table() -> str:
+    """The weights that ship and Otsu's threshold on the chip Spain, from results/spain_*.json."""
+    rows = []
+    constant = ""
+    for name, says in (
+        ("spain_otsu_median_1", "Otsu on VH"),
+        ("spain_otsu_median_9", "Otsu on VH, 9 px median"),
+        ("spain_flora_tiny_sar", "FLoRA, the weights that ship, `sar`"),
+        ("spain_flora_tiny_oracle", "the same, `oracle`: a bound"),
+    ):
+        score = record(name)["scores"]["all"]
+        cells = [
+            f"{score[metric]:.{METRICS[metric][1]}f}" if metric in score else "-"
+            for metric in ("water_iou", "miou", "psnr")
+        ]
+        rows.append([says, *cells, f"`{name}`"])
+        constant = f"{score['psnr_constant']:.1f}" if "psnr_constant" in score else constant
+    rows.append(["a constant image", "-", "-", constant, "`spain_flora_tiny_oracle`"])
+    return table(["on the chip Spain", "water IoU", "two-class mIoU", "PSNR, dB", "record"], rows)
+
+
+def sim_to_real_table() -> str:
+    """What models trained on simulated scenes alone find on the chip Spain."""
+    made = comparison(record("sim_to_real"), "Spain", ["water_iou", "miou", "boundary_f1", "psnr"])
+    return table(made.header, made.rows)
+
+
+def bound_table() -> str:
+    """What can be read from the chip Spain by whoever knows its label, from spain_bound.json."""
+    bound = record("spain_bound")
+    shipped = bound["shipped"]["water_iou_at_threshold"]
+    best = max(bound["best_threshold_on_the_label"], key=lambda row: row["water_iou"])
+    weights = f"the weights of version {bound['provenance']['versions']['flora'][:3]}"
+    says = f"best of all thresholds: {best['band']}, {best['median_px']} px median"
+    rows = [
+        [f"{weights}, threshold 0.5", "whole", shipped["0.5"]],
+        ["the same, the best threshold", "whole", max(shipped.values())],
+        [says, "whole", best["water_iou"]],
+    ]
+    for half, score in bound["other_half"].items():
+        rows.append(["a U-Net trained on the other half", half, score["trained_on_other_half"]])
+        rows.append([f"{weights}, threshold 0.5", half, score["shipped"]])
+    return table(
+        ["on the chip Spain", "half", "water IoU"], [[a, b, f"{iou:.3f}"] for a, b, iou in rows]
+    )
+
+
+def test_chips_table() -> str:
+    """Water IoU of the weights that ship and of two thresholds on real chips: test_chips.json."""
+    rows = record("test_chips")["rows"]
+    methods = [name for name in rows["pooled"] if isinstance(rows["pooled"][name], dict)]
+    cells = [
+        [
+            chip.replace("_", " "),
+            f"{100 * row['water_share']:.1f}" if "water_share" in row else "",
+            *(f"{row[name]['water_iou']:.3f}" if name in row else "-" for name in methods),
+        ]
+        for chip, row in rows.items()
+        if chip == "pooled" or all("water_iou" in row.get(name, {}) for name in methods)
+    ]
+    return table(["test chip", "water, % of pixels", *methods], cells)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "memory_table": memory_table,
+    "realism_table": realism_table,
+    "spain_table": spain_table,
+    "sim_to_real_table": sim_to_real_table,
+    "bound_table": bound_table,
+    "test_chips_table": test_chips_table,
+}

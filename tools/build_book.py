@@ -8,7 +8,6 @@ With `--offline`, the scripts that pages load from elsewhere are laid beside the
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil

@@ -109,14 +109,10 @@ def evidence_frames(
     short = [name for name, values in rows.items() if len(values) < max(counts)]
     if short:
         raise FloraError(f"{short[0]}: fewer than {max(counts)} differences, which a figure counts")
-    every = [scale * value for values in rows.values() for value in values]
+    every = [scale * value for values in rows.values() for value in (0.0, *values)]
     margin = 0.08 * (max(every) - min(every))
-    return {
-        count: _evidence(
-            rows, count, label, scale, (min(every + [0.0]) - margin, max(every + [0.0]) + margin)
-        )
-        for count in counts
-    }
+    limits = (min(every) - margin, max(every) + margin)
+    return {count: _evidence(rows, count, label, scale, limits) for count in counts}
 
 
 WORDS = {

@@ -26,7 +26,8 @@ from flora.errors import FloraError
 from flora.experiments.competitors import Competitor, prepared
 from flora.experiments.makers import Job, Setting
 from flora.experiments.provenance import provenance, write_record
-from flora.files import make_folder
+from flora.experiments.records import METRICS
+from flora.files import write_text
 from flora.models.layers import Norm
 from flora.models.network import Flora, parameter_count
 from flora.models.predict import predictor
@@ -35,8 +36,6 @@ from flora.models.weights import load_any
 from flora.training.config import TrainingConfig
 from flora.training.evaluation import choose_device, evaluate, mean_image
 from flora.training.teaching import teacher_scores
-
-SPREAD = ("water_iou", "water_f1", "miou", "boundary_f1", "psnr", "ssim", "lpips")
 
 
 class Source(NamedTuple):
@@ -235,7 +234,6 @@ class Runner:
             "trials": {name: finished[name] for name in order},
         }
         path = self.results / f"{self.name}.json"
-        make_folder(path.parent)
         write_record(path, record)
         return path
 
@@ -333,11 +331,7 @@ class Runner:
         return finished
 
     def _save(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        folder = self.runs / self.name / trial.name
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / ".trial.json"
-        partial.write_text(json.dumps(outcome), encoding="utf-8")
-        partial.replace(folder / "trial.json")
+        write_text(self.runs / self.name / trial.name / "trial.json", json.dumps(outcome))
         self.write()
 
 
@@ -362,7 +356,7 @@ def summary(trials: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for scores in trials:
         for test, modes in scores.items():
             for mode, score in modes.items():
-                for metric in SPREAD:
+                for metric in METRICS:
                     if metric in score["all"]:
                         gathered.setdefault((test, mode, metric), []).append(score["all"][metric])
     result: dict[str, Any] = {}

@@ -12,7 +12,7 @@ import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-STRIP = 256  # rows read at a time: those of one row of tiles
+STRIP = 256  # px: side of a tile, and rows read at a time
 
 
 def write_cog(
@@ -64,16 +64,17 @@ def write_cog(
         NUM_THREADS="ALL_CPUS",
     )
     with rasterio.open(target, NUM_THREADS="ALL_CPUS") as file:
-        found = sum(counted(strip) for strip in _strips(file))
+        found = sum(counted(file.read(window=strip)) for strip in strips(file.shape))
         levels = range(len(file.overviews(1)))
     for level in levels:
         with rasterio.open(target, overview_level=level, NUM_THREADS="ALL_CPUS") as file:
-            for _ in _strips(file):
-                pass
+            for strip in strips(file.shape):
+                file.read(window=strip)
     if not np.array_equal(found, expected):
         raise OSError(f"{target.name} is incomplete")
 
 
-def _strips(file: Any) -> Iterator[NDArray[Any]]:
-    for row in range(0, file.height, STRIP):
-        yield file.read(window=Window(0, row, file.width, min(STRIP, file.height - row)))
+def strips(shape: tuple[int, int]) -> Iterator[Window]:
+    """Whole rows of a raster of this shape, from top to bottom, as many as a row of tiles has."""
+    for row in range(0, shape[0], STRIP):
+        yield Window(0, row, shape[1], min(STRIP, shape[0] - row))

@@ -14,12 +14,12 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from flora.cog import write_cog
+from flora.cog import strips, write_cog
 from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, rgb_bytes
 from flora.errors import FloraError, FloraWarning, Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, raster_files, read_bands
-from flora.maps.permanent import STRIP, PermanentWater, open_permanent_water
+from flora.maps.permanent import PermanentWater, open_permanent_water
 from flora.sensors import DRY, IGNORE, WATER
 
 FLOOD = 1
@@ -189,10 +189,8 @@ def water_strips(mask: Any) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     Raises:
         FloraError: If it holds anything but 0, 1 and 255.
     """
-    for row in range(0, mask.height, STRIP):
-        height = min(STRIP, mask.height - row)
-        window = Window(0, row, mask.width, height)
-        codes = read_bands(mask, indexes=1, window=window)
+    for strip in strips(mask.shape):
+        codes = read_bands(mask, indexes=1, window=strip)
         other = ~np.isin(codes, (DRY, WATER, IGNORE))
         if other.any():
             raise FloraError(
@@ -201,7 +199,7 @@ def water_strips(mask: Any) -> Iterator[tuple[int, NDArray[np.uint8]]]:
                 value=mask.name,
                 remedy="pass the mask that map_scene wrote",
             )
-        yield row, codes.astype(np.uint8)
+        yield strip.row_off, codes.astype(np.uint8)
 
 
 def _class_file(path: Path, mask: Any, permanent_water: Path) -> Any:

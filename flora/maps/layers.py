@@ -12,13 +12,13 @@ from typing import Any, Self
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
+from flora.cog import strips
 from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, probability_ramp, rgb_bytes
 from flora.errors import FloraError
 from flora.grid import Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD, PERMANENT
-from flora.maps.permanent import STRIP, PermanentWater, open_permanent_water
+from flora.maps.permanent import PermanentWater, open_permanent_water
 from flora.maps.pictures import (
     is_radar,
     optical_picture,
@@ -305,10 +305,9 @@ def _doubts(screen: Screen, file: Any) -> ByteArray:
     """Colour (H, W, 4) where a map is in doubt, of the nearest pixel; transparent elsewhere."""
     rows, columns = screen.pixels_of(file)
     picture = np.zeros((*screen.grid.shape, 4), dtype=np.uint8)
-    for row in range(0, file.height, STRIP):
-        height = min(STRIP, file.height - row)
-        bits = read_bands(file, indexes=1, window=Window(0, row, file.width, height))
-        here = (rows >= row) & (rows < row + height)
+    for strip in strips(file.shape):
+        bits, row = read_bands(file, indexes=1, window=strip), strip.row_off
+        here = (rows >= row) & (rows < row + strip.height)
         found = bits[rows[here] - row, columns[here]]
         doubtful = (found != IGNORE) & (found & DOUBTS > 0)
         picture[here] = np.where(doubtful[:, None], DOUBTFUL_COLOUR, 0)
@@ -333,9 +332,9 @@ def _sum_areas(
     sums = np.zeros((2, UNSEEN + 1))
     shown = np.zeros(screen.grid.shape, dtype=bool)
     rows, columns = screen.pixels_of(chance)
-    for row in range(0, chance.height, STRIP):
-        height = min(STRIP, chance.height - row)
-        level = _levels(read_bands(chance, indexes=1, window=Window(0, row, chance.width, height)))
+    for strip in strips(chance.shape):
+        row, height = strip.row_off, strip.height
+        level = _levels(read_bands(chance, indexes=1, window=strip))
         wet = np.zeros(level.shape, dtype=bool)
         if permanent is not None:
             wet, _ = permanent.read(row, height)

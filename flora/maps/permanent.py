@@ -15,12 +15,12 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from flora.antimeridian import view_on
+from flora.cog import strips
 from flora.errors import FloraError
 from flora.grid import Grid, LonLatBox, open_raster, read_bands
 from flora.maps.shorelines import Shorelines, is_vector, shorelines_grid
 from flora.sensors import IGNORE, BoolArray
 
-STRIP = 256  # rows read at a time
 SURVEY_SIDE = 1024  # px: values are looked for in a reading this large first
 MOST_SEARCHED = 4_000_000_000  # px: of larger files only the survey is looked at
 MOST_LISTED = 12  # codes that a message lists
@@ -247,9 +247,8 @@ def _check_values(dataset: Any, meaning: Meaning, path: Path) -> None:
         return
     held = set(np.unique(known).tolist())
     large = dataset.width * dataset.height > MOST_SEARCHED
-    for row in range(0, dataset.height, STRIP) if step > 1 and not large else ():
-        window = Window(0, row, dataset.width, min(STRIP, dataset.height - row))
-        values = read_bands(dataset, indexes=1, window=window)
+    for strip in strips(dataset.shape) if step > 1 and not large else ():
+        values = read_bands(dataset, indexes=1, window=strip)
         values = values[meaning.known(values, dataset.nodata)]
         meaning.check_mask(values, path)
         if meaning.water(values).any():

@@ -20,10 +20,10 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from flora.areas import CellAreas
+from flora.cog import strips
 from flora.errors import NAME_ALONE, FloraError, Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
-from flora.maps.permanent import STRIP
 from flora.sensors import DRY, IGNORE
 
 MOST_POLYGONS = 1_000_000  # about 1 GB of shapes; nobody looks at more
@@ -248,8 +248,8 @@ def _numbered_strips(
 ) -> Iterator[tuple[int, NDArray[np.int32]]]:
     """First row of each strip and which polygon each of its pixels lies in, -1 for none."""
     bounds = shapely.bounds(shapes).reshape(-1, 4)
-    for row in range(0, size[0], STRIP):
-        height = min(STRIP, size[0] - row)
+    for strip in strips(size):
+        row, height = strip.row_off, strip.height
         here = np.flatnonzero((bounds[:, 1] < row + height) & (bounds[:, 3] > row))
         number = np.full((height, size[1]), -1, dtype=np.int32)
         if len(here):

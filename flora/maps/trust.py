@@ -17,12 +17,11 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from scipy import ndimage
 
-from flora.cog import write_cog
+from flora.cog import strips, write_cog
 from flora.errors import NAME_ALONE, FloraError
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD
-from flora.maps.permanent import STRIP
 from flora.maps.terrain import ElevationModel, read_terrain
 from flora.scenes.inputs import SarScene
 from flora.scenes.viewing import OrbitDirection, Viewing
@@ -205,11 +204,10 @@ def _strips(
 ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
     """First row, codes of the map and bits (height, columns), strip by strip."""
     date = slice(scene.shown, scene.shown + len(set(scene.scaling.bands)))
-    for row in range(0, mask.height, STRIP):
-        height = min(STRIP, mask.height - row)
-        window = Window(0, row, mask.width, height)
+    for strip in strips(mask.shape):
+        row, height = strip.row_off, strip.height
         codes, near = _codes_and_edge(mask, row, height)
-        bits = read_bands(ground, indexes=1, window=window).astype(np.uint8)
+        bits = read_bands(ground, indexes=1, window=strip).astype(np.uint8)
         bits[bits == IGNORE] = UNKNOWN
         bits[near] |= EDGE
         values, valid = scene.read(row, height)

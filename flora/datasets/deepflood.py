@@ -162,7 +162,10 @@ class DeepFlood(FloodDataset):
         root = require_folder(Path(root), self.name, _LAYOUT)
         root = root / "TILES" if (root / "TILES").is_dir() else root
         self._folders = {layer: _layer_folder(root, layer) for layer in _FOLDERS}
-        found = {layer: _names(folder) for layer, folder in self._folders.items()}
+        found = {
+            layer: {path.stem for path in files_in(folder, "*.tif")}
+            for layer, folder in self._folders.items()
+        }
         tiles = [_tile(name) for name in sorted(set().union(*found.values()) - excluded(exclude))]
         sites = _split_sites(split)
         self._tiles = [tile for tile in tiles if tile.site in sites]
@@ -253,10 +256,6 @@ def _layer_folder(root: Path, layer: str) -> Path:
     candidates = [root / name for name in _FOLDERS[layer]]
     found = next((folder for folder in candidates if folder.is_dir()), None)
     return found or require_folder(candidates[0], "deepflood", _LAYOUT)
-
-
-def _names(folder: Path) -> set[str]:
-    return {path.stem for path in files_in(folder, "*.tif")}
 
 
 def _tile(name: str) -> Tile:

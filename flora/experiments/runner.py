@@ -198,7 +198,9 @@ class Runner:
             asked = not only or trial.competitor in only
             asked = asked and (trial.seed is None or not seeds or trial.seed in seeds)
             if asked and trial.name not in self._finished():
-                self._save(trial, self._run(trial))
+                outcome = self.runs / self.name / trial.name / "trial.json"
+                write_text(outcome, json.dumps(self._run(trial)))
+                self.write()
         return self.write()
 
     def write(self) -> Path:
@@ -329,10 +331,6 @@ class Runner:
         for path in sorted((self.runs / self.name).glob("*/trial.json")):
             finished[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
         return finished
-
-    def _save(self, trial: Trial, outcome: dict[str, Any]) -> None:
-        write_text(self.runs / self.name / trial.name / "trial.json", json.dumps(outcome))
-        self.write()
 
 
 def _check_modes(name: str, competitor: Competitor, tests: Mapping[str, FloodDataset]) -> None:

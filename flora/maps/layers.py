@@ -269,7 +269,7 @@ def read_map(
             images=_read_images(screen, sar, rgb, before),
             areas=areas,
             valid_area=valid_area,
-            unit=_unit(Grid.of(chance)),
+            unit="px" if Grid.of(chance).cell_areas() is None else "km²",
             threshold=round(100 * float(tags.get("FLORA_WATER_THRESHOLD", 0.5))) / 100,
             split=permanent is not None,
             outlines=tuple(outlines[:MOST_OUTLINES]),
@@ -312,10 +312,6 @@ def _doubts(screen: Screen, file: Any) -> ByteArray:
         doubtful = (found != IGNORE) & (found & DOUBTS > 0)
         picture[here] = np.where(doubtful[:, None], DOUBTFUL_COLOUR, 0)
     return picture
-
-
-def _unit(grid: Grid) -> str:
-    return "px" if grid.cell_areas() is None else "km²"
 
 
 def _levels(probability: NDArray[np.float32]) -> ByteArray:

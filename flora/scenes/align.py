@@ -143,6 +143,18 @@ def scene_offset(scene: Rows, before: OpticalRows, most: int = MOST) -> Offset |
     Returns:
         The strongest offset; None if the scene has less than four times `most` px a side, or both
         saw too little of it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from flora import open_before, open_scene
+        >>> from flora.scenes.align import scene_offset
+        >>> from flora.simulate.scene import write_sen1floods11
+        >>> labels = write_sen1floods11({"test": [7]}, Path("chips"), size=96)
+        >>> sar, optical = (next(Path("chips").rglob(f"*_{kind}Hand.tif")) for kind in ("S1", "S2"))
+        >>> with open_scene(sar) as scene, open_before(optical, scene, align=False) as before:
+        ...     found = scene_offset(scene, before)
+        >>> found is None or abs(found.rows) <= 16
+        True
     """
     if min(scene.shape) < 4 * most:
         return None

@@ -202,7 +202,8 @@ def water_strips(mask: Any) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield strip.row_off, codes.astype(np.uint8)
 
 
-def _class_file(path: Path, mask: Any, permanent_water: Path) -> Any:
+def open_classes(path: Path, mask: Any) -> Any:
+    """A new raster of 8-bit codes on the grid of a map, with its tags, to be written by rows."""
     file = rasterio.open(
         path,
         "w",
@@ -219,8 +220,13 @@ def _class_file(path: Path, mask: Any, permanent_water: Path) -> Any:
         zlevel=1,
         bigtiff="if_safer",
     )
-    kept = {key: value for key, value in mask.tags().items() if key.startswith("FLORA_")}
-    file.update_tags(**kept, FLORA_PERMANENT_WATER=permanent_water.name)
+    file.update_tags(**{k: value for k, value in mask.tags().items() if k.startswith("FLORA_")})
+    return file
+
+
+def _class_file(path: Path, mask: Any, permanent_water: Path) -> Any:
+    file = open_classes(path, mask)
+    file.update_tags(FLORA_PERMANENT_WATER=permanent_water.name)
     file.set_band_description(1, CLASSES)
     colours = {FLOOD: FLOOD_COLOUR, PERMANENT: PERMANENT_COLOUR}
     table = {code: (*rgb_bytes(colour), 255) for code, colour in colours.items()}

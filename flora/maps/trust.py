@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
@@ -21,7 +20,7 @@ from flora.cog import strips, write_cog
 from flora.errors import NAME_ALONE, FloraError
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
-from flora.maps.floods import FLOOD
+from flora.maps.floods import FLOOD, open_classes
 from flora.maps.terrain import ElevationModel, read_terrain
 from flora.scenes.inputs import SarScene
 from flora.scenes.viewing import OrbitDirection, Viewing
@@ -138,9 +137,9 @@ def write_trust(
         temporary = stack.enter_context(folder_beside(target, GDAL_ERRORS))
         rows, finished = temporary / "rows.tif", temporary / "trust.tif"
         counts = _Counts(mask)
-        with rasterio.open(rows, "w", **_profile(mask)) as file:
+        with open_classes(rows, mask) as file:
             file.set_band_description(1, CODES)
-            file.update_tags(**_tags(mask, limits, view))
+            file.update_tags(**_tags(limits, view))
             for row, codes, bits in _strips(mask, scene, ground):
                 file.write(bits, 1, window=Window(0, row, mask.width, len(bits)))
                 counts.add(row, codes, bits)
@@ -232,20 +231,12 @@ def _codes_and_edge(mask: Any, row: int, height: int) -> tuple[NDArray[np.uint8]
     return codes[row - first : row - first + height].astype(np.uint8), np.asarray(near[inner])
 
 
-def _profile(mask: Any) -> dict[str, Any]:
-    profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": IGNORE, "blockysize": 1}
-    profile |= {"height": mask.height, "width": mask.width, "compress": "deflate", "zlevel": 1}
-    return profile | {"crs": mask.crs, "transform": mask.transform, "bigtiff": "if_safer"}
-
-
-def _tags(mask: Any, limits: TrustLimits, view: Viewing | OrbitDirection | None) -> dict[str, str]:
-    kept = {key: value for key, value in mask.tags().items() if key.startswith("FLORA_")}
-    said = {
+def _tags(limits: TrustLimits, view: Viewing | OrbitDirection | None) -> dict[str, str]:
+    return {
         "FLORA_SLOPE_LIMIT_DEGREES": f"{limits.slope:g}",
         "FLORA_HAND_LIMIT_M": f"{limits.hand:g}",
         "FLORA_SHADOW_LAYOVER": "not looked for" if view is None else str(view),
     }
-    return kept | said
 
 
 class _Counts:

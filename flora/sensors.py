@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -53,15 +53,18 @@ class OpticalStack:
         image: (B, C_o, H, W) float32 in [0, 1].
         index: (B, 1, H, W) float32 in [-1, 1], the index that `OpticalScaling` names.
         valid: (B, H, W) bool, false in nodata and cloud.
+        of_flood: Whether it shows the flood that is to be mapped, or the ground before it.
     """
 
     image: Tensor
     index: Tensor
     valid: Tensor
+    of_flood: bool = field(default=False, kw_only=True)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same change of all three layers, e.g. a crop."""
-        return type(self)(change(self.image), change(self.index), change(self.valid))
+        layers = (change(layer) for layer in (self.image, self.index, self.valid))
+        return type(self)(*layers, of_flood=self.of_flood)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Self:
         """The same on a device."""

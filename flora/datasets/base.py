@@ -247,7 +247,8 @@ def optical_stack(batch: Sample | Batch, mode: Mode) -> OpticalStack | None:
     if mode == "sar":
         return None
     if mode == "oracle":
-        return OpticalStack(batch["optical"], batch["index"], batch["optical_valid"])
+        seen = (batch["optical"], batch["index"], batch["optical_valid"])
+        return OpticalStack(*seen, of_flood=True)
     if mode != "before":
         raise FloraError(f"mode {mode!r}: expected one of {', '.join(MODES)}")
     if "before" not in batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from flora.errors import FloraError
 from flora.experiments.competitors import Competitor
@@ -26,6 +27,7 @@ from flora.experiments.makers import MakeFlora, MakeUNet, Otsu, ZScore
 from flora.experiments.ombria import HELD_OUT_FLOODS, OMBRIA, OMBRIA_LABELS, OMBRIA_SITES
 from flora.experiments.runner import Experiment, Source
 from flora.models.layers import NORMS
+from flora.predictors import MODES
 from flora.training.config import TrainingConfig
 from flora.training.recipes import ONLY_SAR
 
@@ -159,6 +161,31 @@ MANY_DATES = Experiment(
     cite="Simulated by flora.simulate.scene.",
 )
 
+_BLENDED = {"joining": "blended", "detail": 8, "marked": True}
+
+
+def _fusion(says: str, group: str = "FLoRA", **config: Any) -> Competitor:
+    return Competitor(says, MakeFlora(config={**_BLENDED, **config}), group, MODES)
+
+
+FUSION = replace(
+    SIMULATED,
+    question="Does the fusion pass on what its guide shows, as early fusion with that image does?",
+    competitors={
+        "early_before": SEES_OPTICAL["early_before"],
+        "early_oracle": SEES_OPTICAL["early_oracle"],
+        "added": _fusion("guidance is added", joining="added", detail=0, marked=False),
+        "blended": _fusion("guidance is blended in, with full resolution and date of the guide"),
+        "no_attention": _fusion("no attention", "ablation", attention_levels=()),
+        "no_film": _fusion("no FiLM", "ablation", film=False),
+        "no_gate": _fusion("no gate", "ablation", gated=False),
+        "no_detail": _fusion("no level at full resolution", "ablation", detail=0),
+        "unmarked": _fusion("not told what the guide shows", "ablation", marked=False),
+    },
+    teacher_steps=300,
+    norm="layer",
+)
+
 FULL_LENGTH = TrainingConfig(
     steps=20_000, batch=32, crop=224, learning_rate=1e-3, workers=8, checkpoint_every=1000
 )
@@ -218,6 +245,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "sim_to_real": SIM_TO_REAL,
     "normalisations": NORMALISATIONS,
     "many_dates": MANY_DATES,
+    "fusion": FUSION,
     "sen1floods11": SEN1FLOODS11,
     "sen12ms": SEN12MS,
     "deepflood": DEEPFLOOD,

@@ -8,8 +8,8 @@ from .layers import FusionBlock as FusionBlock
 from .network import Flora as Flora
 from .network import FloraOutput as FloraOutput
 from .network import parameter_count as parameter_count
-from .network import run_pyramid as run_pyramid
 from .otsu import otsu_threshold as otsu_threshold
 from .predict import predictor as predictor
+from .pyramids import run_pyramid as run_pyramid
 from .unet import UNet as UNet
 from .weights import load_model as load_model

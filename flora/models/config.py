@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from flora.errors import FloraError
-from flora.models.layers import NORMS, Norm
+from flora.models.layers import JOININGS, NORMS, Joining, Norm
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ class FloraConfig:
         gated: Whether a gate decides how much of it is added.
         detach_water: Whether the water decoder's loss stops at the fused features, as in the
             paper's released code; water then shapes no feature.
+        joining: How a level of the fusion joins SAR and guidance, see
+            `flora.models.layers.FusionBlock`.
+        detail: Channels of a level at full resolution before the first, which neither normalises
+            nor attends; 0 for none. Through it edges and brightness of the guide reach the image.
+        marked: Whether the fusion is told where guidance is the teacher's, and whether the teacher
+            looked at the flood or at the ground before it: a vector for each is learned and added.
         norm: What keeps the scale of features, see `flora.models.layers.Norm`; with any but
             "group" an answer depends on the pixels within `reach` alone.
 
@@ -59,6 +65,9 @@ class FloraConfig:
     gated: bool = True
     detach_water: bool = False
     norm: Norm = "layer"
+    joining: Joining = "added"
+    detail: int = 0
+    marked: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or any(width < 8 or width % 8 for width in self.widths):
@@ -70,8 +79,15 @@ class FloraConfig:
                 f"attention_levels {self.attention_levels}: expected levels 0 (the finest) to "
                 f"{len(self.widths) - 1}"
             )
-        if self.norm not in NORMS:
-            raise FloraError(f"norm {self.norm!r}: expected one of {', '.join(NORMS)}")
+        for name, known in (("norm", NORMS), ("joining", JOININGS)):
+            if getattr(self, name) not in known:
+                raise FloraError(
+                    f"expected one of {', '.join(known)}",
+                    argument=name,
+                    value=repr(getattr(self, name)),
+                )
+        if self.detail < 0:
+            raise FloraError("expected channels, or 0", argument="detail", value=self.detail)
         channels = (self.sar_channels, self.optical_channels, self.index_channels)
         depths = (self.attention_depth, self.encoder_depth, self.decoder_depth, self.heads)
         if min(*channels, *depths, *self.window_sizes, 1) < 1:
@@ -104,7 +120,8 @@ class FloraConfig:
             attends = level in self.attention_levels
             guided = max(student[level], prior) + attends * self.attention_depth * window * stride
             fused = max(guided, fused + spread) + (0 if last else self.decoder_depth * stride)
-        return fused + strides[0] + self.stride  # the head, and the edges of the coarsest pixels
+        fused += strides[0] + (self.detail > 0)  # the head
+        return fused + self.stride  # the edges of the coarsest pixels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they are written into a checkpoint."""
@@ -117,7 +134,9 @@ class FloraConfig:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        return cls(**{"norm": "group", **fields})  # files of version 0.1 name no norm
+        # Files of version 0.1 name no norm, and none before the others what they do not have.
+        unnamed = {"norm": "group", "joining": "added", "detail": 0, "marked": False}
+        return cls(**{**unnamed, **fields})
 
 
 SIZES: dict[str, FloraConfig] = {

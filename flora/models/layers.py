@@ -27,6 +27,14 @@ not depend on what else is in view.
 """
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
+Joining = Literal["added", "blended"]
+"""How a level of the fusion joins SAR and guidance, see `FusionBlock`."""
+JOININGS: tuple[Joining, ...] = get_args(Joining)
+
+# A fresh attention gives its own pixel e^4 = 55 times the share of any other: about half of a
+# window of 8 x 8.
+ALIGNED = 4.0
+
 
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel: sets the scale of a feature map."""
@@ -126,6 +134,8 @@ class WindowCrossAttention(nn.Module):
         heads: Number of heads, a multiple of the number of window sizes and a divisor of C.
         window_sizes: Sides of the windows, in pixels of the feature map.
         shifted: Whether the windows are moved by half their size.
+        aligned: Logarithm of how much more a fresh block looks at the guidance of its own pixel
+            than at that of any other in the window.
 
     Raises:
         FloraError: If heads, windows and channels do not divide.
@@ -146,6 +156,7 @@ class WindowCrossAttention(nn.Module):
         heads: int,
         window_sizes: Sequence[int],
         shifted: bool,
+        aligned: float = 0.0,
     ) -> None:
         super().__init__()
         if heads % len(window_sizes) or channels % heads:
@@ -168,6 +179,8 @@ class WindowCrossAttention(nn.Module):
             nn.Parameter(torch.zeros(self.heads_per_window, (2 * w - 1) ** 2))
             for w in self.window_sizes
         )
+        for bias in self.position_bias:
+            nn.init.constant_(bias[:, bias.shape[1] // 2], aligned)  # the middle is offset (0, 0)
 
     def forward(self, query: Tensor, guide: Tensor) -> Tensor:
         """Attend from query (B, C, H, W) to guide (B, C_g, H, W); returns (B, C, H, W)."""
@@ -316,15 +329,21 @@ class GatedResidual(nn.Module):
 class FusionBlock(nn.Module):
     """One level of the fusion: attention, then FiLM, then the gated residual.
 
-    With s of SAR and the guidance g::
+    With s of SAR and the guidance g, "blended"::
 
         a = attention(query = s, key and value = g)
+        m = FiLM(s + a, g)
+        f = s + gate(s, g) * (m - s)
+
+    so that an open gate puts m, which guidance has shaped, in the place of s. "added" modulates
+    what attention brings and adds it to s, which stays underneath whatever the guidance says::
+
         m = FiLM(a, g)
         f = s + gate(s, g) * m
 
     Every branch starts at zero, so at initialisation f equals s. Where attention would cost more
-    than it gives (fine strides), a 1 x 1 projection of s takes its place. Without FiLM m is a,
-    without a gate f is s + m: the ablations.
+    than it gives (fine strides), a is 0, in "added" a 1 x 1 projection of s. Without FiLM m is its
+    input, without a gate the gate is 1: the ablations.
 
     Args:
         channels: Channels of the SAR features s and of the fused features f.
@@ -334,6 +353,7 @@ class FusionBlock(nn.Module):
         depth: Number of attention blocks; every other one is shifted.
         film: Whether the update is modulated.
         gated: Whether the update passes a gate.
+        joining: See above.
 
     Example:
         >>> import torch
@@ -353,14 +373,23 @@ class FusionBlock(nn.Module):
         depth: int = 2,
         film: bool = True,
         gated: bool = True,
+        joining: Joining = "added",
     ) -> None:
         super().__init__()
+        self.joining = joining
         self.attention = nn.ModuleList(
-            WindowCrossAttention(channels, guide_channels, heads, window_sizes, shifted=bool(i % 2))
+            WindowCrossAttention(
+                channels,
+                guide_channels,
+                heads,
+                window_sizes,
+                shifted=bool(i % 2),
+                aligned=ALIGNED if joining == "blended" else 0.0,
+            )
             for i in range(depth if window_sizes else 0)
         )
         self.projection: nn.Module | None = None
-        if not window_sizes:
+        if not window_sizes and joining == "added":
             self.projection = nn.Conv2d(channels, channels, 1, bias=False)
             zero_(self.projection)
         self.film = FiLM(channels, guide_channels) if film else None
@@ -377,9 +406,13 @@ class FusionBlock(nn.Module):
 
     def forward(self, s: Tensor, guide: Tensor) -> Tensor:
         """Fuse s (B, C, H, W) with guide (B, C_g, H, W) into f (B, C, H, W)."""
-        update = self.attend(s, guide)
+        blended = self.joining == "blended"
+        m = self.attend(s, guide)
+        if blended:
+            m = s + m
         if self.film is not None:
-            update = self.film(update, guide)
+            m = self.film(m, guide)
+        update = m - s if blended else m
         if self.residual is None:
             return s + update
         fused: Tensor = self.residual(s, guide, update)

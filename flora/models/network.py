@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from flora.datasets.base import Batch, optical_stack
 from flora.errors import FloraError
 from flora.models.config import FloraConfig
-from flora.models.layers import ChannelNorm, ConvBlock, FusionBlock, Norm
+from flora.models.layers import FusionBlock
+from flora.models.pyramids import OpticalTeacher, PriorEstimator, PyramidDecoder, SarEncoder
 from flora.predictors import Mode
+from flora.sensors import OpticalStack
 
 
 class Guide(NamedTuple):
@@ -24,15 +25,17 @@ class Guide(NamedTuple):
         features: Teacher pyramid, each (B, C_l, H_l, W_l).
         valid: Per level (B, 1, H_l, W_l) bool: the teacher's feature is used there, elsewhere the
             estimate from SAR.
+        of_flood: (B,) bool: whether the image shows the flood, or the ground before it.
     """
 
     features: list[Tensor]
     valid: list[Tensor]
+    of_flood: Tensor
 
     def only(self, samples: Tensor) -> Guide:
         """The guide for the samples marked in (B,) bool; the others are guided by SAR alone."""
         keep = samples.view(-1, 1, 1, 1)
-        return Guide(self.features, [valid & keep for valid in self.valid])
+        return self._replace(valid=[valid & keep for valid in self.valid])
 
     def otherwise(self, other: Guide, samples: Tensor) -> Guide:
         """This guide for the samples marked in (B,) bool, `other` for the rest."""
@@ -40,6 +43,7 @@ class Guide(NamedTuple):
         return Guide(
             [torch.where(keep, a, b) for a, b in zip(self.features, other.features, strict=True)],
             [torch.where(keep, a, b) for a, b in zip(self.valid, other.valid, strict=True)],
+            torch.where(samples, self.of_flood, other.of_flood),
         )
 
 
@@ -64,119 +68,6 @@ class FloraOutput(NamedTuple):
     water_logits: Tensor
     fused: list[Tensor]
     prior: list[Tensor]
-
-
-class OpticalTeacher(nn.Module):
-    """A light pyramid of the optical image and its index: one convolution a level.
-
-    Args:
-        in_channels: Optical bands plus indices.
-        widths: Channels of each level.
-        stem_stride: Stride of the finest level.
-        norm: See `flora.models.layers.Norm`.
-    """
-
-    def __init__(
-        self, in_channels: int, widths: Sequence[int], stem_stride: int, norm: Norm
-    ) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(
-            pyramid_levels(in_channels, widths, stem_stride, depth=1, norm=norm)
-        )
-        self.norms = nn.ModuleList(ChannelNorm(w, elementwise_affine=False) for w in widths)
-
-    def forward(self, optical: Tensor, index: Tensor, valid: Tensor) -> list[Tensor]:
-        """Features of (B, C_o, H, W) in [0, 1] and index (B, 1, H, W), unseen where not valid."""
-        x = torch.cat([optical, index], dim=1) * valid.unsqueeze(1)
-        return [norm(t) for norm, t in zip(self.norms, run_pyramid(self.levels, x), strict=True)]
-
-
-class SarEncoder(nn.Module):
-    """The student pyramid s_l of the SAR image.
-
-    Args:
-        in_channels: SAR bands.
-        widths: Channels of each level.
-        stem_stride: Stride of the finest level.
-        depth: Convolutions a level.
-        norm: See `flora.models.layers.Norm`.
-    """
-
-    def __init__(
-        self, in_channels: int, widths: Sequence[int], stem_stride: int, depth: int, norm: Norm
-    ) -> None:
-        super().__init__()
-        self.levels = nn.ModuleList(pyramid_levels(in_channels, widths, stem_stride, depth, norm))
-
-    def forward(self, sar: Tensor) -> list[Tensor]:
-        """Features of the normalised SAR image (B, C_s, H, W)."""
-        return run_pyramid(self.levels, sar)
-
-
-class PriorEstimator(nn.Module):
-    """The student's guess p_l of the teacher's features, from the SAR features alone.
-
-    It works from coarse to fine: what a place is (a field, a river) is easier to tell from its
-    surroundings than from its speckle.
-
-    Args:
-        widths: Channels of each level, of both s_l and p_l.
-        norm: See `flora.models.layers.Norm`.
-    """
-
-    def __init__(self, widths: Sequence[int], norm: Norm) -> None:
-        super().__init__()
-        self.lateral = nn.ModuleList(
-            nn.Conv2d(coarse, fine, 1) for fine, coarse in itertools.pairwise(widths)
-        )
-        self.levels = nn.ModuleList(ConvBlock(w, w, depth=1, norm=norm) for w in widths)
-        self.heads = nn.ModuleList(nn.Conv2d(w, w, 1) for w in widths)
-        self.norms = nn.ModuleList(ChannelNorm(w, elementwise_affine=False) for w in widths)
-
-    def forward(self, student: list[Tensor]) -> list[Tensor]:
-        """Estimate the teacher's pyramid from the student's, each (B, C_l, H_l, W_l)."""
-        x = self.levels[-1](student[-1])
-        prior = [self.norms[-1](self.heads[-1](x))]
-        for level in reversed(range(len(self.lateral))):
-            x = student[level] + upsample(self.lateral[level](x))
-            x = self.levels[level](x)
-            prior.append(self.norms[level](self.heads[level](x)))
-        return prior[::-1]
-
-
-class PyramidDecoder(nn.Module):
-    """From a pyramid to an image: upsample, join the finer level, convolve.
-
-    Args:
-        widths: Channels of each level.
-        out_channels: Channels of the image.
-        stem_stride: Stride of the finest level, undone by a pixel shuffle.
-        depth: Convolutions a level.
-        norm: See `flora.models.layers.Norm`.
-    """
-
-    def __init__(
-        self, widths: Sequence[int], out_channels: int, stem_stride: int, depth: int, norm: Norm
-    ) -> None:
-        super().__init__()
-        self.lateral = nn.ModuleList(
-            nn.Conv2d(coarse, fine, 1) for fine, coarse in itertools.pairwise(widths)
-        )
-        self.levels = nn.ModuleList(
-            ConvBlock(2 * w, w, depth=depth, norm=norm) for w in widths[:-1]
-        )
-        self.head = nn.Sequential(
-            nn.Conv2d(widths[0], out_channels * stem_stride**2, 3, padding=1),
-            nn.PixelShuffle(stem_stride),
-        )
-
-    def forward(self, pyramid: list[Tensor]) -> Tensor:
-        """Decode a pyramid to (B, out_channels, H, W)."""
-        x = pyramid[-1]
-        for level in reversed(range(len(self.levels))):
-            x = torch.cat([upsample(self.lateral[level](x)), pyramid[level]], dim=1)
-            x = self.levels[level](x)
-        return self.head(x)  # type: ignore[no-any-return]
 
 
 class Flora(nn.Module):
@@ -205,34 +96,48 @@ class Flora(nn.Module):
         super().__init__()
         self.config = config
         widths, stem, norm = config.widths, config.stem_stride, config.norm
+        detail = config.detail
         seen = config.optical_channels + config.index_channels
-        self.teacher = OpticalTeacher(seen, widths, stem, norm)
-        self.sar_encoder = SarEncoder(config.sar_channels, widths, stem, config.encoder_depth, norm)
-        self.prior = PriorEstimator(widths, norm)
+        self.teacher = OpticalTeacher(seen, widths, stem, norm, detail)
+        self.sar_encoder = SarEncoder(
+            config.sar_channels, widths, stem, config.encoder_depth, norm, detail
+        )
+        self.prior = PriorEstimator(widths, norm, stem, detail)
+        attended: list[Sequence[int]] = [
+            config.window_sizes if level in config.attention_levels else ()
+            for level in range(len(widths))
+        ]
+        finest: list[tuple[int, Sequence[int]]] = [(detail, ())] if detail else []
         self.fusion = nn.ModuleList(
             FusionBlock(
                 width,
                 width,
                 config.heads,
-                config.window_sizes if level in config.attention_levels else (),
+                windows,
                 config.attention_depth,
                 config.film,
                 config.gated,
+                config.joining,
             )
-            for level, width in enumerate(widths)
+            for width, windows in [*finest, *zip(widths, attended, strict=True)]
         )
+        self.marks: nn.ParameterList | None = None
+        if config.marked:
+            channels = [detail, *widths] if detail else widths
+            self.marks = nn.ParameterList(nn.Parameter(torch.zeros(2, c)) for c in channels)
         self.optical_decoder = PyramidDecoder(
-            widths, config.optical_channels, stem, config.decoder_depth, norm
+            widths, config.optical_channels, stem, config.decoder_depth, norm, detail
         )
-        self.water_decoder = PyramidDecoder(widths, 1, stem, config.decoder_depth, norm)
+        self.water_decoder = PyramidDecoder(widths, 1, stem, config.decoder_depth, norm, detail)
 
-    def guide(self, optical: Tensor, index: Tensor, valid: Tensor) -> Guide:
+    def guide(self, optical: Tensor, index: Tensor, valid: Tensor, of_flood: bool = False) -> Guide:
         """Look at an optical image with the teacher.
 
         Args:
             optical: (B, C_o, H, W) in [0, 1].
             index: (B, 1, H, W) in [-1, 1].
             valid: (B, H, W) bool, false in cloud and nodata.
+            of_flood: Whether the image shows the flood, or the ground before it.
 
         Raises:
             FloraError: If the bands are not those of the model.
@@ -249,6 +154,7 @@ class Flora(nn.Module):
         return Guide(
             features,
             [F.adaptive_max_pool2d(unseen, t.shape[-2:]) == 0 for t in features],
+            torch.full(optical.shape[:1], of_flood, device=optical.device),
         )
 
     def forward(self, sar: Tensor, guide: Guide | None = None) -> FloraOutput:
@@ -271,7 +177,7 @@ class Flora(nn.Module):
         if guide is not None:
             guidance = [
                 torch.where(valid, t, p)
-                for valid, t, p in zip(guide.valid, guide.features, prior, strict=True)
+                for valid, t, p in zip(guide.valid, self._marked(guide), prior, strict=True)
             ]
         fused = [block(s, g) for block, s, g in zip(self.fusion, student, guidance, strict=True)]
         rgb, water_logits = self.decode(fused, height, width)
@@ -284,7 +190,11 @@ class Flora(nn.Module):
             FloraError: If the mode is unknown, or is `before` and the dataset has no such image.
         """
         seen = optical_stack(batch, mode)
-        return None if seen is None else self.guide(seen.image, seen.index, seen.valid)
+        return None if seen is None else self.look(seen)
+
+    def look(self, seen: OpticalStack) -> Guide:
+        """The guide that an optical image gives, see `guide`."""
+        return self.guide(seen.image, seen.index, seen.valid, seen.of_flood)
 
     def decode(self, pyramid: list[Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
         """Optical image (B, C_o, height, width) in (0, 1) and water logits of a pyramid."""
@@ -294,6 +204,14 @@ class Flora(nn.Module):
             pyramid = [level.detach() for level in pyramid]
         water_logits = self.water_decoder(pyramid).float()
         return rgb[..., :height, :width], water_logits[..., :height, :width]
+
+    def _marked(self, guide: Guide) -> list[Tensor]:
+        """The guide's features, marked as the teacher's and with what they show."""
+        if self.marks is None:
+            return guide.features
+        which = guide.of_flood.long()
+        features = zip(guide.features, self.marks, strict=True)
+        return [t + mark[which, :, None, None] for t, mark in features]
 
     def _check_guide(self, sar: Tensor, guide: Guide | None) -> None:
         if guide is None:
@@ -310,32 +228,6 @@ class Flora(nn.Module):
         height, width = image.shape[-2:]
         stride = self.config.stride
         return F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")
-
-
-def pyramid_levels(
-    in_channels: int, widths: Sequence[int], stem_stride: int, depth: int, norm: Norm
-) -> list[ConvBlock]:
-    """One block a level; the first strides by `stem_stride`, each next one by 2."""
-    strides = [stem_stride] + [2] * (len(widths) - 1)
-    channels = [in_channels, *widths[:-1]]
-    return [
-        ConvBlock(c, w, stride, depth, norm)
-        for c, w, stride in zip(channels, widths, strides, strict=True)
-    ]
-
-
-def run_pyramid(levels: nn.ModuleList, x: Tensor) -> list[Tensor]:
-    """The outputs of all levels, the finest first."""
-    pyramid = []
-    for level in levels:
-        x = level(x)
-        pyramid.append(x)
-    return pyramid
-
-
-def upsample(x: Tensor) -> Tensor:
-    """Double the sides of (B, C, H, W) by repeating pixels."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def check_bands(sar: Tensor, expected: int) -> None:

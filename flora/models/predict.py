@@ -66,7 +66,7 @@ def predictor(
         asked, sar = sar.device, sar.to(here, kind)
         stack = None if guide is None else guide.to(here).map(as_kind)
         if isinstance(model, Flora):
-            seen = None if stack is None else model.guide(stack.image, stack.index, stack.valid)
+            seen = None if stack is None else model.look(stack)
             output = model(sar, seen)
         else:
             if (guide is None) != (model.sees == "sar"):

@@ -110,7 +110,7 @@ class TeacherTask(Task):
         }
 
     def _output(self, seen: OpticalStack) -> FloraOutput:
-        guide = self.model.guide(seen.image, seen.index, seen.valid)
+        guide = self.model.look(seen)
         rgb, logits = self.model.decode(guide.features, *seen.image.shape[-2:])
         return FloraOutput(rgb, logits, [], [])
 
@@ -154,7 +154,7 @@ class StudentTask(Task):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss under mixed guidance, see `Task`."""
         with torch.no_grad():
-            seen = self.model.guide(batch["optical"], batch["index"], batch["optical_valid"])
+            seen = self.model.look(optical_stack(batch, "oracle"))
             guide = self._mixed(seen, batch)
         output = self.model(batch["sar"], guide)
         total, terms = self.loss(output, batch, teacher=seen.features)
@@ -179,7 +179,7 @@ class StudentTask(Task):
         guide = seen
         earlier = optical_stack(batch, "before") if "before" in batch else None
         if earlier is not None:
-            before = self.model.guide(earlier.image, earlier.index, earlier.valid)
+            before = self.model.look(earlier)
             guide = before.otherwise(seen, modes == 1)
         return guide.only(modes > 0)
 

@@ -7,9 +7,11 @@ from torch import nn
 
 from flora.errors import FloraError
 from flora.models.layers import (
+    JOININGS,
     FiLM,
     FusionBlock,
     GatedResidual,
+    Joining,
     WindowCrossAttention,
     relative_positions,
     window_merge,
@@ -136,16 +138,52 @@ def test_gate_of_a_half_adds_half_the_update() -> None:
     torch.testing.assert_close(block(s, guide, update), s + 0.5 * update)
 
 
+@pytest.mark.parametrize("joining", JOININGS)
 @pytest.mark.parametrize("windows", [(), (2, 4)])
 def test_fusion_is_the_identity_at_first_and_depends_on_the_guide_later(
-    windows: tuple[int, ...],
+    windows: tuple[int, ...], joining: Joining
 ) -> None:
     torch.manual_seed(0)
-    block = FusionBlock(8, 8, heads=4, window_sizes=windows)
+    block = FusionBlock(8, 8, heads=4, window_sizes=windows, joining=joining)
     s, guide = torch.randn(2, 8, 6, 9), torch.randn(2, 8, 6, 9)
     assert torch.equal(block(s, guide), s)
     randomise(block)
     assert not torch.allclose(block(s, guide), block(s, guide + 1))
+
+
+@torch.no_grad()
+def test_what_is_blended_takes_the_place_of_s_as_far_as_the_gate_is_open() -> None:
+    torch.manual_seed(0)
+    block = FusionBlock(8, 8, heads=4, window_sizes=(), joining="blended")
+    assert block.film is not None and block.residual is not None
+    s, guide = torch.randn(1, 8, 6, 9), torch.randn(1, 8, 6, 9)
+    nn.init.constant_(block.film.to_scale_shift.bias[:8], -1.0)  # m is the shift, 3
+    nn.init.constant_(block.film.to_scale_shift.bias[8:], 3.0)
+    nn.init.zeros_(block.residual.to_gate.weight)
+    for bias, expected in ((-50.0, s), (0.0, (s + 3) / 2), (50.0, torch.full_like(s, 3.0))):
+        nn.init.constant_(block.residual.to_gate.bias, bias)
+        torch.testing.assert_close(block(s, guide), expected)
+
+
+@torch.no_grad()
+def test_a_fresh_attention_looks_at_its_own_pixel_first_where_that_is_asked_for() -> None:
+    torch.manual_seed(0)
+    taken = []
+    for aligned in (0.0, 4.0):
+        block = WindowCrossAttention(1, 1, 1, (4,), shifted=False, aligned=aligned)
+        block.guide_norm = nn.Identity()  # of one channel it would leave nothing
+        for layer, gains in ((block.to_query, [0.0]), (block.to_key_value, [0.0, 1.0])):
+            layer.weight.copy_(torch.tensor(gains).view(-1, 1, 1, 1))
+            nn.init.zeros_(layer.bias)
+        nn.init.ones_(block.project.weight)
+        guide = torch.zeros(1, 1, 4, 4)
+        guide[..., 1, 2] = 1.0
+        taken.append(block(torch.randn(1, 1, 4, 4), guide)[0, 0])
+    torch.testing.assert_close(taken[0], torch.full((4, 4), 1 / 16))
+    own = math.exp(4) / (math.exp(4) + 15)  # the share of one's own pixel among sixteen
+    expected = torch.full((4, 4), 1 / (math.exp(4) + 15))
+    expected[1, 2] = own
+    torch.testing.assert_close(taken[1], expected)
 
 
 def test_heads_must_divide() -> None:

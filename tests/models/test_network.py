@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from flora.datasets.base import Batch, collate, map_layers
+from flora.datasets.base import Batch, collate, map_layers, optical_stack
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.models.config import SIZES, FloraConfig, named_config
@@ -24,11 +24,14 @@ def batch() -> Batch:
     return collate([dataset[0], dataset[1]])
 
 
-@pytest.fixture(scope="module")
-def trained(batch: Batch) -> Flora:
+BLENDED = dataclasses.replace(SMALLEST, joining="blended", detail=4, marked=True)
+
+
+@pytest.fixture(scope="module", params=[SMALLEST, BLENDED], ids=["added", "blended"])
+def trained(batch: Batch, request: pytest.FixtureRequest) -> Flora:
     """A model after a few steps, so that no zero-initialised branch hides a dependence."""
     torch.manual_seed(0)
-    model = Flora(SMALLEST)
+    model = Flora(request.param)
     for task, steps in ((TeacherTask(model), 2), (StudentTask(model), 6)):
         optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-2)
         for _ in range(steps):
@@ -48,13 +51,15 @@ def test_sizes_keep_their_budgets() -> None:
         named_config("huge")
 
 
-def test_config_survives_json() -> None:
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in SMALLEST.to_dict().items()}
-    assert FloraConfig.from_dict(values) == SMALLEST
+@pytest.mark.parametrize("config", [SMALLEST, BLENDED])
+def test_config_survives_json(config: FloraConfig) -> None:
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in config.to_dict().items()}
+    assert FloraConfig.from_dict(values) == config
 
 
-def test_fused_features_are_the_sar_features_at_first(batch: Batch) -> None:
-    model = Flora(SMALLEST).eval()
+@pytest.mark.parametrize("config", [SMALLEST, BLENDED])
+def test_fused_features_are_the_sar_features_at_first(batch: Batch, config: FloraConfig) -> None:
+    model = Flora(config).eval()
     output = model(batch["sar"], model.guide_from(batch, "oracle"))
     for fused, student in zip(output.fused, model.sar_encoder(batch["sar"]), strict=True):
         assert torch.equal(fused, student)
@@ -112,10 +117,13 @@ def test_what_lies_under_cloud_does_not_reach_the_output(trained: Flora, batch: 
     assert not torch.allclose(a.rgb, seen.rgb)
 
 
-def test_every_parameter_that_runs_in_mode_sar_is_trained_in_mode_sar(batch: Batch) -> None:
+@pytest.mark.parametrize("config", [SMALLEST, BLENDED])
+def test_every_parameter_that_runs_in_mode_sar_is_trained_in_mode_sar(
+    batch: Batch, config: FloraConfig
+) -> None:
     """Only samples guided by SAR alone: what deployment runs must learn from such samples."""
     torch.manual_seed(0)
-    model = Flora(SMALLEST)
+    model = Flora(config)
     task = StudentTask(
         model,
         LossWeights(distill_fused=0.0, distill_prior=0.0),
@@ -127,7 +135,8 @@ def test_every_parameter_that_runs_in_mode_sar_is_trained_in_mode_sar(batch: Bat
         optimizer.zero_grad()
         task(batch)[0].backward()
         optimizer.step()
-    runs = {name for name, _ in model.named_parameters() if not name.startswith("teacher.")}
+    optical = ("teacher.", "marks.")
+    runs = {name for name, _ in model.named_parameters() if not name.startswith(optical)}
     received = {
         name
         for name, p in model.named_parameters()
@@ -138,7 +147,7 @@ def test_every_parameter_that_runs_in_mode_sar_is_trained_in_mode_sar(batch: Bat
     for name, module in model.named_modules():
         module.register_forward_hook(lambda *_, name=name: executed.add(name))
     model(batch["sar"])
-    assert not any(name.startswith("teacher") for name in executed)
+    assert not any(name.startswith(optical) for name in executed)
 
 
 def test_the_teacher_stays_frozen_in_student_training(batch: Batch) -> None:
@@ -185,7 +194,14 @@ def test_each_share_is_guided_by_its_own_image(batch: Batch) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"widths": (12, 20)}, {"heads": 0}, {"attention_levels": (9,)}, {"stem_stride": 4}],
+    [
+        {"widths": (12, 20)},
+        {"heads": 0},
+        {"attention_levels": (9,)},
+        {"stem_stride": 4},
+        {"joining": "multiplied"},
+        {"detail": -1},
+    ],
 )
 def test_impossible_shapes_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(FloraError, match="expected"):
@@ -252,8 +268,11 @@ def awake(config: FloraConfig, seed: int = 0) -> Flora:
 @torch.inference_mode()
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("guided", [False, True])
-def test_an_answer_depends_on_its_neighbourhood_only(norm, guided):
-    config = FloraConfig(widths=(8, 8, 16), attention_levels=(1, 2), heads=2, norm=norm)
+@pytest.mark.parametrize("detail", [0, 4])
+def test_an_answer_depends_on_its_neighbourhood_only(norm, guided, detail):
+    config = FloraConfig(
+        widths=(8, 8, 16), attention_levels=(1, 2), heads=2, norm=norm, detail=detail
+    )
     model = awake(config)
     reach, centre = config.reach, 192
     assert reach < centre
@@ -274,13 +293,14 @@ def test_an_answer_depends_on_its_neighbourhood_only(norm, guided):
     same = torch.equal(answer(images)[..., centre, centre], answer(changed)[..., centre, centre])
     assert same == (norm != "group")
     near = images.clone()
-    near[..., centre + reach // 3, centre] += 10.0
+    near[..., centre + reach // 6, centre] += 10.0
     assert not torch.equal(answer(images)[..., centre, centre], answer(near)[..., centre, centre])
 
 
 @pytest.mark.parametrize("size", ["tiny", "small"])
-def test_reach_bounds_what_a_pixel_moves(size):
-    config = named_config(size)
+@pytest.mark.parametrize("detail", [0, 8])
+def test_reach_bounds_what_a_pixel_moves(size, detail):
+    config = dataclasses.replace(named_config(size), joining="blended", detail=detail)
     model, side = awake(config), 832
     image = torch.randn(1, 2, side, side)
     touched = image.clone()
@@ -289,6 +309,38 @@ def test_reach_bounds_what_a_pixel_moves(size):
         moved = (model(image).water_logits != model(touched).water_logits)[0, 0].nonzero()
     farthest = int((moved - side // 2).abs().max())
     assert config.reach / 3 < farthest <= config.reach
+
+
+@torch.inference_mode()
+def test_what_one_pixel_of_the_guide_shows_arrives_at_that_pixel() -> None:
+    """The finest level of the guide acts on the pixels beside it, without going through others."""
+    model = awake(BLENDED)
+    sar, optical = torch.randn(1, 2, 64, 64), torch.rand(1, 3, 64, 64)
+    index, valid = torch.zeros(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.bool)
+    brighter = optical.clone()
+    brighter[..., 30, 33] += 0.5
+    old, new = (model.guide(image, index, valid) for image in (optical, brighter))
+    finest = new._replace(features=[new.features[0], *old.features[1:]])
+    moved = (model(sar, old).rgb != model(sar, finest).rgb)[0].any(dim=0).nonzero()
+    # One convolution in the teacher, one in the decoder.
+    assert moved.amin(dim=0).tolist() == [28, 31] and moved.amax(dim=0).tolist() == [32, 35]
+
+
+@torch.inference_mode()
+def test_the_date_of_the_guide_is_told_where_there_is_a_guide(batch: Batch) -> None:
+    sar, image = batch["sar"], (batch["optical"], batch["index"])
+    for config in (SMALLEST, BLENDED):
+        model = awake(config)
+        flood, earlier = (
+            model(sar, model.guide(*image, batch["optical_valid"], of_flood))
+            for of_flood in (True, False)
+        )
+        assert torch.equal(flood.rgb, earlier.rgb) != config.marked
+        unseen = torch.zeros_like(batch["optical_valid"])
+        clouded = model(sar, model.guide(*image, unseen, of_flood=True))
+        assert torch.equal(clouded.rgb, model(sar).rgb)
+    assert optical_stack(batch, "oracle").of_flood and not optical_stack(batch, "before").of_flood
+    assert optical_stack(batch, "oracle").map(torch.clone).of_flood
 
 
 @torch.inference_mode()
@@ -305,3 +357,10 @@ def test_weights_of_version_0_1_name_no_norm_and_have_group_norm():
     values = named_config("tiny").to_dict()
     del values["norm"]
     assert FloraConfig.from_dict(values).norm == "group"
+
+
+def test_weights_that_name_no_fusion_have_the_one_that_adds():
+    values = BLENDED.to_dict()
+    for name in ("joining", "detail", "marked"):
+        del values[name]
+    assert FloraConfig.from_dict(values) == SMALLEST

@@ -120,6 +120,16 @@ class FetchOptions:
             min=0, help="How many days before it must be: more than the flood had lasted by then."
         ),
     ] = 10
+    pairs: Annotated[
+        bool,
+        typer.Option(
+            help="With --fetch: every radar pass that was found and has a Sentinel-2 image of "
+            "nearly the same day, with that image, clouds hidden: chips for `flora adapt`."
+        ),
+    ] = False
+    pair_days: Annotated[
+        int, typer.Option(min=0, help="How many days before or after the radar that image may be.")
+    ] = 2
     overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False
 
     def check(self, sensor: str) -> None:
@@ -130,8 +140,10 @@ class FetchOptions:
         """
         if self.fetch is not None and sensor != "sar":
             raise FloraError("--fetch: fetches radar; search with --sensor sar, and add --before")
-        if self.before and self.fetch is None:
-            raise FloraError("--before: goes with --fetch FOLDER")
+        if (self.before or self.pairs) and self.fetch is None:
+            raise FloraError(f"--{'pairs' if self.pairs else 'before'}: goes with --fetch FOLDER")
+        if self.before and self.pairs:
+            raise FloraError("--before, --pairs: expected one of the two")
 
 
 def search(
@@ -154,7 +166,8 @@ def search(
         text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1) + "\n"
         write_text(json_path, text)
     if wanted.fetch is not None:
-        _fetch(items, catalogue, wanted, wanted.fetch)
+        fetch = _fetch_pairs if wanted.pairs else _fetch
+        fetch(items, catalogue, wanted, wanted.fetch)
 
 
 def parse_bbox(text: str) -> tuple[float, float, float, float]:
@@ -206,6 +219,34 @@ def _fetch(
     guide = "" if fetched.before is None else f" --before {fetched.before}"
     screen.print("The radar is gamma0, which is about 1 dB brighter than the sigma0 of training.")
     screen.print(f"Map it with: flora map {fetched.sar} --out {folder / 'maps'}{guide}")
+
+
+def _fetch_pairs(
+    items: list[Item], catalogue: CatalogueOptions, wanted: FetchOptions, folder: Path
+) -> None:
+    """Fetch every pass of the items that has an image of nearly the same day."""
+    from flora.stac.pairs import fetch_pair, find_pairs
+    from flora.stac.search import time_of
+
+    box = parse_bbox(catalogue.bbox)
+    pairs = find_pairs(
+        items,
+        box,
+        days=wanted.pair_days,
+        max_cloud=catalogue.max_cloud,
+        endpoint=catalogue.endpoint,
+    )
+    screen = console()
+    for pair in pairs:
+        names = ", ".join(item.id for item in pair.optical)
+        taken = f"{time_of(pair.sar[0]):%Y-%m-%d}"
+        screen.print(f"Fetching {pair.sar[0].id} of {taken}, and {names}, {pair.days:+d} days")
+        with BlocksBar() as bar:
+            fetch_pair(pair, folder, bbox=box, overwrite=wanted.overwrite, progress=bar.show)
+    screen.print(f"{len(pairs)} pairs. The radar is gamma0, as is every scene of this archive.")
+    screen.print(
+        f"Adapt weights to them with: flora adapt --dataset folder --root {folder} --out RUN"
+    )
 
 
 def _print_items(items: list[Item]) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import rasterio
@@ -77,7 +77,9 @@ class ItemBands:
         scales = np.array([meaning for _, meaning in files]).T
         self.scale, self.offset = scales[:, :, None, None]
 
-    def read(self, grid: Grid) -> tuple[FloatArray, BoolArray]:
+    def read(
+        self, grid: Grid, resampling: Literal["bilinear", "nearest"] = "bilinear"
+    ) -> tuple[FloatArray, BoolArray]:
         """Stored values (C, h, w) on a grid, and where there are any (h, w)."""
         import odc.stac
         from odc.geo.geobox import GeoBox
@@ -88,7 +90,7 @@ class ItemBands:
                 bands=list(self.names),
                 geobox=GeoBox(grid.shape, grid.transform, str(grid.crs)),
                 dtype="float32",
-                resampling="bilinear",
+                resampling=resampling,
                 pool=len(self.names),
                 patch_url=partial(sign, timeout=self._timeout),
                 # 0 is the border wherever a file has no nodata value of its own.

@@ -129,7 +129,7 @@ def fetch_scene(
     """
     items = list(sar) if isinstance(sar, Sequence) else [sar]
     _check_arguments(items, before, block, units)
-    folder, stem = Path(folder), _stem(items[0].id)
+    folder, stem = Path(folder), stem_of(items[0].id)
     targets = {"sar": folder / f"{stem}_sar.tif", "before": folder / f"{stem}_before.tif"}
     present = [path.name for path in targets.values() if path.exists()]
     if present and not overwrite:
@@ -140,7 +140,7 @@ def fetch_scene(
         radar = [ItemBands(item, SAR_BANDS, timeout) for item in items]
         optical = [ItemBands(item, OPTICAL_BANDS, timeout) for item in before]
         grid = _common_grid(radar, bbox and check_bbox(bbox))
-        parts = list(_parts(grid.shape, block))
+        parts = list(parts_of(grid.shape, block))
         with folder_beside(targets["sar"], GDAL_ERRORS) as temporary:
             finished = {"sar": temporary / "sar.tif"}
             said = "gamma0, dB" if units == "linear" else "as archived, dB"
@@ -216,7 +216,7 @@ def fetch_item(
     )
 
 
-def _stem(identity: str) -> str:
+def stem_of(identity: str) -> str:
     """The beginning of a file's name; of ids that no disk holds, their beginning and a digest."""
     plain = re.sub(r"[^\w.-]+", "_", identity)
     if len(plain.encode()) <= LONGEST_STEM:
@@ -253,7 +253,8 @@ def _common_grid(sources: Sequence[ItemBands], bbox: LonLatBox | None) -> Grid:
     return whole.part(choose_part(whole, None, bbox, f"item {sources[0].item.id}"))
 
 
-def _parts(shape: tuple[int, int], side: int) -> Iterator[Part]:
+def parts_of(shape: tuple[int, int], side: int = BLOCK) -> Iterator[Part]:
+    """The blocks of a grid of this shape, row by row."""
     for row, column in product(*(range(0, length, side) for length in shape)):
         yield Part(row, column, min(side, shape[0] - row), min(side, shape[1] - column))
 

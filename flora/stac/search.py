@@ -202,13 +202,15 @@ def find_before(
     ):
         passes[time_of(item).date()].append(item)
 
-    def visible(taken: date) -> tuple[float, date]:
-        covered = shapely.union_all([_outline(item) for item in passes[taken]])
-        share = covered.intersection(shapely.box(*box)).area / shapely.box(*box).area
-        cloud = sum(cloud_of(item) or 0.0 for item in passes[taken]) / len(passes[taken])
-        return round(share * (1 - cloud / 100), 6), taken
+    return passes[max(passes, key=lambda taken: (visible(passes[taken], box), taken))]
 
-    return passes[max(passes, key=visible)]
+
+def visible(images: Sequence[Item], bbox: Sequence[float]) -> float:
+    """What images probably show of an area, as a share: coverage x (1 - mean cloud cover)."""
+    area = shapely.box(*bbox)
+    covered = shapely.union_all([_outline(item) for item in images]).intersection(area).area
+    cloud = sum(cloud_of(item) or 0.0 for item in images) / len(images)
+    return round(float(covered / area.area) * (1 - cloud / 100), 6)
 
 
 def read_item(href: str, timeout: float = TIMEOUT) -> Item:

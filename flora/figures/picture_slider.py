@@ -20,7 +20,7 @@ from flora.figures.plots import BookFigure
 from flora.figures.widgets import widget_page
 
 # What the figures of one slider may take of a page, in bytes: more of them are drawn less sharp.
-_MOST_BYTES = 700_000
+_MOST_BYTES = 300_000
 _SHARPNESS = (1.0, 0.75, 0.5)  # of a figure's own resolution, which is twice what is shown
 
 
@@ -184,5 +184,5 @@ def _on_white(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _webp(image: Image.Image, lossless: bool) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="webp", lossless=lossless, quality=82, method=4)
+    image.save(buffer, format="webp", lossless=lossless, quality=72, method=4)
     return buffer.getvalue()

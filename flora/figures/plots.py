@@ -33,7 +33,7 @@ from flora.sensors import DRY, WATER
 
 SCREEN_DPI = 110  # at which figures are laid out
 EXACT_BYTES = 60_000  # up to which a picture is stored without loss, whatever JPEG would take
-SHARPEST = 1600  # pixels across: twice the width of a page's column of text
+SHARPEST = 1440  # pixels across: nearly twice the width of a page's column of text
 
 STYLE: dict[str, Any] = {
     "axes.edgecolor": "0.5",
@@ -294,7 +294,7 @@ def smallest(image: Image.Image) -> tuple[str, bytes]:
     colours = image.getcolors(256)
     palette = image if colours is None else image.quantize(len(colours), dither=Image.Dither.NONE)
     palette.save(exact, format="png", optimize=True)
-    image.save(near, format="jpeg", quality=80, subsampling=0, optimize=True, progressive=True)
+    image.save(near, format="jpeg", quality=70, subsampling=0, optimize=True, progressive=True)
     if len(exact.getvalue()) <= max(len(near.getvalue()), EXACT_BYTES):
         return "image/png", exact.getvalue()
     return "image/jpeg", near.getvalue()

@@ -160,9 +160,7 @@ def is_shown(output):
 
 # Chapters whose captions are still to be written.
 UNNUMBERED = {
-    "01_data",
     "02_teacher",
-    "04_training",
     "05_ablations",
     "06_maps",
     "07_released",

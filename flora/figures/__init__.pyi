@@ -24,6 +24,7 @@ from .records import label_curve as label_curve
 from .records import places_figure as places_figure
 from .sheets import quicklook as quicklook
 from .sheets import sample_figure as sample_figure
+from .splits import splits_figure as splits_figure
 from .threshold_slider import ThresholdSlider as ThresholdSlider
 from .training import show_gradient as show_gradient
 from .training import show_penalties as show_penalties

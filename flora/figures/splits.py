@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from flora.errors import FloraError
 from flora.figures.plots import BookFigure, figure, style
 
 KILOMETRES = 111.32  # in a degree of latitude
-COLOURS = {"train": "#56b4e9", "valid": "#dddddd", "test": "#d55e00"}
-TOUCHING = "//////"
+COLOURS = {
+    "train": "#56b4e9",
+    "valid": "#cccccc",
+    "test": "#e69f00",
+    "test, beside a training chip": "#a23b00",
+}
 
 
 def splits_figure(chips: Sequence[Mapping[str, Any]], place: str) -> BookFigure:
@@ -42,6 +47,11 @@ def _place(row: Mapping[str, Any]) -> str:
     return str(row["chip"]).split("_")[0]
 
 
+def _colour(row: Mapping[str, Any]) -> str:
+    beside = row["split"] == "test" and row["touches_training"]
+    return COLOURS["test, beside a training chip" if beside else row["split"]]
+
+
 def _draw_map(ax: Any, rows: Sequence[Mapping[str, Any]], place: str) -> None:
     west, south, east, north = (
         pick(row["bounds"][side] for row in rows)
@@ -52,13 +62,13 @@ def _draw_map(ax: Any, rows: Sequence[Mapping[str, Any]], place: str) -> None:
         left, bottom, right, top = row["bounds"]
         corner = ((left - west) * shrink, (bottom - south) * KILOMETRES)
         size = ((right - left) * shrink, (top - bottom) * KILOMETRES)
-        hatch = TOUCHING if row["split"] == "test" and row["touches_training"] else None
-        colour = COLOURS[row["split"]]
-        ax.add_patch(Rectangle(corner, *size, facecolor=colour, edgecolor="white", hatch=hatch))
+        ax.add_patch(Rectangle(corner, *size, facecolor=_colour(row), edgecolor="white"))
     ax.set_xlim(-2, (east - west) * shrink + 2)
-    ax.set_ylim(-2, (north - south) * KILOMETRES + 2)
+    ax.set_ylim(-2, (north - south) * KILOMETRES * 1.45)  # room for the legend
     ax.set_aspect("equal")
     ax.set(xlabel="km", ylabel="km", title=f"Chips of {place}")
+    handles = [Patch(facecolor=colour, label=split) for split, colour in COLOURS.items()]
+    ax.legend(handles=handles, loc="upper left", frameon=True)
 
 
 def _draw_counts(ax: Any, tested: Sequence[Mapping[str, Any]]) -> None:
@@ -66,18 +76,8 @@ def _draw_counts(ax: Any, tested: Sequence[Mapping[str, Any]]) -> None:
     for number, place in enumerate(places):
         rows = [row for row in tested if _place(row) == place]
         near = sum(row["touches_training"] for row in rows)
-        colour = COLOURS["test"]
-        ax.barh(number, near, color=colour, edgecolor="white", hatch=TOUCHING)
-        ax.barh(number, len(rows) - near, left=near, color=colour, edgecolor="white")
+        ax.barh(number, near, color=COLOURS["test, beside a training chip"])
+        ax.barh(number, len(rows) - near, left=near, color=COLOURS["test"])
     ax.set_yticks(range(len(places)), places)
-    ax.set(xlabel="official test chips", title="Share an edge with a training chip")
-    ax.legend(
-        handles=[
-            *(Patch(facecolor=colour, label=split) for split, colour in COLOURS.items()),
-            Patch(
-                facecolor=COLOURS["test"], edgecolor="white", hatch=TOUCHING, label="test, touching"
-            ),
-        ],
-        loc="lower right",
-        frameon=True,
-    )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="official test chips", title="Beside a training chip, by place")

@@ -33,6 +33,7 @@ def finished_maps(
     from flora.grid import Grid, open_raster
     from flora.maps.floods import water_strips
     from flora.scenes.outputs import SceneOutputs, check_targets
+    from flora.scenes.safe.correction import TERRAIN_TAG
     from flora.sensors import IGNORE, WATER
 
     targets = check_targets(folder, stem, overwrite=True)
@@ -52,6 +53,13 @@ def finished_maps(
                     f"{wrong} of another part or on another grid than is asked for; pass the same "
                     "options, or --overwrite without --reuse"
                 )
+            made, asked = (said.get(TERRAIN_TAG) for said in (mask.tags(), scene.tags))
+            if made != asked:
+                raise FloraError(
+                    f"{wrong} with its terrain {_corrected(made)}, expected {_corrected(asked)}; "
+                    "pass the same --dem and --geoid, or --uncorrected, or --overwrite without "
+                    "--reuse"
+                )
         areas = Grid.of(mask).cell_areas()
         pixels, km2 = [0, 0], [0.0, 0.0]
         for row, codes in water_strips(mask):
@@ -68,3 +76,8 @@ def finished_maps(
         water_km2=None if areas is None else km2[0],
         valid_km2=None if areas is None else km2[1],
     )
+
+
+def _corrected(by: str | None) -> str:
+    """How terrain was corrected, in words."""
+    return "as it is" if by is None else f"corrected by {by}"

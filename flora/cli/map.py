@@ -156,7 +156,9 @@ def map_(
         named: list[list[Path]] = [[path] for path in found.paths] if several else [found.paths]
         grids = {s: partial(reading.grid_of, n) for s, n in zip(stems, named, strict=True)}
         again = existing.overwrite and not existing.reuse
-        products = replace(products, trust=trust.fetched(grids, out, found.endpoint, again))
+        trust = trust.fetched(grids, out, found.endpoint, again)
+        products = replace(products, trust=trust)
+    reading = replace(reading, correction=trust.correction)
     run = Run(
         out,
         model.makes(scenes.dates),

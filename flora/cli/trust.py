@@ -17,6 +17,7 @@ from flora.files import make_folder
 if TYPE_CHECKING:
     from flora.grid import Grid
     from flora.maps.trust import TrustAreas, TrustLimits
+    from flora.scenes.safe.correction import Correction
 
 AUTO = "auto"
 PANEL = "Where not to trust the map"
@@ -32,11 +33,27 @@ class TrustOptions:
             help="Elevation in m, such as tiles of Copernicus DEM; may be given several times. Or "
             "`auto`: Copernicus DEM is fetched into OUT/STEM_dem.tif, from the catalogue of "
             "--stac, else from planetary-computer; or the name or address of another catalogue. "
-            "Writes STEM_trust.tif.",
+            "Writes STEM_trust.tif, and corrects the terrain of products.",
             metavar="FILE|auto",
             rich_help_panel=PANEL,
         ),
     ] = None
+    geoid: Annotated[
+        float | None,
+        typer.Option(
+            help="Height of the geoid above the ellipsoid, m, for the correction of terrain; "
+            "default: as PROJ's grid of EGM2008 says.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    uncorrected: Annotated[
+        bool,
+        typer.Option(
+            "--uncorrected",
+            help="Put ground range products on the map by their control points, in spite of --dem.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False
     slope_limit: Annotated[
         float, typer.Option(help="Degrees from which ground is steep.", rich_help_panel=PANEL)
     ] = 10.0
@@ -67,6 +84,15 @@ class TrustOptions:
         return next((name for name in self.dem or () if _is_catalogue(name)), None)
 
     @property
+    def correction(self) -> Correction | None:
+        """What the terrain of products is corrected by."""
+        from flora.scenes.safe.correction import Correction
+
+        if not self.files or self.uncorrected:
+            return None
+        return Correction(tuple(path.absolute() for path in self.files), self.geoid)
+
+    @property
     def limits(self) -> TrustLimits:
         """The limits, for the library."""
         from flora.maps.trust import TrustLimits
@@ -82,10 +108,11 @@ class TrustOptions:
         from flora.maps.terrain import check_installed
 
         if self.dem is None:
-            if self.orbit is not None:
-                raise FloraError(
-                    "goes with --dem FILE", argument="orbit", value=self.orbit, remedy="add that"
-                )
+            for argument, value in (("orbit", self.orbit), ("geoid", self.geoid)):
+                if value is not None:
+                    raise FloraError(
+                        "goes with --dem FILE", argument=argument, value=value, remedy="add that"
+                    )
             return
         if self.catalogue is not None and len(self.dem) > 1:
             raise FloraError(
@@ -95,7 +122,7 @@ class TrustOptions:
                 remedy="name one of the two",
             )
         check_installed()
-        _ = self.limits
+        _ = self.limits, self.correction
 
     def fetched(
         self, grids: Mapping[str, Callable[[], Grid]], out: Path, endpoint: str, fresh: bool

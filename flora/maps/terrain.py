@@ -1,4 +1,4 @@
-"""What a terrain model says of a radar scene: slope, height above drainage, shadow and layover."""
+"""What elevation says of a radar scene: slope, height above drainage, shadow and layover."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rasterio.warp import reproject
 
 from flora.errors import FloraError
 from flora.grid import LON_LAT, Grid, apply
-from flora.scenes.elevation import PIXEL, read_elevation, terrain_grid
+from flora.scenes.elevation import PIXEL, elevation_on, terrain_grid
 from flora.scenes.names import IW_INCIDENCE
 from flora.scenes.viewing import LOOK, OrbitDirection, Viewing
 from flora.sensors import BoolArray, FloatArray
@@ -162,4 +162,4 @@ def read_terrain(dem: Sequence[str | Path], around: Grid) -> ElevationModel:
         FloraError: If the scene has no CRS, a file is refused, or none reaches the scene.
     """
     grid = terrain_grid(around)
-    return ElevationModel(grid, read_elevation(dem, grid))
+    return ElevationModel(grid, elevation_on(dem, grid, required=True))

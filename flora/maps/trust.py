@@ -35,7 +35,7 @@ REASONS = {
     DARK: "dark as noise",
     UNKNOWN: "elevation unknown",
 }
-# Calm water is as dark as noise, too: this one asks for a look and condemns nothing.
+# Calm water is as dark as noise, too: this asks for a second look, and is no doubt by itself.
 DOUBTS = STEEP | HIGH | HIDDEN | EDGE | UNKNOWN
 CODES = ", ".join(f"{bit} {reason}" for bit, reason in REASONS.items()) + ", 255 nodata"
 
@@ -45,7 +45,7 @@ NOISE = -22.0  # dB: noise-equivalent sigma0 that Sentinel-1 is specified to sta
 
 @dataclass(frozen=True)
 class TrustLimits:
-    """From where ground is held to be no place for a flood, or hidden from the radar.
+    """From which slope and height on a flood is unlikely, and where the radar cannot see.
 
     Attributes:
         slope: Angle of the ground in degrees: water stands level, and slopes cast shadow.
@@ -105,7 +105,7 @@ def write_trust(
     A pixel holds the sum of the bits that apply: 1 steep, 2 high above the nearest drainage,
     4 shadow or layover (of products, or with the direction of flight), 8 within `EDGE_PIXELS` of
     nodata or the edge of the scene, 16 darker in every polarisation than `NOISE`, as calm water is,
-    but also dry sand, roads and shadow, 32 elevation unknown; 0 where nothing speaks against it,
+    but also dry sand, roads and shadow, 32 elevation unknown; 0 where there is no doubt,
     255 nodata.
 
     Args:

@@ -28,8 +28,10 @@ from flora.grid import (
 )
 from flora.scenes.layers import BandFile, SceneFiles
 from flora.scenes.names import bands_by_name, check_quantity, in_order
+from flora.scenes.safe.correction import Correction, ProductGeometry
 from flora.scenes.safe.folders import is_safe, product_of
 from flora.scenes.safe.product import Pass, SafeBand, find_safe_bands, mask_border
+from flora.scenes.safe.range_doppler import range_doppler_of
 from flora.scenes.safe.swath import GroundControl
 from flora.sensors import BoolArray, FloatArray, SarScaling, Units, require_units
 
@@ -60,6 +62,7 @@ def find_files(
     units: Units,
     grid: str | Grid | None,
     remove_noise: bool = True,
+    correction: Correction | None = None,
 ) -> SceneFiles:
     """Find and check the files of a scene; see `flora.scenes.inputs.open_scene`.
 
@@ -83,6 +86,8 @@ def find_files(
     pixel = PIXEL
     if products:
         slices = [_product_files(path, scaling.bands, remove_noise, inspect) for path in listed]
+        if correction is not None:
+            slices = [_on_ground(files, correction) for files in slices]
         files = _one_pass(slices)
         if grid is None and files[0].safe is not None:
             pixel = files[0].safe.spacing
@@ -104,13 +109,17 @@ def find_files(
         check_quantity(listed)
     if isinstance(grid, Grid):
         same = all(file.control is None and file.grid.same_as(grid) for file in files)
-        return SceneFiles(listed, name, scaling, units, files, None if same else grid, remove_noise)
+        there = None if same else grid
+        return SceneFiles(listed, name, scaling, units, files, there, remove_noise, correction)
     target = None if grid is None else _target(files, grid, pixel)
+    corrected = correction if target is not None and files[0].ground is not None else None
+    if corrected is not None and target is not None:
+        corrected.check(target)
     if target is None:
         _check_own_grid(files)
     elif pixel != PIXEL:
         check_georeference(target, Given("sar_path", listed[0]))
-    return SceneFiles(listed, name, scaling, units, files, target, remove_noise)
+    return SceneFiles(listed, name, scaling, units, files, target, remove_noise, corrected)
 
 
 def _product_files(
@@ -131,6 +140,19 @@ def _product_files(
             )
     inside = mask_border(safe, size)
     return tuple(replace(file, safe=band) for file, band in zip(files, inside, strict=True))
+
+
+def _on_ground(files: tuple[BandFile, ...], correction: Correction) -> tuple[BandFile, ...]:
+    """The polarisations of a product, with what puts them on the ground.
+
+    Raises:
+        FloraError: If its annotation does not tell orbit and ranges.
+    """
+    first = files[0].safe
+    if first is None:
+        return files
+    ground = ProductGeometry(range_doppler_of(first.annotation, first.source), correction)
+    return tuple(replace(file, ground=ground) for file in files)
 
 
 def _one_pass(slices: Sequence[tuple[BandFile, ...]]) -> tuple[BandFile, ...]:
@@ -253,15 +275,8 @@ def _target(files: tuple[BandFile, ...], grid: str, pixel: float) -> Grid:
     first = files[0]
     source = Given("sar_path", first.path)
     if first.control is not None:
-        warnings.warn(
-            FloraWarning(
-                "put on the map by its ground control points, on the ellipsoid, without terrain "
-                "correction: slopes are displaced and keep their brightness. Where there is "
-                "relief, use a terrain-corrected product",
-                argument=source,
-            ),
-            stacklevel=5,
-        )
+        if first.ground is None:
+            _warn_of_slopes(source)
         parts = [file.control for file in (first, *first.others) if file.control is not None]
         all_of_it = GroundControl([p for part in parts for p in part.points], parts[0].crs)
         longitude, latitude = all_of_it.coordinates(LON_LAT, source)
@@ -278,6 +293,18 @@ def _target(files: tuple[BandFile, ...], grid: str, pixel: float) -> Grid:
     check_georeference(first.grid, source, resampled=True)
     crs = map_crs(grid, first.grid.lon_lat_box())
     return covering_grid(crs, *first.grid.outline(crs), source, pixel)
+
+
+def _warn_of_slopes(source: Given) -> None:
+    warnings.warn(
+        FloraWarning(
+            "put on the map by its ground control points, on the ellipsoid, without terrain "
+            "correction: slopes are displaced and keep their brightness. Where there is "
+            "relief, pass elevation, which corrects it, or use a terrain-corrected product",
+            argument=source,
+        ),
+        stacklevel=6,
+    )
 
 
 def file_identities(paths: Sequence[Path]) -> list[list[str | int]]:

@@ -117,7 +117,8 @@ def open_dates(
     source = Given("sar_before", paths[0])
     _check_names(paths[0], scene.paths[0], source)
     try:
-        files = find_files(paths, scene.scaling, units, scene.whole, remove_noise)
+        by = scene.correction
+        files = find_files(paths, scene.scaling, units, scene.whole, remove_noise, by)
         for file in files.files:
             if file.control is None and not file.grid.same_as(scene.whole):
                 check_overlap(file.grid, scene.grid, source)

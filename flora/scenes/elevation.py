@@ -28,21 +28,22 @@ MARGIN = 3000.0  # m around a scene: what drains into it and shades it from beyo
 HEIGHTS = (-500.0, 9000.0)  # m: of all land
 
 
-def read_elevation(dem: Sequence[str | Path], grid: Grid) -> FloatArray:
+def elevation_on(dem: Sequence[str | Path], grid: Grid, *, required: bool = False) -> FloatArray:
     """Elevation on a grid (rows, columns) in m, NaN where it is not known.
 
     Args:
         dem: Rasters of elevation in m, each with a CRS; where they overlap, the first one counts.
-        grid: Where it is wanted, in a CRS of metres.
+        grid: Where it is wanted.
+        required: Refuse files of which none reaches the grid.
 
     Raises:
-        FloraError: If a file is refused, or none reaches the grid.
+        FloraError: If a file is refused.
     """
     elevation = np.full(grid.shape, np.nan, dtype=np.float32)
     for path in dem:
         heights = _read_heights(Path(path), grid)
         elevation = np.where(np.isfinite(elevation), elevation, heights)
-    if not np.isfinite(elevation).any():
+    if required and not np.isfinite(elevation).any():
         raise FloraError(
             "no elevation within the scene",
             argument="dem",

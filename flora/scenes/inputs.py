@@ -35,6 +35,7 @@ from flora.scenes.bands import (
 )
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.layers import OpenBands, SceneFiles
+from flora.scenes.safe.correction import TERRAIN_TAG, Correction
 from flora.scenes.viewing import Viewing
 from flora.sensors import (
     SENTINEL1,
@@ -73,6 +74,7 @@ def open_scene(
     bbox: LonLatBox | None = None,
     grid: str | None = None,
     remove_noise: bool = True,
+    correction: Correction | None = None,
 ) -> Iterator[SarScene]:
     """Open a Sentinel-1 scene, or a part of it, for reading row by row.
 
@@ -85,7 +87,7 @@ def open_scene(
     - a Sentinel-1 GRD product, NAME.SAFE or the same as .zip (slower): thermal noise is
       subtracted, the rest is calibrated to sigma0 and put on a map grid. Positions come from its
       ground control points, on the ellipsoid and without terrain correction: slopes are displaced
-      and keep their brightness;
+      and keep their brightness; with `correction`, from its orbit and elevation;
     - several of these, the slices of one pass, as one scene.
 
     Another grid is resampled bilinearly in the stored unit, block by block as it is read.
@@ -101,6 +103,8 @@ def open_scene(
             its own pixel spacing.
         remove_noise: Subtract the thermal noise of a GRD product, of which a tenth of the
             measured power is left at least. Other files are taken as they are.
+        correction: By which the terrain of a GRD product is corrected. Other files are taken as
+            they are.
 
     Raises:
         FloraError: If a file is missing, damaged, complex or of another kind, files differ in
@@ -116,7 +120,7 @@ def open_scene(
         >>> scene.shape, backscatter.shape, valid.shape
         ((64, 64), (2, 16, 64), (16, 64))
     """
-    files = find_files(paths, scaling, units, grid, remove_noise)
+    files = find_files(paths, scaling, units, grid, remove_noise, correction)
     part = choose_part(files.grid, window, bbox, files.name)
     with files.opened() as layers:
         yield SarScene(files, layers, part)
@@ -177,8 +181,26 @@ class SarScene:
             "units": self.units,
             "grid": [*self.shape, *self.origin, *self.transform, str(self.crs)],
             "remove_noise": self._files.remove_noise,
+            **self._corrected_by(),
             "pixels": hashlib.sha256(self.sample.tobytes()).hexdigest(),
         }
+
+    @property
+    def correction(self) -> Correction | None:
+        """What its terrain is corrected by."""
+        return self._files.correction
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What maps made of it keep of how it was read."""
+        by = self._files.correction
+        return {} if by is None else {TERRAIN_TAG: str(by)}
+
+    def _corrected_by(self) -> dict[str, Any]:
+        by = self._files.correction
+        if by is None:
+            return {}
+        return {"dem": file_identities(by.dem), "geoid": by.geoid}
 
     @property
     def viewing(self) -> Viewing | None:

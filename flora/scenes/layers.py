@@ -14,6 +14,7 @@ from rasterio.enums import Resampling
 from flora.antimeridian import view_on
 from flora.errors import Given
 from flora.grid import Grid, open_raster
+from flora.scenes.safe.correction import CorrectedBand, Correction, ProductGeometry
 from flora.scenes.safe.product import SafeBand
 from flora.scenes.safe.swath import (
     BLOCK,
@@ -59,6 +60,7 @@ class BandFile:
         offset: See `scale`.
         safe: The polarisation of a GRD product.
         others: The same polarisation in further slices of its pass.
+        ground: By which terrain is corrected; None puts it on the map by `control`.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class BandFile:
     offset: tuple[float, ...]
     safe: SafeBand | None = None
     others: tuple[BandFile, ...] = ()
+    ground: ProductGeometry | None = None
 
     @contextmanager
     def opened(
@@ -82,6 +85,9 @@ class BandFile:
                 connection = self._connection(stack)
                 dataset = stack.enter_context(open_raster(self.path, "sar_path", connection))
                 nodata = tuple(dataset.nodatavals[band - 1] for band in bands)
+            elif self.ground is not None:
+                parts = [part._in_swath(stack) for part in (self, *self.others)]
+                dataset = CorrectedBand(parts, target, resampling)
             elif self.control is not None:
                 slices = (self, *self.others)
                 warped = [
@@ -113,6 +119,13 @@ class BandFile:
             return None
         return stack.enter_context(self.safe.opened(self.grid.shape))
 
+    def _in_swath(self, stack: ExitStack) -> tuple[Any, ProductGeometry]:
+        """This one in the geometry of its image, open until the stack is left, and where it is."""
+        if self.ground is None:
+            raise ValueError(f"{self.path} has no geometry")
+        image = open_raster(self.path, "sar_path", self._connection(stack))
+        return stack.enter_context(image), self.ground
+
     def _geocoded(
         self, stack: ExitStack, control: GroundControl, target: Grid, resampling: Resampling
     ) -> str:
@@ -140,6 +153,7 @@ class SceneFiles:
         files: In the order of the sensor's bands.
         target: The map grid they are resampled to; None keeps their own.
         remove_noise: Whether the thermal noise of a GRD product is subtracted.
+        correction: What the terrain of a GRD product is corrected by; None leaves it.
     """
 
     paths: tuple[Path, ...]
@@ -149,6 +163,7 @@ class SceneFiles:
     files: tuple[BandFile, ...]
     target: Grid | None
     remove_noise: bool
+    correction: Correction | None = None
 
     @property
     def grid(self) -> Grid:

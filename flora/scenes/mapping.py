@@ -126,7 +126,7 @@ def map_scene(
         _write_all(work, stack.enter_context(closing(rows)), threshold, areas)
 
         tags = {"FLORA_SCENE": scene.stem, "FLORA_WATER_THRESHOLD": f"{threshold:g}"}
-        tags |= _tags_of(model, model_id)
+        tags |= _tags_of(model, model_id) | scene.tags
         if before is not None:
             tags |= before.tags
         maps = work.finish(scene, tags)

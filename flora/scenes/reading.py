@@ -14,6 +14,7 @@ from flora.scenes.bands import find_files
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.dates import open_dates
 from flora.scenes.inputs import SarScene, open_scene
+from flora.scenes.safe.correction import Correction
 from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalScaling, SarScaling, Units
 
 
@@ -28,6 +29,7 @@ class SceneReading:
         bbox: Part as (west, south, east, north).
         grid: Map grid, see `open_scene`.
         remove_noise: See `open_scene`.
+        correction: See `open_scene`.
         before: An image from before the flood, or None.
         before_scaling: Its scaling.
         align: Whether it is moved back by the offset that is found, see `open_before`.
@@ -41,6 +43,7 @@ class SceneReading:
     bbox: LonLatBox | None = None
     grid: str | None = None
     remove_noise: bool = True
+    correction: Correction | None = None
     before: Path | None = None
     before_scaling: OpticalScaling = SENTINEL2_RGB
     align: bool = True
@@ -56,6 +59,7 @@ class SceneReading:
         """Open a scene, see `open_scene`; with an earlier one, both as one."""
         how: dict[str, Any] = {"units": self.units, "remove_noise": self.remove_noise}
         part: dict[str, Any] = {"window": self.window, "bbox": self.bbox, "grid": self.grid}
+        part["correction"] = self.correction
         with ExitStack() as stack:
             scene = stack.enter_context(open_scene(paths, scaling=self.scaling, **how, **part))
             if self.sar_before is not None:

@@ -22,6 +22,7 @@ from flora.models.checkpoints import save_weights, shipped_weights
 from flora.scenes.dates import open_dates
 from flora.sensors import SENTINEL1, SENTINEL2_RGB
 from tests.support.fake_data import fake_scene, write_raster
+from tests.support.fake_orbit import CENTRE, elevation, fake_hill
 from tests.support.fake_scenes import fake_safe
 from tests.support.stac_server import StacSite, serve_stac
 
@@ -626,6 +627,25 @@ def test_elevation_comes_from_the_catalogue_of_the_scene(site, tmp_path):
     other = run(*given, "--reuse", "--polygons", "--overwrite", "--slope-limit", 5)
     assert "fetched before" in other and not site.asked("/search")[1:]
     assert len(site.requests) - asked <= 1  # the item
+
+
+@SAID
+def test_product_on_a_hill_is_put_at_its_place_by_elevation(tmp_path):
+    safe, out = fake_hill(tmp_path), tmp_path / "out"
+    corner = Affine(30, 0, CENTRE[0] - 4500, 0, -30, CENTRE[1] + 4500)
+    row, column = np.mgrid[:300, :300] + 0.5
+    heights = elevation(corner.c + 30 * column, corner.f - 30 * row).astype(np.float32)
+    dem = write_raster(tmp_path / "dem.tif", heights[None], None, corner, UTM)
+    given = [safe, "--out", out, "--method", "otsu", "--dem", dem, "--geoid", 48]
+    said = run(*given, "--item")
+    assert "without terrain correction" not in said and "not looked for" not in said
+    mask = out / f"{safe.stem}_water_mask.tif"
+    with rasterio.open(mask) as file:
+        assert file.tags()["FLORA_TERRAIN_CORRECTED_BY"] == "dem.tif; geoid at 48 m"
+    item = json.loads((out / f"{safe.stem}_item.json").read_text())["properties"]
+    assert item["flora:terrain_corrected_by"] == "dem.tif; geoid at 48 m"
+    line = refused(*given[:-1], 20, "--reuse", "--overwrite")
+    assert "with its terrain corrected by dem.tif; geoid at 48 m, expected corrected by" in line
 
 
 def test_elevation_of_two_kinds_is_refused(scene, tmp_path):

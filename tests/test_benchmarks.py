@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import calibration, roofline, scenes, throughput
+from benchmarks import calibration, roofline, scenes, season, throughput
 from benchmarks.misalignment import moved
 from benchmarks.other_products import changed, coarse, fewer_looks, gamma0
 from benchmarks.roofline import bound, count_operations, count_traffic, take_turns
@@ -495,3 +495,40 @@ def test_products_of_another_kind():
     assert power.var() / power.mean() ** 2 == pytest.approx(0.222, rel=0.25)
     chip = Simulated("test", count=1, size=64)[0]
     assert not torch.equal(changed(chip, gamma0(38), 0)["sar"], chip["sar"])
+
+
+# --- seasons ------------------------------------------------------------------------------------
+
+
+def test_scores_of_seasons_are_pooled_paired_and_of_the_mean_seed():
+    # Two seeds, three scenes: water in both, and in either.
+    worse = np.array([[[1, 4], [2, 4], [3, 8]], [[1, 4], [2, 4], [5, 8]]])
+    better = worse + np.array([2, 0])
+    found = season.compare(
+        {"own network": {0: worse, 1: better}, "any number": {1: worse}, "Otsu": {0: worse[:1]}}
+    )
+    own = found["scores"]["own network"]["0"]
+    assert own["mean"] == pytest.approx((6 / 16 + 8 / 16) / 2)
+    assert own["seeds"] == [6 / 16, 8 / 16]
+    assert own["low"] <= own["mean"] <= own["high"]
+    step = found["steps"]["own network"]["0 to 1"]
+    assert step["mean"] == pytest.approx(6 / 16)
+    # Small scenes gain most, so the interval has a width, and all of it is a gain.
+    assert 0 < step["low"] < step["mean"] < step["high"]
+    assert found["any_less_own"]["1"]["high"] < 0
+
+
+def test_a_network_of_pixels_learns_what_dates_tell():
+    rng = np.random.default_rng(0)
+    before = rng.normal(-12.0, 1.0, (8, 2, 32, 32)).astype(np.float32)
+    water = np.zeros((32, 32), dtype=bool)
+    water[:, :16] = True
+    after = np.where(water, -20.0, -12.0) + rng.normal(0.0, 1.0, (2, 32, 32))
+    one = season.Season(before, after.astype(np.float32), water, np.full((32, 32), True))
+    assert one.features(0).shape == (1024, 6) and one.features(4).shape == (1024, 30)
+    networks = season.learned([one], [4], losses := [])
+    assert len(networks) == len(losses) == len(season.SEEDS)
+    assert losses[0][-1] < losses[0][0]
+    counts = season.network_counts([networks], [one], 4)[0]
+    assert counts.shape == (3, 1, 2)
+    assert (counts[..., 0] / counts[..., 1] > 0.9).all()

@@ -50,11 +50,11 @@ def z_score(fallen: float = -1.0, dark: float = -20.0, median: int = 9) -> Predi
             )
         water = torch.zeros_like(sar[:, :1])
         for chip, image in enumerate(sar.cpu().numpy()):
-            values = SENTINEL1_SEASON.restore(image)
-            smooth = [median_filter(layer, median) for layer in values]  # a band at a time
-            by_group = np.stack(smooth).reshape(groups, -1, *image.shape[1:])  # (5, 2, H, W)
-            flood = (by_group[score] < fallen).any(axis=0)
-            water[chip, 0] = torch.from_numpy(flood | (by_group[mean, 1] < dark))
+            values = SENTINEL1_SEASON.restore(image).reshape(groups, -1, *image.shape[1:])
+            scores = [median_filter(band, median) for band in values[score]]  # VV, VH
+            flood = np.min(scores, axis=0) < fallen
+            standing = median_filter(values[mean, 1], median) < dark
+            water[chip, 0] = torch.from_numpy(flood | standing)
         return Prediction(water)
 
     return predict

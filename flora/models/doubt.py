@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flora.errors import FloraError
 from flora.models.checkpoints import load_weights, read_metadata
+from flora.models.layers import zero_
 from flora.models.network import Flora, FloraOutput
 from flora.predictors import Prediction, Predictor
 from flora.sensors import OpticalStack
@@ -46,11 +47,9 @@ class ErrorHead(nn.Module):
     def __init__(self, channels: int, hidden: int = 16) -> None:
         super().__init__()
         self.config = {"channels": channels, "hidden": hidden}
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels + 2, hidden, 3, padding=1), nn.SiLU(), nn.Conv2d(hidden, 1, 1)
-        )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        last = nn.Conv2d(hidden, 1, 1)
+        zero_(last)
+        self.layers = nn.Sequential(nn.Conv2d(channels + 2, hidden, 3, padding=1), nn.SiLU(), last)
 
     def forward(self, output: FloraOutput) -> Tensor:
         """Logit of twice the probability of an error, (B, 1, H, W)."""

@@ -160,7 +160,6 @@ def is_shown(output):
 
 # Chapters whose captions are still to be written.
 UNNUMBERED = {
-    "02_teacher",
     "05_ablations",
     "06_maps",
     "07_released",

@@ -26,18 +26,17 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def write_whole(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:
+def write_beside(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:
     """Write a file beside its final name, then rename it: it is whole or not there.
 
     Args:
-        path: Final name; its folder is made.
+        path: Final name, in a folder that is there.
         write: Writes the file it is given.
         durable: Wait until the disk holds it, so that a power cut leaves it whole too.
 
     Raises:
-        FloraError: If the disk refuses (full, read-only, no such folder).
+        OSError: If the disk refuses.
     """
-    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(partial)
@@ -45,13 +44,24 @@ def write_whole(path: Path, write: Callable[[Path], object], durable: bool = Fal
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
         partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):  # the disk may refuse this too; the error says why
+            partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:
+    """The same, with its folder made, and one line for what a disk refuses.
+
+    Raises:
+        FloraError: If the disk refuses (full, read-only, no such folder).
+    """
+    make_folder(path.parent)
+    try:
+        write_beside(path, write, durable)
     except (OSError, RuntimeError) as error:
         raise FloraError(
             f"cannot write {path}: {error}; choose a folder that is writable and has free space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):  # the disk may refuse this too; the error says why
-            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

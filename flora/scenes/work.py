@@ -10,7 +10,6 @@ import contextlib
 import glob
 import hashlib
 import json
-import os
 import secrets
 import shutil
 import zlib
@@ -22,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from flora.files import alone, publish, writing
+from flora.files import alone, publish, write_beside, writing
 from flora.grid import GDAL_ERRORS
 from flora.scenes.inputs import SarScene
 from flora.scenes.outputs import LAYERS, count_seen, encode_rows, finish_map, mosaic
@@ -257,9 +256,4 @@ def fingerprint(job: Mapping[str, Any]) -> str:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file so that under its name it is whole or not there, even after a power cut."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_beside(path, lambda partial: partial.write_bytes(data), durable=True)

@@ -36,7 +36,20 @@ class Meta(TypedDict):
     split: str
 
 
-class Sample(TypedDict):
+class ChipLayers(TypedDict):
+    """The layers of `Sample` and `Batch`."""
+
+    sar: Tensor
+    sar_valid: Tensor
+    optical: Tensor
+    optical_valid: Tensor
+    index: Tensor
+    water: Tensor
+    before: NotRequired[OpticalStack]
+    taught: NotRequired[Tensor]
+
+
+class Sample(ChipLayers):
     """One chip, the same for every dataset.
 
     Attributes:
@@ -61,28 +74,12 @@ class Sample(TypedDict):
         ('simulated', 'EPSG:4326')
     """
 
-    sar: Tensor
-    sar_valid: Tensor
-    optical: Tensor
-    optical_valid: Tensor
-    index: Tensor
-    water: Tensor
-    before: NotRequired[OpticalStack]
-    taught: NotRequired[Tensor]
     meta: Meta
 
 
-class Batch(TypedDict):
+class Batch(ChipLayers):
     """Samples stacked along a first axis B; the fields of `Sample`, `meta` as a list."""
 
-    sar: Tensor
-    sar_valid: Tensor
-    optical: Tensor
-    optical_valid: Tensor
-    index: Tensor
-    water: Tensor
-    before: NotRequired[OpticalStack]
-    taught: NotRequired[Tensor]
     meta: list[Meta]
 
 

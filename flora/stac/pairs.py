@@ -152,6 +152,14 @@ def fetch_pair(
     Raises:
         FloraError: If the chip is there already, or the images come without a scene
             classification; see also `flora.stac.fetch.fetch_scene`.
+
+    Example:
+        >>> from flora.stac.pairs import fetch_pair, find_pairs
+        >>> from flora.stac.search import search
+        >>> plain = (-1.0, 38.0, -0.6, 38.2)
+        >>> radar = search(plain, "2019-09-01/2019-10-31")  # doctest: +SKIP
+        >>> pairs = find_pairs(radar, plain)  # doctest: +SKIP
+        >>> sar, optical = fetch_pair(pairs[0], "chips", bbox=plain)  # doctest: +SKIP
     """
     folder, stem = Path(folder), stem_of(pair.sar[0].id)
     targets = {layer: folder / f"{stem}_{layer}.tif" for layer in ("sar", "optical")}

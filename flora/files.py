@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -218,15 +220,20 @@ def folder_beside(
 ) -> Iterator[Path]:
     """A temporary folder on the disk of a file to be written, gone afterwards, whatever happens.
 
+    What a process that was killed while it wrote the same file left behind is removed, too.
+
     Raises:
-        FloraError: If the disk refuses.
+        FloraError: If the disk refuses, or another process is writing that file.
     """
     make_folder(target.parent)
-    with (
-        writing("output", target, refusals),
-        tempfile.TemporaryDirectory(prefix=".flora-", dir=target.parent) as folder,
-    ):
-        yield Path(folder)
+    # Of a name as long as a disk allows, nothing longer can be made.
+    mark = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
+    lock = target.with_name(f".flora-{mark}.lock")
+    with alone(lock, "output", f"writing {target.name}"), writing("output", target, refusals):
+        for left in target.parent.glob(f".flora-{mark}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f".flora-{mark}-", dir=target.parent) as folder:
+            yield Path(folder)
 
 
 def publish(finished: Mapping[str, Path], targets: Mapping[str, Path], aside: Path) -> None:

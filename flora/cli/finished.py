@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flora.errors import FloraError
+from flora.errors import FloraError, FloraWarning
 
 if TYPE_CHECKING:
     from flora.scenes.inputs import SarScene
     from flora.scenes.outputs import SceneOutputs
 
+# What maps depend on besides scene, part and threshold, by their tags.
+MADE_BY = {
+    "FLORA_METHOD": "another method",
+    "FLORA_WEIGHTS_SHA256": "other weights",
+    "FLORA_BEFORE": "another image from before the flood",
+    "FLORA_SAR_BEFORE": "other radar scenes from before the flood",
+}
 OpenScene = Callable[[], "AbstractContextManager[SarScene]"]
 
 
 def finished_maps(
-    folder: Path, stem: str, opened: OpenScene, threshold: float
+    folder: Path, stem: str, opened: OpenScene, threshold: float, made_by: Mapping[str, str]
 ) -> SceneOutputs | None:
     """The maps that an earlier run wrote of a scene; None where they are not all there.
+
+    Maps that Python wrote may not say what made them: a warning says that this was not checked.
 
     Args:
         folder: Where they are.
         stem: Name of the scene.
         opened: Opens what is to be mapped.
         threshold: Of the water mask that is asked for.
+        made_by: Tags that these maps would get, some of `MADE_BY`; a tag that is left out must
+            not be there.
 
     Raises:
-        FloraError: If they are of another part, grid or threshold.
+        FloraError: If they are of another part, grid or threshold, or something else made them.
     """
     from flora.grid import Grid, open_raster
     from flora.maps.floods import water_strips
@@ -47,6 +59,7 @@ def finished_maps(
                 f"{wrong} with --threshold {used:g}, expected {threshold:g}; pass that threshold, "
                 "or --overwrite without --reuse"
             )
+        _check_made_by(mask.tags(), made_by, wrong)
         with opened() as scene:
             if not Grid.of(mask).same_as(scene.grid):
                 raise FloraError(
@@ -81,3 +94,19 @@ def finished_maps(
 def _corrected(by: str | None) -> str:
     """How terrain was corrected, in words."""
     return "as it is" if by is None else f"corrected by {by}"
+
+
+def _check_made_by(tags: Mapping[str, str], made_by: Mapping[str, str], wrong: str) -> None:
+    if "FLORA_METHOD" not in tags:
+        said = FloraWarning(f"{wrong} by something that it does not name: it is taken as it is")
+        warnings.warn(said, stacklevel=3)
+        return
+    for tag, what in MADE_BY.items():
+        then, now = tags.get(tag), made_by.get(tag)
+        if then != now:
+            # Checksums say nothing to a person.
+            named = "" if tag.endswith("SHA256") else f" ({then or 'none'}, now {now or 'none'})"
+            raise FloraError(
+                f"{wrong} with {what} than is asked for{named}; pass the same options, or "
+                "--overwrite without --reuse"
+            )

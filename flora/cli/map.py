@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,23 +11,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flora.cli.bars import SceneBar
+from flora.cli.likely import Likely
 from flora.cli.method import ModelOptions
 from flora.cli.options import Quiet
-from flora.cli.products import ProductOptions, Products
+from flora.cli.products import Products
 from flora.cli.runs import Run
 from flora.cli.scenes import (
     ExistingOptions,
     Found,
     SceneOptions,
     example_given,
-    fetched_scene,
-    named_scenes,
+    found_scenes,
 )
 from flora.cli.search import parse_bbox
 from flora.cli.trust import TrustOptions
+from flora.cli.wanted import ProductOptions
 from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
+    from flora.grid import Grid
     from flora.scenes.many import MapOptions
     from flora.scenes.reading import SceneReading
     from flora.sensors import OpticalScaling, SarScaling
@@ -137,41 +140,43 @@ def map_(
     _check_usage(scenes, workers)
     box = None if part.bbox is None else parse_bbox(part.bbox)
     model.check(scenes.before)
-    sensors = model.sensors(scenes.sar_before)
-    wanted.check(model.threshold)
+    sensors = model.sensors(scenes.dates, scenes.sar_before)
+    wanted.check(model.threshold, model.method)
     trust.check()
     remote = workers.dask is not None and model.device is None
     place = "each worker's" if remote else str(choose_device(model.device))
-    if scenes.stac is None:
-        found = named_scenes(scenes, box)
-    else:
-        found = fetched_scene(scenes.stac, scenes, out, box, existing, quiet)
+    found = found_scenes(scenes, out, box, existing, quiet)
     several = len(found.paths) > 1 and scenes.vh is None and not scenes.as_one
     stems = [path.stem for path in (found.paths if several else found.paths[:1])]
     check_names(found.paths if several else found.paths[:1])
-    products = Products(wanted, trust, out, several, found.before, overwrite=existing.overwrite)
+    likely = Likely.of(model.chosen(scenes.dates), found.before is not None, existing.reuse)
+    facts = model.facts(place, scenes.dates)
+    mapping = _mapping(part, model.threshold, facts, existing.overwrite)
+    products = Products(
+        wanted, trust, likely, mapping.tiling, out, several, found.before, existing.overwrite
+    )
     products.check_files(stems, _inputs(found, scenes.stac, model.weights))
     reading = _reading(found, part, sensors, scenes.align)
     if trust.catalogue is not None:
-        named: list[list[Path]] = [[path] for path in found.paths] if several else [found.paths]
-        grids = {s: partial(reading.grid_of, n) for s, n in zip(stems, named, strict=True)}
+        scenes_of = [[path] for path in found.paths] if several else [found.paths]
+        grids = _grids(stems, scenes_of, reading)
         again = existing.overwrite and not existing.reuse
         trust = trust.fetched(grids, out, found.endpoint, again)
         products = replace(products, trust=trust)
     reading = replace(reading, correction=trust.correction)
-    run = Run(
-        out,
-        model.makes(scenes.dates),
-        products,
-        reading,
-        _mapping(part, model.threshold, model.facts(place, scenes.dates), existing.overwrite),
-        reuse=existing.reuse,
-        year=found.year,
-    )
+    makes, reuse = model.makes(scenes.dates), existing.reuse
+    run = Run(out, makes, products, reading, mapping, reuse=reuse, year=found.year)
     if several or workers.workers or workers.dask:
         run.many(found.paths, workers.workers, workers.dask, place)
     else:
         run.one(found.paths, SceneBar(quiet))
+
+
+def _grids(
+    stems: Sequence[str], scenes: Sequence[list[Path]], reading: SceneReading
+) -> dict[str, Callable[[], Grid]]:
+    """What gives the pixels of each scene, by its name."""
+    return {s: partial(reading.grid_of, n) for s, n in zip(stems, scenes, strict=True)}
 
 
 def _check_usage(scenes: SceneOptions, workers: WorkerOptions) -> None:
@@ -210,7 +215,7 @@ def _inputs(found: Found, stac: str | None, weights: Path | None) -> list[Given]
     item = Given("stac", stac if stac is not None and Path(stac).is_file() else None)
     named = [("sar_path", path) for path in found.paths]
     named += [("before_path", path) for path in (found.before,) if path is not None]
-    named += [("sar_before", path) for path in (found.sar_before,) if path is not None]
+    named += [("sar_before", path) for path in found.sar_before]
     rasters = [Given(name, file) for name, path in named for file in raster_files(path)]
     return [*rasters, item, Given("weights", weights)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -64,11 +65,20 @@ class ModelOptions:
                     remedy="leave one of the two out",
                 )
 
-    def sensors(self, sar_before: Path | None) -> tuple[SarScaling, OpticalScaling]:
+    def chosen(self, dates: int) -> Path | None:
+        """The file of the weights that map so many radar dates; None for another method."""
+        from flora.models.checkpoints import shipped_weights
+
+        return None if self.method == "otsu" else self.weights or shipped_weights(dates)
+
+    def sensors(
+        self, dates: int, sar_before: Sequence[str] | None
+    ) -> tuple[SarScaling, OpticalScaling]:
         """The sensors of the model; a file that is refused is refused once, not by every scene.
 
         Args:
-            sar_before: Radar scene from before the flood.
+            dates: Of radar, that of the flood included.
+            sar_before: The earlier ones, as they were named.
 
         Returns:
             Those of one date of radar, and of the image.
@@ -76,14 +86,23 @@ class ModelOptions:
         Raises:
             FloraError: If the weights are not of Sentinel-1 in dB, or of another number of dates.
         """
-        from flora.models.checkpoints import shipped_weights
+        from flora.models.checkpoints import SHIPPED
         from flora.models.weights import load_model, sensor_of
         from flora.sensors import SENTINEL1, SENTINEL2_RGB
 
         if self.method == "otsu":
             return SENTINEL1, SENTINEL2_RGB
-        dates = 1 if sar_before is None else 2
-        weights = self.weights or shipped_weights(dates)
+        named = " ".join(sar_before or ())
+        if self.weights is None and dates not in SHIPPED:
+            raise FloraError(
+                f"the weights of the package map {_dates(max(SHIPPED))} of radar at most, "
+                f"expected {_dates(dates)}",
+                argument="sar_before",
+                value=named,
+                remedy="name fewer, or pass {method}, which takes the median of all",
+                method="otsu",
+            )
+        weights = self.chosen(dates)
         load_model(weights)
         sar, optical = sensor_of(weights)
         if sar.unit != "dB":
@@ -94,15 +113,13 @@ class ModelOptions:
                 remedy="choose weights trained on sigma0 in dB",
             )
         if sar.dates != dates:
-            number = {1: "one date", 2: "two dates"}
-            given = Given("sar_before", sar_before) if sar_before else Given("weights", weights)
+            given = Given("sar_before", named) if named else Given("weights", weights)
             raise FloraError(
-                f"the weights map {number.get(sar.dates, f'{sar.dates} dates')} of radar, expected "
-                f"{number[dates]}",
+                f"the weights map {_dates(sar.dates)} of radar, expected {_dates(dates)}",
                 argument=given,
                 remedy="leave the weights out, which takes those of the package for two dates, or "
                 "pass {method}"
-                if sar_before
+                if named
                 else "pass {sar_before}, the scene from before the flood",
                 method="otsu",
                 sar_before="FILE",
@@ -123,11 +140,9 @@ class ModelOptions:
         """What identifies this model, by name: kept as tags of the maps."""
         import torch
 
-        from flora.models.checkpoints import shipped_weights
-
-        if self.method == "otsu":
+        path = self.chosen(dates)
+        if path is None:
             return {"method": self.method}
-        path = self.weights or shipped_weights(dates)
         return {
             "method": self.method,
             "weights": path.name,
@@ -136,3 +151,7 @@ class ModelOptions:
             "precision": self.precision,
             "torch": torch.__version__,
         }
+
+
+def _dates(number: int) -> str:
+    return {1: "one date", 2: "two dates"}.get(number, f"{number} dates")

@@ -7,143 +7,23 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from flora.cli.rivals import differences_said, write_against_otsu
 from flora.cli.spelling import area_words
 from flora.errors import FloraError, FloraWarning, Given
 from flora.files import check_outputs, make_folder, new_file
 
 if TYPE_CHECKING:
     from flora.cli.finished import OpenScene
+    from flora.cli.likely import Likely
     from flora.cli.trust import TrustOptions
-    from flora.grid import Grid
+    from flora.cli.wanted import ProductOptions
+    from flora.maps.likelihood import AreaIntervals
     from flora.scenes.outputs import SceneOutputs
-
-PANEL = "Flood, polygons, page"
+    from flora.scenes.tiles import Tiling
 
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
-
-
-@dataclass(frozen=True)
-class ProductOptions:
-    """What is made besides the maps."""
-
-    permanent_water: Annotated[
-        Path | None,
-        typer.Option(
-            help="What was always wet, on any grid: a mask, a water mask of a scene from before "
-            "the flood, outlines (GeoPackage, GeoJSON), with a threshold JRC occurrence, or with "
-            "classes land cover. Writes STEM_flood.tif.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None
-    permanent_threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Stored value from which water is permanent, 50 (per cent) for JRC occurrence.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None
-    permanent_class: Annotated[
-        list[int] | None,
-        typer.Option(
-            help="Stored value that is permanent water, 80 for ESA WorldCover; may be given "
-            "several times.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None
-    polygons: Annotated[
-        bool,
-        typer.Option(
-            "--polygons", help="Write STEM_polygons.gpkg and .geojson.", rich_help_panel=PANEL
-        ),
-    ] = False
-    minimum_area: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Smallest polygon and smallest hole, m2; default: all.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a map as one page that opens anywhere; of several scenes, a folder of "
-            "pages.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None
-    item: Annotated[
-        bool,
-        typer.Option(
-            "--item",
-            help="Write STEM_item.json, a STAC item: when, where, what of, by which weights.",
-            rich_help_panel=PANEL,
-        ),
-    ] = False
-    attribution: Annotated[
-        str | None,
-        typer.Option(
-            help="What page and item say of their sources; default: Contains modified Copernicus "
-            "Sentinel data, and the year in the scene's name.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None
-
-    def check(self, threshold: float) -> None:
-        """Refuse options that do not go together, and permanent water that is none.
-
-        Args:
-            threshold: Of the water mask.
-
-        Raises:
-            FloraError: If there is something to refuse.
-        """
-        from flora.maps.permanent import check_permanent_water
-
-        codes = self.permanent_class[0] if self.permanent_class else None
-        water, page = self.permanent_water, self.html
-        for argument, given, other, there in (
-            ("permanent_threshold", self.permanent_threshold, "--permanent-water FILE", water),
-            ("permanent_class", codes, "--permanent-water FILE", water),
-            ("minimum_area", self.minimum_area, "--polygons", self.polygons or None),
-            ("attribution", self.attribution, "--html FILE", page or self.item or None),
-        ):
-            if given is not None and there is None:
-                raise FloraError(
-                    f"goes with {other}", argument=argument, value=given, remedy="add that"
-                )
-        if page is not None and not 0.01 <= threshold <= 0.99:
-            raise FloraError(
-                "with --html, expected a probability from 0.01 to 0.99, where its slider ends",
-                argument="threshold",
-                value=threshold,
-            )
-        if water is not None:
-            check_permanent_water(water, self.permanent_threshold, self.permanent_class)
-
-    def check_scene(self, pixels: Grid, source: Given) -> None:
-        """Refuse a scene of which these things cannot be made, before it is mapped.
-
-        Args:
-            pixels: What is to be mapped.
-            source: The argument that named the scene.
-
-        Raises:
-            FloraError: If it has no CRS, or permanent water lies elsewhere.
-        """
-        from flora.maps.permanent import check_permanent_water
-        from flora.maps.polygons import check_outlines
-
-        if self.polygons:
-            check_outlines(pixels, self.minimum_area or 0.0, source)
-        if self.permanent_water is not None:
-            check_permanent_water(
-                self.permanent_water, self.permanent_threshold, self.permanent_class, pixels
-            )
 
 
 @dataclass(frozen=True)
@@ -153,6 +33,8 @@ class Products:
     Attributes:
         wanted: What is made.
         trust: Where the maps are not to be trusted.
+        likely: How likely the water is.
+        tiling: How a rival's map is cut.
         folder: Where files go; they are named after their scene.
         several: Whether there are several scenes: then `wanted.html` is the folder of their pages.
         before: Image from before the flood, shown on the page; without one, the earlier radar
@@ -162,6 +44,8 @@ class Products:
 
     wanted: ProductOptions
     trust: TrustOptions
+    likely: Likely
+    tiling: Tiling
     folder: Path
     several: bool = False
     before: Path | None = None
@@ -203,8 +87,12 @@ class Products:
         named += [("dem", path) for path in self.trust.files]
         known = [Given(name, file) for name, path in named for file in raster_files(path)]
         check_outputs([*maps, *made], [*inputs, *known])
-        for argument, path in made:
-            new_file(str(path), argument, self.overwrite)
+        for stem in stems:
+            for name, given in self._targets(stem).items():
+                if name == "likelihood":
+                    self.likely.check(given, self.overwrite)
+                else:
+                    new_file(str(given.value), given.argument, self.overwrite)
 
     def make(
         self, outputs: SceneOutputs, stem: str, opened: OpenScene, year: int | None
@@ -220,26 +108,19 @@ class Products:
         Raises:
             FloraError: If the maps do not allow it (no CRS, no overlap), or the disk refuses.
         """
-        from flora.maps.floods import split_flood
         from flora.maps.polygons import write_polygons
 
         wanted = self.wanted
         targets = {name: Path(str(given.value)) for name, given in self._targets(stem).items()}
         classes, outlines = outputs.water_mask, None
         if wanted.permanent_water is not None:
-            split = split_flood(
-                outputs.water_mask,
-                targets["flood"],
-                wanted.permanent_water,
-                permanent_threshold=wanted.permanent_threshold,
-                permanent_class=wanted.permanent_class,
-                overwrite=self.overwrite,
-            )
-            classes = split.classes
-            flood = area_words(split.flood_pixels, split.flood_km2)
-            permanent = area_words(split.permanent_pixels, split.permanent_km2)
-            yield f"  {classes}"
-            yield f"New flood: {flood}; permanent water: {permanent}"
+            classes = targets["flood"]
+            yield from self._write_flood(classes, outputs, wanted.permanent_water)
+        intervals = self._intervals(outputs)
+        if "likelihood" in targets:
+            chance, made = outputs.water_probability, targets["likelihood"]
+            yield from self.likely.write(chance, made, self.overwrite)
+        yield self.likely.said(intervals)
         if wanted.polygons:
             found = write_polygons(
                 classes,
@@ -255,12 +136,16 @@ class Products:
             yield f"Polygons: {found.count} ({parts})"
         if self.trust.dem is not None:
             yield from self._write_trust(targets["trust"], classes, opened)
+        if "against" in targets:
+            mask, made = outputs.water_mask, targets["against"]
+            differences = write_against_otsu(mask, made, opened, self.tiling, self.overwrite)
+            yield f"  {made}"
+            yield differences_said(differences)
         if wanted.html is None and not wanted.item:
             return
         said = self._attribution(year)
         if wanted.html is not None:
-            trust = targets.get("trust")
-            self._write_page(targets["page"], outputs, opened, said, outlines, trust)
+            self._write_page(targets, outputs, opened, said, outlines, intervals)
             yield f"  {targets['page']}"
         if wanted.item:
             self._write_item(targets, outputs, opened, said)
@@ -275,6 +160,12 @@ class Products:
             for ending in ("geojson", "gpkg"):
                 path = self.folder / f"{stem}_polygons.{ending}"
                 targets[ending] = Given("output_folder", path)
+        likelihood = self.likely.target(self.folder, stem)
+        if likelihood is not None:
+            targets["likelihood"] = Given("output_folder", likelihood)
+        if self.wanted.against is not None:
+            path = self.folder / f"{stem}_against_{self.wanted.against}.tif"
+            targets["against"] = Given("output_folder", path)
         if self.trust.dem is not None:
             targets["trust"] = Given("output_folder", self.folder / f"{stem}_trust.tif")
         if self.wanted.item:
@@ -283,6 +174,38 @@ class Products:
         if page is not None:
             targets["page"] = Given("html", page / f"{stem}.html" if self.several else page)
         return targets
+
+    def _write_flood(
+        self, target: Path, outputs: SceneOutputs, permanent_water: Path
+    ) -> Iterator[str]:
+        from flora.maps.floods import split_flood
+
+        split = split_flood(
+            outputs.water_mask,
+            target,
+            permanent_water,
+            permanent_threshold=self.wanted.permanent_threshold,
+            permanent_class=self.wanted.permanent_class,
+            overwrite=self.overwrite,
+        )
+        flood = area_words(split.flood_pixels, split.flood_km2)
+        permanent = area_words(split.permanent_pixels, split.permanent_km2)
+        yield f"  {split.classes}"
+        yield f"New flood: {flood}; permanent water: {permanent}"
+
+    def _intervals(self, outputs: SceneOutputs) -> AreaIntervals | None:
+        """Between which areas the true ones should lie; None without a calibration."""
+        from flora.maps.likelihood import area_intervals
+
+        if self.likely.calibration is None:
+            return None
+        return area_intervals(
+            outputs.water_probability,
+            self.likely.calibration,
+            permanent_water=self.wanted.permanent_water,
+            permanent_threshold=self.wanted.permanent_threshold,
+            permanent_class=self.wanted.permanent_class,
+        )
 
     def _write_trust(self, target: Path, classes: Path, opened: OpenScene) -> Iterator[str]:
         from flora.maps.trust import write_trust
@@ -326,17 +249,18 @@ class Products:
 
     def _write_page(
         self,
-        target: Path,
+        targets: dict[str, Path],
         outputs: SceneOutputs,
         opened: OpenScene,
         attribution: str,
         outlines: Path | None,
-        trust: Path | None,
+        intervals: AreaIntervals | None,
     ) -> None:
         from flora.cli.view import write_view
         from flora.maps.layers import read_map
         from flora.maps.page import write_html
 
+        target = targets["page"]
         make_folder(target.parent)
         with tempfile.TemporaryDirectory() as temporary:
             backscatter = Path(temporary) / "backscatter.tif"
@@ -356,8 +280,12 @@ class Products:
                 permanent_class=self.wanted.permanent_class,
                 polygons=outlines,
             ).labelled(attribution=attribution)
-            if trust is not None:
-                page = page.with_doubts(trust)
+            if "trust" in targets:
+                page = page.with_doubts(targets["trust"])
+            if "against" in targets:
+                page = page.with_differences(targets["against"])
+            if intervals is not None:
+                page = page.with_intervals(intervals)
             write_html(page, target, overwrite=self.overwrite)
 
     def _attribution(self, year: int | None) -> str:

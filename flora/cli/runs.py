@@ -140,13 +140,27 @@ class Run:
         stem = paths[0].stem
         settle(self._out, stem)
         if self._reuse:
-            return finished_maps(self._out, stem, self._opener(paths), self._mapping.threshold)
+            threshold, made_by = self._mapping.threshold, self._made_by()
+            return finished_maps(self._out, stem, self._opener(paths), threshold, made_by)
         try:
             check_targets(self._out, stem, self._mapping.overwrite)
         except FloraError as error:
             error.add_note("to make something of these maps, pass --reuse")
             raise
         return None
+
+    def _made_by(self) -> dict[str, str]:
+        """Tags by which maps that this run would make are told from others."""
+        from flora.scenes.dates import names_of
+
+        reading, model = self._reading, self._mapping.model_id
+        facts = model if isinstance(model, dict) else {}
+        said = {f"FLORA_{name.upper()}": value for name, value in facts.items()}
+        if reading.before is not None:
+            said["FLORA_BEFORE"] = reading.before.name
+        if reading.sar_before:
+            said["FLORA_SAR_BEFORE"] = names_of(reading.sar_before)
+        return said
 
     def _report(self, outputs: SceneOutputs, paths: list[Path]) -> None:
         """Say which maps were written and how much water is on them; then make the products."""

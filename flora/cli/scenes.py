@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from flora.cli.products import ProductOptions
+from flora.cli.earlier import earlier_dates, earlier_files, fetched_earlier
 from flora.cli.search import BlocksBar
+from flora.cli.wanted import ProductOptions
 from flora.errors import FloraError
 from flora.sensors import Units
 
@@ -69,18 +70,20 @@ class SceneOptions:
         ),
     ] = True
     sar_before: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
             help="Radar scene from before the flood, on any grid, as SAR and in the same units; "
-            "of the same orbit if possible."
+            "of the same orbit if possible. May be given several times. With --stac, `auto` "
+            "fetches the latest one of the same orbit, `auto:3` the latest three.",
+            metavar="FILE",
         ),
     ] = None
     before_gap: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Days that the image of `--before auto` is older than the radar at least: more "
-            "than the flood had lasted by then.",
+            help="Days that what `--before auto` and `--sar-before auto` fetch is older than the "
+            "radar at least: more than the flood had lasted by then.",
         ),
     ] = 10
     units: Annotated[
@@ -96,12 +99,7 @@ class SceneOptions:
     @property
     def dates(self) -> int:
         """Radar dates of a scene."""
-        return 1 if self.sar_before is None else 2
-
-    @property
-    def earlier(self) -> Path | None:
-        """The radar scene from before the flood."""
-        return self.sar_before and self.sar_before.absolute()
+        return 1 + earlier_dates(self.sar_before, self.stac)
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class Found:
     Attributes:
         paths: One file or product a scene, or the two files of one scene.
         before: Image from before the flood.
-        sar_before: Radar scene from before the flood.
+        sar_before: Radar scenes from before the flood.
         units: Of the backscatter.
         bbox: Part to map, in degrees.
         year: When they were taken, if a catalogue says so.
@@ -134,7 +132,7 @@ class Found:
 
     paths: list[Path]
     before: Path | None
-    sar_before: Path | None
+    sar_before: tuple[Path, ...]
     units: Units
     bbox: tuple[float, float, float, float] | None
     year: int | None = None
@@ -165,16 +163,30 @@ def example_given(
     return replace(scenes, sar=[example_scene()]), made
 
 
-def named_scenes(scenes: SceneOptions, box: tuple[float, float, float, float] | None) -> Found:
+def found_scenes(
+    scenes: SceneOptions,
+    out: Path,
+    box: tuple[float, float, float, float] | None,
+    existing: ExistingOptions,
+    quiet: bool,
+) -> Found:
+    """The scenes that were named, or the one of a catalogue, fetched."""
+    if scenes.stac is None:
+        return _named_scenes(scenes, box)
+    return _fetched_scene(scenes.stac, scenes, out, box, existing, quiet)
+
+
+def _named_scenes(scenes: SceneOptions, box: tuple[float, float, float, float] | None) -> Found:
     """The scenes whose files were named."""
     from flora.scenes.safe.folders import product_of
 
     named = (*(scenes.sar or ()), scenes.vh)
     paths = [product_of(path.absolute()) for path in named if path is not None]
-    return Found(paths, scenes.image, scenes.earlier, scenes.units or "db", box)
+    earlier = earlier_files(scenes.sar_before)
+    return Found(paths, scenes.image, earlier, scenes.units or "db", box)
 
 
-def fetched_scene(
+def _fetched_scene(
     item: str,
     scenes: SceneOptions,
     out: Path,
@@ -198,6 +210,20 @@ def fetched_scene(
         )
     if fetched.before is not None:
         typer.echo(f"Image from before the flood: {fetched.image}")
+    earlier = earlier_files(scenes.sar_before)
+    if scenes.sar_before and not earlier:
+        with BlocksBar() as bar:
+            earlier = fetched_earlier(
+                item,
+                fetched.sar.parent / "before",
+                count=scenes.dates - 1,
+                gap=scenes.before_gap,
+                bbox=box,
+                units=scenes.units or "linear",
+                overwrite=existing.overwrite,
+                reuse=existing.reuse,
+                progress=None if quiet else bar.show,
+            )
     image, year = fetched.before or scenes.image, fetched.taken.year
     endpoint = fetched.endpoint or Found.endpoint
-    return Found([fetched.sar], image, scenes.earlier, "db", None, year, endpoint)
+    return Found([fetched.sar], image, earlier, "db", None, year, endpoint)

@@ -124,7 +124,11 @@ class Simulated(FloodDataset):
 
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See `FloodDataset.read`; the whole scene is simulated, so a window saves no time."""
-        scene = self.scene(index)
+        sample = self.sample(self.scene(index))
+        return sample if window is None else crop_sample(sample, window)
+
+    def sample(self, scene: Scene) -> Sample:
+        """What a model gets of a scene."""
         if self._season is None:
             images = {"before": scene.sar_before, "after": scene.sar_after}
             sar = np.concatenate([images[date] for date in self.sar_dates])
@@ -137,7 +141,7 @@ class Simulated(FloodDataset):
         optical, index_after = self._optical(scene.optical_after, clear)
         before, index_before = self._optical(scene.optical_before, clear_before)
         water = np.where(sar_valid, scene.water_after.astype(np.int64), IGNORE)
-        sample = Sample(
+        return Sample(
             sar=torch.from_numpy(self.sar_scaling.normalise(sar, sar_valid)),
             sar_valid=torch.from_numpy(sar_valid),
             optical=torch.from_numpy(optical),
@@ -158,7 +162,6 @@ class Simulated(FloodDataset):
                 split=self.split,
             ),
         )
-        return sample if window is None else crop_sample(sample, window)
 
     def _optical(self, reflectance: FloatArray, clear: BoolArray) -> tuple[FloatArray, FloatArray]:
         """True colour in [0, 1] and NDVI (1, H, W), both 0 where not clear."""

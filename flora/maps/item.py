@@ -10,7 +10,7 @@ from typing import Any
 
 from flora.files import new_file, write_text
 from flora.grid import LON_LAT, Grid, open_raster
-from flora.scenes.dates import TwoDates
+from flora.scenes.dates import DatedScene
 from flora.scenes.inputs import SarScene
 from flora.scenes.names import date_in_name
 
@@ -70,8 +70,8 @@ def write_item(
         grid, tags = Grid.of(mask), mask.tags()
     said = {k.lower().replace("_", ":", 1): v for k, v in tags.items() if k.startswith("FLORA_")}
     read = {"sar": scene.paths, **inputs}
-    if isinstance(scene, TwoDates):
-        read["sar_before"] = scene.before.paths
+    if isinstance(scene, DatedScene):
+        read["sar_before"] = [path for earlier in scene.before for path in earlier.paths]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     properties = {
         "created": now,

@@ -18,6 +18,8 @@ from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, probability_ramp, rgb_
 from flora.errors import FloraError
 from flora.grid import Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD, PERMANENT
+from flora.maps.likelihood import AreaIntervals
+from flora.maps.overlays import DOUBTFUL, MAP_ALONE, RIVAL_ALONE, read_overlays
 from flora.maps.permanent import PermanentWater, open_permanent_water
 from flora.maps.pictures import (
     is_radar,
@@ -26,9 +28,8 @@ from flora.maps.pictures import (
     radar_picture,
 )
 from flora.maps.screen import Screen
-from flora.maps.trust import DOUBTS
 from flora.scenes.optical import product_raster
-from flora.sensors import IGNORE, BoolArray, ByteArray
+from flora.sensors import BoolArray, ByteArray
 
 # A map may be moved to any of these; stored probabilities say only which of them are reached.
 # As in `map_scene`, a threshold is compared in the precision of the stored probabilities.
@@ -40,8 +41,6 @@ MOST_OUTLINES = 2000  # of the largest patches; more would make the page slow
 OUTLINE_STEPS = 4  # steps a pixel in which outlines are stored
 
 RGB = "optical, from SAR"
-DOUBTFUL = "not to be trusted"
-DOUBTFUL_COLOUR = (213, 94, 0, 255)  # vermilion of Okabe and Ito, which nobody confuses with blue
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 
 
@@ -76,6 +75,7 @@ class SceneMap:
         outlines: Polygons, the largest first.
         outlines_left_out: How many smaller ones are not drawn.
         attribution: What the sources ask to have said.
+        intervals: Between which areas the true one should lie, where that is known.
     """
 
     title: str
@@ -90,6 +90,7 @@ class SceneMap:
     outlines: tuple[Outline, ...]
     outlines_left_out: int
     attribution: str
+    intervals: AreaIntervals | None = None
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.threshold <= 0.99:
@@ -133,16 +134,25 @@ class SceneMap:
         Raises:
             FloraError: If it is refused, or lies elsewhere.
         """
-        with open_raster(Path(trust), "trust") as file:
-            screen = Screen.of(file, max(self.grid.shape))
-            if not screen.grid.same_as(self.grid):
-                raise FloraError(
-                    "of another scene or part",
-                    argument="trust",
-                    value=trust,
-                    remedy="write it anew for this map",
-                )
-            return replace(self, images={**self.images, DOUBTFUL: _doubts(screen, file)})
+        over = read_overlays(Path(trust), "trust", self.grid, (DOUBTFUL,))
+        return replace(self, images={**self.images, **over})
+
+    def with_differences(self, differences: str | Path) -> Self:
+        """The same map with layers of the water that only it has, and that only its rival has.
+
+        Args:
+            differences: GeoTIFF of `flora.maps.differences.write_differences` for the same scene.
+
+        Raises:
+            FloraError: If it is refused, or lies elsewhere.
+        """
+        names = MAP_ALONE, RIVAL_ALONE
+        over = read_overlays(Path(differences), "differences", self.grid, names)
+        return replace(self, images={**self.images, **over})
+
+    def with_intervals(self, intervals: AreaIntervals) -> Self:
+        """The same map, which says between which areas the true one should lie."""
+        return replace(self, intervals=intervals)
 
     @property
     def radar(self) -> str | None:
@@ -299,19 +309,6 @@ def _read_images(
             name = {"sar": name, "rgb": RGB, "before": f"{name}, before"}[argument]
             images[name] = radar_picture(screen, file) if radar else optical_picture(screen, file)
     return images
-
-
-def _doubts(screen: Screen, file: Any) -> ByteArray:
-    """Colour (H, W, 4) where a map is in doubt, of the nearest pixel; transparent elsewhere."""
-    rows, columns = screen.pixels_of(file)
-    picture = np.zeros((*screen.grid.shape, 4), dtype=np.uint8)
-    for strip in strips(file.shape):
-        bits, row = read_bands(file, indexes=1, window=strip), strip.row_off
-        here = (rows >= row) & (rows < row + strip.height)
-        found = bits[rows[here] - row, columns[here]]
-        doubtful = (found != IGNORE) & (found & DOUBTS > 0)
-        picture[here] = np.where(doubtful[:, None], DOUBTFUL_COLOUR, 0)
-    return picture
 
 
 def _levels(probability: NDArray[np.float32]) -> ByteArray:

@@ -19,7 +19,8 @@ from PIL import Image
 from flora.colours import FLOOD_COLOUR, PERMANENT_COLOUR, probability_ramp, rgb_bytes
 from flora.errors import FloraError
 from flora.files import new_file, write_text
-from flora.maps.layers import DOUBTFUL, OUTLINE_STEPS, SceneMap
+from flora.maps.layers import OUTLINE_STEPS, SceneMap
+from flora.maps.overlays import OVERLAYS
 from flora.sensors import ByteArray
 
 QUALITY = 70  # of WebP: speckle at a higher one is what fills the page
@@ -98,7 +99,7 @@ class StaticMap:
             "pixel": transform.a if placed else None,
             "levels": _packed(scene.levels),
             "images": [
-                {"name": name, "source": data_uri(image), "over": name == DOUBTFUL}
+                {"name": name, "source": data_uri(image), "over": _key(name)}
                 for name, image in scene.images.items()
             ],
             "ramp": base64.b64encode(colours.tobytes()).decode(),
@@ -108,6 +109,7 @@ class StaticMap:
             "areas": [[_short(value) for value in row] for row in scene.areas.tolist()],
             "valid": _short(scene.valid_area),
             "unit": scene.unit,
+            "intervals": _intervals(scene),
             "threshold": scene.threshold,
             "split": scene.split,
             "steps": OUTLINE_STEPS,
@@ -169,6 +171,27 @@ def data_uri(image: ByteArray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="webp", quality=QUALITY, method=4)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _key(name: str) -> list[int] | None:
+    """Colour of a layer that lies over the water; None of an image."""
+    return list(rgb_bytes(OVERLAYS[name].colour)) if name in OVERLAYS else None
+
+
+def _intervals(scene: SceneMap) -> list[dict[str, Any]]:
+    """What the panel says of the true areas."""
+    if scene.intervals is None:
+        return []
+    found = {"flood": scene.intervals.flood, "water": scene.intervals.water}
+    return [
+        {
+            "of": name,
+            "ends": [_short(one.low), _short(one.high)],
+            "percent": round(100 * one.coverage),
+        }
+        for name, one in found.items()
+        if one is not None
+    ]
 
 
 def _packed(levels: ByteArray) -> str:

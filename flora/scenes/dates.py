@@ -1,11 +1,11 @@
-"""Two radar scenes of one place, before the flood and in it, as one scene of twice the bands."""
+"""Radar scenes of one place, before the flood and in it, as one scene of all their bands."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,42 +28,51 @@ CYCLE = 175
 MOST_MISSING = 0.05  # share of the scene that the earlier one may lack before it is said
 
 
-class TwoDates(SarScene):
-    """A scene with an earlier one on its grid: the bands before the flood, then those in it.
+class DatedScene(SarScene):
+    """A scene with earlier ones on its grid: the bands of each, the earliest first, then its own.
 
-    A pixel is valid where both dates were measured. All else is as of the later scene.
+    A pixel is valid where every date was measured. All else is as of the latest scene.
 
     Args:
-        before: The earlier scene.
+        before: The earlier scenes, in their order.
         after: The scene of the flood.
 
     Attributes:
-        before: The earlier scene.
+        before: The earlier scenes.
         after: The scene of the flood.
     """
 
-    def __init__(self, before: SarScene, after: SarScene) -> None:
+    def __init__(self, before: Sequence[SarScene], after: SarScene) -> None:
         self.__dict__.update(vars(after))
-        self.before, self.after = before, after
-        self.scaling = after.scaling.repeat(2)
-        self.shown = len(after.scaling.bands)
-        both = np.concatenate([before.sample, after.sample])
-        self.sample: FloatArray = np.where(np.isfinite(both).all(axis=0), both, np.nan)
+        self.before, self.after = tuple(before), after
+        self.scaling = after.scaling.repeat(len(self.before) + 1)
+        self.shown = len(after.scaling.bands) * len(self.before)
+        every = np.concatenate([scene.sample for scene in (*self.before, after)])
+        self.sample: FloatArray = np.where(np.isfinite(every).all(axis=0), every, np.nan)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the maps are to say of the earlier scenes: names, and dates where known."""
+        paths = [scene.paths[0] for scene in self.before]
+        said = self.after.tags | {"FLORA_SAR_BEFORE": names_of(paths)}
+        days = [str(taken) for taken in map(date_in_name, paths) if taken is not None]
+        return said | ({"FLORA_SAR_BEFORE_DATES": " ".join(days)} if days else {})
 
     def identity(self) -> dict[str, Any]:
         """What its values depend on, as JSON values."""
         scaling = {"scaling": asdict(self.scaling)}
-        return self.after.identity() | scaling | {"sar_before": self.before.identity()}
+        earlier = [scene.identity() for scene in self.before]
+        return self.after.identity() | scaling | {"sar_before": earlier}
 
     def read(self, row: int, height: int) -> tuple[FloatArray, BoolArray]:
-        """Read whole rows: backscatter (2 C, height, columns), and where it is valid.
+        """Read whole rows: backscatter (dates x C, height, columns), and where it is valid.
 
         Raises:
             FloraError: If a file is damaged, or vanished since it was opened.
         """
-        earlier, seen = self.before.read(row, height)
-        values, valid = self.after.read(row, height)
-        return np.concatenate([earlier, values]), seen & valid
+        read = [scene.read(row, height) for scene in (*self.before, self.after)]
+        valid: BoolArray = np.logical_and.reduce([seen for _, seen in read])
+        return np.concatenate([values for values, _ in read]), valid
 
     @contextmanager
     def reopen(self) -> Iterator[SarScene]:
@@ -72,8 +81,9 @@ class TwoDates(SarScene):
         Raises:
             FloraError: If a file vanished.
         """
-        with self.before.reopen() as before, self.after.reopen() as after:
-            yield TwoDates(before, after)
+        with ExitStack() as stack:
+            before = [stack.enter_context(scene.reopen()) for scene in self.before]
+            yield DatedScene(before, stack.enter_context(self.after.reopen()))
 
 
 @contextmanager
@@ -83,21 +93,22 @@ def open_dates(
     *,
     units: Units = "db",
     remove_noise: bool = True,
-) -> Iterator[TwoDates]:
-    """Put an earlier radar scene on the grid of a scene, and stack both, the earlier first.
+) -> Iterator[DatedScene]:
+    """Put earlier radar scenes on the grid of a scene, and stack all, the earliest first.
 
-    On another grid it is resampled bilinearly, block by block as it is read. Where names hold
-    dates, the earlier one must be earlier; where they hold orbits, one relative orbit is expected:
-    on another one slopes and fields look different without any flood.
+    On another grid they are resampled bilinearly, block by block as they are read. Where names
+    hold dates, each must be earlier than the scene, and they are put in their order; where names
+    hold orbits, one relative orbit is expected: on another one slopes and fields look different
+    without any flood.
 
     Args:
         scene: The scene of the flood, opened by `flora.open_scene`.
-        sar_before: The earlier one, as `open_scene` takes it.
-        units: Of the earlier one.
+        sar_before: The earlier one or several, each a file or a product as `open_scene` takes it.
+        units: Of the earlier ones.
         remove_noise: See `open_scene`.
 
     Raises:
-        FloraError: If the earlier scene is refused, not earlier, or does not overlap.
+        FloraError: If an earlier scene is refused, not earlier, named twice, or does not overlap.
 
     Example:
         >>> from pathlib import Path
@@ -112,29 +123,58 @@ def open_dates(
         >>> both.scaling.bands, backscatter.shape
         (('VV', 'VH', 'VV', 'VH'), (4, 16, 96))
     """
-    named = [sar_before] if isinstance(sar_before, str | Path) else list(sar_before)
+    paths = _in_order([sar_before] if isinstance(sar_before, str | Path) else sar_before)
+    with ExitStack() as stack:
+        earlier = []
+        for path in paths:
+            _check_names(path, scene.paths[0], Given("sar_before", path))
+            earlier.append(stack.enter_context(_earlier(path, scene, units, remove_noise)))
+        dates = DatedScene(earlier, scene)
+        for one in earlier:
+            _check_covered(one, scene)
+        yield dates
+
+
+def names_of(sar_before: Sequence[Path]) -> str:
+    """What the maps say of earlier scenes, in their order."""
+    return " ".join(path.name for path in _in_order(sar_before))
+
+
+def _in_order(named: Sequence[str | Path]) -> list[Path]:
+    """The earlier scenes, the earliest first where all names hold a date.
+
+    Raises:
+        FloraError: If there is none, or one is named twice.
+    """
     paths = [Path(path) for path in named]
-    source = Given("sar_before", paths[0])
-    _check_names(paths[0], scene.paths[0], source)
+    if not paths:
+        raise FloraError("no scene, expected one or more", argument="sar_before")
+    for number, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:number]]:
+            raise FloraError(
+                "is named twice", argument="sar_before", value=path, remedy="name each date once"
+            )
+    days = {path: taken for path in paths if (taken := date_in_name(path)) is not None}
+    return sorted(paths, key=days.__getitem__) if len(days) == len(paths) else paths
+
+
+@contextmanager
+def _earlier(path: Path, scene: SarScene, units: Units, remove_noise: bool) -> Iterator[SarScene]:
+    """One earlier scene, on the grid and of the part of the scene."""
+    source = Given("sar_before", path)
     try:
         by = scene.correction
-        files = find_files(paths, scene.scaling, units, scene.whole, remove_noise, by)
+        files = find_files([path], scene.scaling, units, scene.whole, remove_noise, by)
         for file in files.files:
             if file.control is None and not file.grid.same_as(scene.whole):
                 check_overlap(file.grid, scene.grid, source)
         with files.opened() as layers:
-            earlier = SarScene(files, layers, Part(*scene.origin, *scene.shape))
-            both = TwoDates(earlier, scene)
-            _check_covered(both, source)
-            yield both
+            yield SarScene(files, layers, Part(*scene.origin, *scene.shape))
     except FloraError as error:
-        if error.argument != "sar_path" or error.value not in (str(paths[0]), *paths):
+        if error.argument != "sar_path" or error.value not in (str(path), path):
             raise
         raise FloraError(
-            error.expected,
-            argument=source,
-            remedy=error.remedy,
-            **error.options,
+            error.expected, argument=source, remedy=error.remedy, **error.options
         ) from error
 
 
@@ -178,9 +218,11 @@ def relative_orbit(name: str) -> int | None:
     return (int(found["orbit"]) - FIRST_ORBIT[found["unit"]]) % CYCLE + 1
 
 
-def _check_covered(both: TwoDates, source: Given) -> None:
-    seen = np.isfinite(both.after.sample).all(axis=0)
-    covered = float(np.isfinite(both.sample[0][seen]).mean())
+def _check_covered(earlier: SarScene, scene: SarScene) -> None:
+    source = Given("sar_before", earlier.paths[0])
+    seen = np.isfinite(scene.sample).all(axis=0)
+    known: BoolArray = np.asarray(np.isfinite(earlier.sample).all(axis=0))
+    covered = float(known[seen].mean())
     if covered == 0:
         raise FloraError(
             "no pixel of it lies where the scene was measured",

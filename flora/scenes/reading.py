@@ -33,7 +33,7 @@ class SceneReading:
         before: An image from before the flood, or None.
         before_scaling: Its scaling.
         align: Whether it is moved back by the offset that is found, see `open_before`.
-        sar_before: A radar scene from before the flood, in the same units, or None; see
+        sar_before: Radar scenes from before the flood, in the same units; see
             `flora.scenes.dates.open_dates`.
     """
 
@@ -47,7 +47,7 @@ class SceneReading:
     before: Path | None = None
     before_scaling: OpticalScaling = SENTINEL2_RGB
     align: bool = True
-    sar_before: Path | None = None
+    sar_before: tuple[Path, ...] = ()
 
     def grid_of(self, paths: str | Path | Sequence[str | Path]) -> Grid:
         """The pixels that would be read of a scene: its files are inspected, no values read."""
@@ -56,13 +56,13 @@ class SceneReading:
 
     @contextmanager
     def scene(self, paths: str | Path | Sequence[str | Path]) -> Iterator[SarScene]:
-        """Open a scene, see `open_scene`; with an earlier one, both as one."""
+        """Open a scene, see `open_scene`; with earlier ones, all as one."""
         how: dict[str, Any] = {"units": self.units, "remove_noise": self.remove_noise}
         part: dict[str, Any] = {"window": self.window, "bbox": self.bbox, "grid": self.grid}
         part["correction"] = self.correction
         with ExitStack() as stack:
             scene = stack.enter_context(open_scene(paths, scaling=self.scaling, **how, **part))
-            if self.sar_before is not None:
+            if self.sar_before:
                 scene = stack.enter_context(open_dates(scene, self.sar_before, **how))
             yield scene
 

@@ -32,29 +32,30 @@ class SceneThresholds:
     Attributes:
         channel: Of the normalised SAR image, the date of the flood.
         dark: Threshold of that channel, normalised.
-        earlier: Channel of the same band before the flood; None with one date.
-        darker: Threshold of the change from `earlier` to `channel`, normalised.
+        earlier: Channels of the same band before the flood; none with one date. Of several, the
+            median of each pixel counts.
+        darker: Threshold of the change from these to `channel`, normalised.
         median: Side of the median filter that is run on each channel before, in pixels.
         tags: The thresholds in words, in dB, to be kept with the maps.
     """
 
     channel: int
     dark: float
-    earlier: int | None
+    earlier: tuple[int, ...]
     darker: float
     median: int
     tags: dict[str, str]
 
     def __call__(self, sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
         """Probability 1 where a pixel is water, else 0; see `flora.predictors.Predictor`."""
-        after = self._smooth(sar, self.channel)
+        after = self._smooth(sar, (self.channel,))
         water = after < self.dark
-        if self.earlier is not None:
+        if self.earlier:
             water &= after - self._smooth(sar, self.earlier) < self.darker
         return Prediction(torch.from_numpy(water.astype(np.float32))[:, None].to(sar.device))
 
-    def _smooth(self, sar: Tensor, channel: int) -> FloatArray:
-        images = sar[:, channel].cpu().numpy()
+    def _smooth(self, sar: Tensor, channels: tuple[int, ...]) -> FloatArray:
+        images = np.median(sar[:, list(channels)].cpu().numpy(), axis=1)
         smooth: FloatArray = median_filter(images, (1, self.median, self.median))
         return smooth
 
@@ -64,8 +65,9 @@ class SceneOtsu:
     """Otsu's method, for `flora.map_scene` in place of a model: no training, no weights.
 
     One threshold on VH divides the whole scene. It is found on the scene's reduced sample and
-    holds wherever a tile lies, so that tiles do not show. Where a scene has a date before the
-    flood, too, what is dark and has become darker is water: `flora.models.otsu.flood_thresholds`.
+    holds wherever a tile lies, so that tiles do not show. Where a scene has dates before the
+    flood, too, what is dark and has become darker than their median is water:
+    `flora.models.otsu.flood_thresholds`.
 
     Attributes:
         median: Side of a median filter against speckle, in pixels.
@@ -97,28 +99,29 @@ class SceneOtsu:
         """
         scaling = scene.scaling
         channels = [n for n, band in enumerate(scaling.bands) if band == BAND]
-        if not channels or len(channels) > 2:
+        if not channels:
             raise FloraError(
-                f"polarisations {', '.join(scaling.bands)}, expected {BAND}, of one date or two",
+                f"polarisations {', '.join(scaling.bands)}, expected {BAND}",
                 argument="sar_path",
                 value=scene.name,
             )
         seen: BoolArray = np.asarray(np.isfinite(scene.sample).all(axis=0))
         values = scaling.normalise(scene.sample, seen)
         side = self.median // scene.sample_step // 2 * 2 + 1
-        smooth = [median_filter(values[channel], side) for channel in channels]
-        deviation = scaling.std[channels[-1]]
+        *earlier, last = channels
+        after = median_filter(values[last], side)
+        deviation = scaling.std[last]
         tags = {}
-        if len(channels) == 1:
-            dark, darker = otsu_threshold(smooth[0][seen]), 0.0
+        if not earlier:
+            dark, darker = otsu_threshold(after[seen]), 0.0
         else:
-            dark, darker = flood_thresholds(smooth[0], smooth[1], seen)
+            before = median_filter(np.median(values[earlier], axis=0), side)
+            dark, darker = flood_thresholds(before, after, seen)
             tags[OTSU_CHANGE_TAG] = f"{darker * deviation:.2f}"
-        below = dark * deviation + scaling.mean[channels[-1]]
+        below = dark * deviation + scaling.mean[last]
         tags[OTSU_TAG] = f"{below:.2f}"
-        _check_divided(smooth[-1], seen, dark, below, scene)
-        earlier = channels[0] if len(channels) == 2 else None
-        return SceneThresholds(channels[-1], dark, earlier, darker, self.median, tags)
+        _check_divided(after, seen, dark, below, scene)
+        return SceneThresholds(last, dark, tuple(earlier), darker, self.median, tags)
 
 
 def fitted(model: Predictor | SceneOtsu, scene: SarScene) -> Predictor:

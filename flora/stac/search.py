@@ -208,7 +208,7 @@ def find_before(
 def visible(images: Sequence[Item], bbox: Sequence[float]) -> float:
     """What images probably show of an area, as a share: coverage x (1 - mean cloud cover)."""
     area = shapely.box(*bbox)
-    covered = shapely.union_all([_outline(item) for item in images]).intersection(area).area
+    covered = shapely.union_all([outline_of(item) for item in images]).intersection(area).area
     cloud = sum(cloud_of(item) or 0.0 for item in images) / len(images)
     return round(float(covered / area.area) * (1 - cloud / 100), 6)
 
@@ -365,7 +365,7 @@ def _checked(record: Any) -> Item:
     item = Item.from_dict(record)
     if not isinstance(item.id, str) or not item.id or not item.id.isprintable():
         raise TypeError(f"id {str(item.id)[:80]!a}")
-    time_of(item), cloud_of(item), _outline(item)
+    time_of(item), cloud_of(item), outline_of(item)
     if item.bbox is not None and len(_box(item)) != 4:
         raise ValueError(f"bbox {str(item.bbox)[:80]}")
     return item
@@ -376,5 +376,6 @@ def _box(item: Item) -> list[float]:
     return box if len(box) != 6 else [*box[:2], *box[3:5]]  # some give heights too
 
 
-def _outline(item: Item) -> Any:
+def outline_of(item: Item) -> Any:
+    """The ground that an item shows, a shape in degrees."""
     return shapely.make_valid(shape(item.geometry)) if item.geometry else shapely.box(*_box(item))

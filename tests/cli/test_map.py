@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import flora
 from flora.cli.main import app
 from flora.cli.view import multilook
-from flora.models.checkpoints import save_weights, shipped_weights
+from flora.models.checkpoints import read_metadata, save_weights, shipped_weights
 from flora.scenes.dates import open_dates
 from flora.sensors import SENTINEL1, SENTINEL2_RGB
 from tests.support.fake_data import fake_scene, write_raster
@@ -202,11 +202,30 @@ def test_finished_maps_are_taken_as_they_are(scene, finished):
     )
 
 
-def test_finished_maps_of_something_else_are_refused(scene, finished):
+@SAID
+def test_finished_maps_that_do_not_say_what_made_them_are_taken_with_a_word(scene, tmp_path):
+    predict = flora.predictor(flora.load_model())
+    with flora.open_scene(scene) as opened:
+        flora.map_scene(opened, tmp_path, predict)
+    said = run(scene, "--out", tmp_path, "--reuse")
+    assert "by something that it does not name" in said.replace("\n", " ")
+
+
+def test_finished_maps_of_something_else_are_refused(scene, finished, tmp_path):
     assert "--threshold 0.5, expected 0.4" in refused(
         scene, "--out", finished, "--reuse", "--threshold", 0.4
     )
     assert "another part" in refused(scene, "--out", finished, "--reuse", "--window", 0, 0, 64, 64)
+    other = tmp_path / "w.safetensors"
+    metadata = read_metadata(shipped_weights())
+    save_weights(flora.load_model(), other, metadata | {"step": 1})
+    image = tmp_path / "S2_20190901.tif"
+    for option, says in (
+        (("--method", "otsu"), "with another method than is asked for (flora, now otsu)"),
+        (("--weights", other), "with other weights than is asked for; pass"),
+        (("--before", image), "with another image from before the flood than is asked for (none"),
+    ):
+        assert says in refused(scene, "--out", finished, "--reuse", *option)
     line = refused(scene, "--out", finished)
     assert "overwrite=True" not in line and "--out" in line
     assert "pass --overwrite" in line and "pass --reuse" in line
@@ -222,6 +241,8 @@ def test_finished_maps_of_something_else_are_refused(scene, finished):
         (["SCENE", "--stac", "item.json"], "--stac item.json: is in place of files"),
         (["SCENE", "OTHER", "--vh", "vh.tif"], "--vh vh.tif: goes with one file"),
         (["SCENE", "--before", "auto"], "--before auto: goes with --stac"),
+        (["SCENE", "--sar-before", "auto:2"], "--sar-before auto:2: goes with --stac"),
+        (["SCENE", "--sar-before", "a.tif", "--sar-before", "auto"], "is in place of files"),
         (["SCENE", "--workers", 2, "--dask", "tcp://127.0.0.1:9"], "--workers 2, --dask tcp"),
         (["SCENE", "--permanent-threshold", 50], "--permanent-threshold 50.0: goes with"),
         (["SCENE", "--permanent-water", "absent.tif"], "--permanent-water absent.tif: no such"),
@@ -460,6 +481,23 @@ def test_item_of_a_catalogue(site, scene, mapped, tmp_path):
     assert rows >= SIDE - 3 and abs(columns - SIDE // 2) < 4
 
 
+@SAID
+def test_earlier_passes_of_the_same_orbit_are_fetched(site, tmp_path):
+    orbit = {"sat:orbit_state": "ascending", "sat:relative_orbit": 110}
+    radar = {name: tmp_path / "archive" / f"{name}.tif" for name in ("vv", "vh")}
+    for name, day in (("s1", 17), ("s1_older", 5), ("s1_later", 11)):
+        site.add(name, "sentinel-1-rtc", f"2019-09-{day:02}T06:00:00Z", radar, orbit)
+    address = f"{site.base}/collections/sentinel-1-rtc/items/s1"
+    out = tmp_path / "out"
+    options = ["--stac", address, "--out", out, "--method", "otsu", "--sar-before", "auto"]
+    assert "Radar from before the flood: s1_older of 2019-09-05" in run(*options, "--item")
+    item = json.loads((out / "s1_sar_item.json").read_text())
+    assert item["properties"]["flora:sar_before"] == "s1_older_sar.tif"
+    asked = len(site.requests)
+    assert "s1_older" in run(*options, "--reuse", "--html", tmp_path / "map.html")
+    assert len(site.requests) <= asked + 2  # the two items, no search and no file
+
+
 def test_item_in_a_file_with_the_image_from_before(site, tmp_path):
     address = f"{site.base}/collections/sentinel-1-rtc/items/s1"
     with urllib.request.urlopen(address) as answer:
@@ -481,6 +519,41 @@ def test_noise_of_a_ground_range_product_stays_if_asked(tmp_path):
     run(product, "--out", tmp_path / "with", "--keep-noise")
     name = f"{product.stem}_water_probability.tif"
     assert (read(tmp_path / "with" / name) != read(tmp_path / "without" / name)).any()
+
+
+# --- how likely, and against a rival ------------------------------------------------------------
+
+
+@SAID
+def test_what_has_no_calibration_says_so(scene, tmp_path):
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(shipped_weights().read_bytes())
+    said = run(scene, "--out", tmp_path / "o", "--weights", weights, "--quiet")
+    assert "No likelihood, and no interval of the area: these weights have none" in said
+    assert not list((tmp_path / "o").glob("*likelihood*"))
+    assert "Otsu's method has none" in run(scene, "--out", tmp_path / "p", "--method", "otsu")
+
+
+@SAID
+def test_against_otsu_the_page_shows_where_both_differ(scene, finished, tmp_path):
+    page = tmp_path / "map.html"
+    options = ["--reuse", "--against", "otsu", "--html", page]
+    said = run(scene, "--out", finished, *options)
+    run(scene, "--out", tmp_path / "otsu", "--method", "otsu", "--quiet")
+    ours, theirs = (
+        read(folder / f"{NAME}_water_mask.tif") == 1 for folder in (finished, tmp_path / "otsu")
+    )
+    expected = np.where(ours & theirs, 1, np.where(ours, 2, np.where(theirs, 3, 0)))
+    np.testing.assert_array_equal(read(finished / f"{NAME}_against_otsu.tif"), expected)
+    share = (ours & theirs).sum() / (ours | theirs).sum()
+    assert f"Otsu alone {(theirs & ~ours).sum() * 1e-4:.4g} km2; IoU of the two {share:.2f}" in (
+        said.replace("\n", " ")
+    )
+    names = layer_names(page)
+    assert names[-2:] == ["water in this map alone", "water by Otsu alone"]
+    assert page_data(page)["images"][-1]["over"] == [204, 121, 167]
+    line = refused(scene, "--out", tmp_path / "p", "--method", "otsu", "--against", "otsu")
+    assert "--against otsu: compares" in line and not (tmp_path / "p").exists()
 
 
 # --- Otsu's method ------------------------------------------------------------------------------
@@ -544,6 +617,23 @@ def test_otsu_of_two_dates_maps_new_water_and_shows_both(scene, earlier, tmp_pat
 
 
 @SAID
+def test_otsu_takes_several_dates_in_any_order(scene, earlier, tmp_path):
+    middle = tmp_path / "S1A_20190911T060141.tif"
+    middle.write_bytes(earlier.read_bytes())
+    masks = []
+    for name, dates in (("a", (earlier, middle)), ("b", (middle, earlier))):
+        options = [text for path in dates for text in ("--sar-before", path)]
+        run(scene, "--out", tmp_path / name, "--method", "otsu", *options, "--quiet")
+        masks.append(read(tmp_path / name / f"{NAME}_water_mask.tif"))
+    np.testing.assert_array_equal(*masks)
+    with rasterio.open(tmp_path / "a" / f"{NAME}_water_mask.tif") as file:
+        assert file.tags()["FLORA_SAR_BEFORE_DATES"] == "2019-09-05 2019-09-11"
+    options = ["--sar-before", earlier, "--sar-before", middle]
+    line = refused(scene, "--out", tmp_path / "o", *options)
+    assert "expected 3 dates" in line
+
+
+@SAID
 def test_shipped_weights_for_two_dates_are_taken_where_two_are_given(scene, earlier, tmp_path):
     for number, more in enumerate(([], ["--sar-before", earlier]), 1):
         out = tmp_path / str(number)
@@ -599,7 +689,7 @@ def test_elevation_tells_where_not_to_trust(scene, finished, tmp_path):
     doubtful = (water == 1) & (bits & 47 > 0)
     assert float(found[1]) == pytest.approx(doubtful.sum() * 1e-4, rel=5e-3)
     assert layer_names(page)[-1] == "not to be trusted"
-    assert [image["over"] for image in page_data(page)["images"]] == [False, False, True]
+    assert [image["over"] for image in page_data(page)["images"]] == [None, None, [213, 94, 0]]
     again = refused(scene, "--out", finished, "--reuse", "--dem", dem)
     assert "_trust.tif: exists already" in again
     orbit = ["--orbit", "descending", "--overwrite"]

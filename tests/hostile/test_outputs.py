@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from typer.testing import CliRunner
 from flora.cli.main import app
 from flora.datasets import open_dataset
 from flora.errors import FloraError, FloraWarning
-from flora.files import alone
+from flora.files import alone, folder_beside
 from flora.maps.floods import split_flood
 from flora.maps.polygons import write_polygons
 from flora.models.checkpoints import shipped_weights
@@ -220,6 +222,28 @@ def test_a_lock_that_a_killed_process_left_is_taken_over(folder):
     with alone(lock, "out", "mapping"):
         pass
     assert not lock.exists()
+
+
+def test_what_a_killed_process_left_beside_its_output_is_removed(folder):
+    command = """
+import os, signal
+from pathlib import Path
+from flora.files import folder_beside
+with folder_beside(Path("o/out.tif")) as temporary:
+    (temporary / "rows.tif").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", command], check=False, env=os.environ)
+    left = list((folder / "o").glob(".flora-*"))
+    assert any(path.is_dir() for path in left)
+    with folder_beside(folder / "o" / "other.tif"):
+        pass
+    assert set(left) <= set((folder / "o").glob(".flora-*"))  # another's is not touched
+    target = folder / "o" / "out.tif"
+    again = pytest.raises(FloraError, match=r"another process is writing out\.tif there")
+    with folder_beside(target) as temporary, again, folder_beside(target):
+        pass
+    assert not temporary.exists() and not list((folder / "o").glob(".flora-*"))
 
 
 # --- runs that end in the middle -----------------------------------------------------------------

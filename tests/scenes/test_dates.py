@@ -125,6 +125,59 @@ def test_an_earlier_scene_elsewhere_or_of_other_bands_is_refused_by_its_own_name
         assert refused.value.argument == "sar_before"
 
 
+def test_several_dates_are_read_in_their_order(tmp_path):
+    after = write_truth(tmp_path / "S1_20190917.tif")
+    days = ("20190905", "20190812", "20190824")
+    paths = [write_truth(tmp_path / f"S1_{day}.tif", shift=-n) for n, day in enumerate(days, 1)]
+    with open_scene(after) as scene, open_dates(scene, paths) as dates:
+        values, valid = dates.read(0, 16)
+        with dates.reopen() as again:
+            np.testing.assert_array_equal(again.read(0, 16)[0], values)
+        assert dates.tags["FLORA_SAR_BEFORE_DATES"] == "2019-08-12 2019-08-24 2019-09-05"
+        assert dates.tags["FLORA_SAR_BEFORE"].split()[0] == "S1_20190812.tif"
+        assert dates.scaling.dates == 4 and dates.shown == 6
+    expected = map_truth(GRID, SHAPE)[:, :16]
+    shifted = [band - shift for shift in (2, 3, 1, 0) for band in expected]
+    np.testing.assert_allclose(values, shifted, atol=1e-4)
+    assert valid.all()
+
+
+def test_a_date_named_twice_is_refused(tmp_path):
+    after, before = (write_truth(tmp_path / f"{name}.tif") for name in ("after", "before"))
+    twice = [before, tmp_path / "x" / ".." / "before.tif"]
+    (tmp_path / "x").mkdir()
+    with (
+        open_scene(after) as scene,
+        pytest.raises(FloraError, match="is named twice"),
+        open_dates(scene, twice),
+    ):
+        pass
+
+
+def test_otsu_takes_the_median_of_the_dates_before(tmp_path):
+    """A field that was flooded, or wet, on one of three dates before is no river."""
+    speckle = np.random.default_rng(0).normal(0, 1, (4, 2, 100, 150))
+    *before, after = np.array([-10.0, -17.0])[:, None, None] + speckle
+    for number, image in enumerate(before):
+        image[:, :, :30] -= 10  # a river
+        image[:, 30 * number : 30 * (number + 1), 40:60] -= 10  # each date another field
+    after[:, :, :70] -= 10
+    for number, image in enumerate((*before, after)):
+        write_scene(tmp_path / f"{number}.tif", image.astype(np.float32))
+    earlier = [tmp_path / f"{number}.tif" for number in range(3)]
+
+    def found(dates):
+        with open_scene(tmp_path / "3.tif") as scene, open_dates(scene, dates) as every:
+            predict = SceneOtsu().of(every)
+            values, valid = every.read(0, 100)
+            sar = every.scaling.normalise(values, valid)
+        both = predict(torch.from_numpy(sar)[None], torch.from_numpy(valid)[None], None)
+        return both.water[0, 0].numpy()
+
+    assert found(earlier)[:, 34:66].min() == 1 and found(earlier)[:, :26].max() == 0
+    assert found(earlier[:1])[5:25, 44:56].max() == 0  # one date alone takes its field for a river
+
+
 def test_otsu_of_two_dates_leaves_the_river_out(tmp_path):
     speckle = np.random.default_rng(0).normal(0, 1, (2, 2, 100, 150))
     before, after = np.array([-10.0, -17.0])[:, None, None] + speckle

@@ -21,6 +21,7 @@ from flora.scenes.inputs import open_before, open_scene
 from flora.scenes.mapping import map_scene
 from flora.stac.assets import SAR_BANDS, find_asset, scale_and_offset
 from flora.stac.fetch import fetch_scene
+from flora.stac.orbits import fetch_same_orbit, find_same_orbit, said_of
 from flora.stac.search import (
     ENDPOINTS,
     address_of,
@@ -359,6 +360,59 @@ def test_real_items(name, flora_data):
             asset = find_asset(item, band, names)
             assert asset.href.endswith(f"iw-{band.lower()}.rtc.tiff")
             assert scale_and_offset(item, asset, optical=False) == (1, 0)
+
+
+# --- earlier passes of the same orbit ------------------------------------------------------------
+
+
+def orbit(number: int, state: str = "ascending") -> dict[str, object]:
+    return {"sat:orbit_state": state, "sat:relative_orbit": number}
+
+
+def add_passes(site: StacSite, folder: Path) -> None:
+    """The flood on 26 September, and passes before it, of which not all serve."""
+    files = radar_files(folder)
+    passes = (
+        ("flood", 26, orbit(110)),
+        ("too_late", 20, orbit(110)),
+        ("latest", 14, orbit(110)),
+        ("other_side", 15, orbit(110, "descending")),
+        ("other_orbit", 12, orbit(8)),
+        ("first", 2, orbit(110)),
+    )
+    for name, day, said in passes:
+        site.add(name, "sentinel-1-rtc", f"2019-09-{day:02}T06:00:00Z", files, said)
+    aside = radar_files(folder / "aside", GRID * Affine.translation(SIDE * 0.7, 0))
+    site.add("aside", "sentinel-1-rtc", "2019-09-08T06:00:00Z", aside, orbit(110))
+
+
+def test_earlier_passes_are_of_the_same_orbit_and_cover_the_area(site, tmp_path):
+    add_passes(site, tmp_path)
+    flood = read_item(f"{site.base}/collections/sentinel-1-rtc/items/flood")
+    names = [[item.id for item in slices] for slices in find_same_orbit(flood)]
+    assert names == [["latest"]]
+    assert [s[0].id for s in find_same_orbit(flood, count=2)] == ["latest", "first"]
+    assert [s[0].id for s in find_same_orbit(flood, count=3)] == ["latest", "aside", "first"]
+    assert find_same_orbit(flood, gap=3)[0][0].id == "too_late"
+    with pytest.raises(FloraError, match=r"expected 4 earlier passes of orbit ascending 110"):
+        find_same_orbit(flood, count=4)
+
+
+def test_earlier_passes_of_no_known_orbit_are_refused(site, tmp_path):
+    add_radar(site, tmp_path)
+    item = read_item(f"{site.base}/collections/sentinel-1-rtc/items/s1_13")
+    with pytest.raises(FloraError, match="says neither the direction nor the number"):
+        find_same_orbit(item)
+
+
+def test_earlier_passes_that_are_there_are_taken_without_asking(site, tmp_path):
+    add_passes(site, tmp_path)
+    flood = read_item(f"{site.base}/collections/sentinel-1-rtc/items/flood")
+    files = fetch_same_orbit(flood, tmp_path / "out", count=2)
+    assert [said_of(path) for path in files] == ["latest of 2019-09-14", "first of 2019-09-02"]
+    asked = len(site.requests)
+    assert fetch_same_orbit(flood, tmp_path / "out", count=2, reuse=True) == files
+    assert len(site.requests) == asked
 
 
 # --- fetching -----------------------------------------------------------------------------------

@@ -269,7 +269,9 @@
         draw();
       });
       fade.addEventListener("input", () => { layer.opacity = fade.value / 100; draw(); });
-      return element("li", { className: "row" }, element("label", {}, box, layer.name), fade);
+      const swatch = layer.over ? [key(layer.over)] : [];
+      const label = element("label", {}, box, ...swatch, layer.name);
+      return element("li", { className: "row" }, label, fade);
     }));
     other.replaceChildren(...layers.filter(layer => layer.comparable)
       .map(layer => element("option", { value: layer.name }, layer.name)));
@@ -413,6 +415,13 @@
     stage.addEventListener(kind, () => { fitted = false; }, { passive: true });
   }
 
+  const [interval] = data.intervals;
+  if (interval) {
+    const [low, high] = interval.ends;
+    find(".interval").hidden = false;
+    find(".interval").textContent = `True area of ${interval.of}: ${area(low)} to ${area(high)}, an `
+      + `interval that held for ${interval.percent} % of simulated scenes; whatever the threshold.`;
+  }
   slider.value = data.threshold;
   find(".ramp").style.background = `linear-gradient(to right, ${data.rampColours.join(", ")})`;
   find(".north").hidden = data.pixel === null;

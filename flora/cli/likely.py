@@ -1,0 +1,105 @@
+"""The likelihood and the interval of the area that `flora map` gives with its maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flora.errors import Given
+from flora.files import new_file
+
+if TYPE_CHECKING:
+    from flora.maps.likelihood import AreaIntervals
+    from flora.models.calibration import AreaInterval, Calibration
+
+
+@dataclass(frozen=True)
+class Likely:
+    """What is known of how often the model is right.
+
+    Attributes:
+        calibration: Of its weights in the mode that is used; None if there is none.
+        why_not: What to say without one.
+        reuse: Take a likelihood that is there, if it was made by this calibration.
+    """
+
+    calibration: Calibration | None
+    why_not: str
+    reuse: bool
+
+    @classmethod
+    def of(cls, weights: Path | None, guided: bool, reuse: bool) -> Likely:
+        """What is known of some weights.
+
+        Args:
+            weights: Their file; None for Otsu's method.
+            guided: Whether an image from before the flood is looked at.
+            reuse: See `Likely`.
+
+        Raises:
+            FloraError: If the calibration beside the weights is damaged, or of other weights.
+        """
+        from flora.models.calibration import calibration_file, load_calibration
+
+        if weights is None:
+            return cls(None, "Otsu's method has none", reuse)
+        found = load_calibration(weights, "before" if guided else "sar")
+        missing = f"these weights have none (no {calibration_file(weights).name} beside them"
+        missing += ", or not with an image from before)" if guided else ")"
+        return cls(found, missing, reuse)
+
+    def target(self, folder: Path, stem: str) -> Path | None:
+        """The file of a scene; None if none is written."""
+        return None if self.calibration is None else folder / f"{stem}_likelihood.tif"
+
+    def check(self, given: Given, overwrite: bool) -> None:
+        """Refuse a likelihood that is there and is neither to be taken nor replaced.
+
+        Raises:
+            FloraError: If there is one.
+        """
+        if not (self.reuse and self._taken(Path(str(given.value)))):
+            new_file(str(given.value), given.argument, overwrite)
+
+    def write(self, probability: Path, target: Path, overwrite: bool) -> Iterator[str]:
+        """Write the likelihood of a map, unless it is there; yields the line to be printed.
+
+        Raises:
+            FloraError: See `flora.maps.likelihood.write_likelihood`.
+        """
+        from flora.maps.likelihood import write_likelihood
+
+        if self.calibration is None:
+            return
+        if not (self.reuse and not overwrite and self._taken(target)):
+            write_likelihood(probability, target, self.calibration, overwrite=overwrite)
+        yield f"  {target}"
+
+    def said(self, intervals: AreaIntervals | None) -> str:
+        """What the terminal says of the true areas."""
+        if intervals is None or self.calibration is None:
+            return f"No likelihood, and no interval of the area: {self.why_not}"
+        named = {"flood": intervals.flood, "water": intervals.water}
+        areas = "; ".join(
+            f"{name} {_ends(one, intervals.unit)}" for name, one in named.items() if one is not None
+        )
+        return (
+            f"True area, {self.calibration.coverage:.0%} interval for scenes like the simulated "
+            f"ones: {areas}"
+        )
+
+    def _taken(self, target: Path) -> bool:
+        """Whether a likelihood is there that this calibration made."""
+        from flora.grid import open_raster
+        from flora.maps.likelihood import TAG, said_of
+
+        if self.calibration is None or not target.is_file():
+            return False
+        with open_raster(target, "output_folder") as file:
+            return bool(file.tags().get(TAG) == said_of(self.calibration))
+
+
+def _ends(interval: AreaInterval, unit: str) -> str:
+    return f"{interval.low:.4g} to {interval.high:.4g} {unit}"

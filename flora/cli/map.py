@@ -163,7 +163,7 @@ def map_(
         again = existing.overwrite and not existing.reuse
         trust = trust.fetched(grids, out, found.endpoint, again)
         products = replace(products, trust=trust)
-    reading = replace(reading, correction=trust.correction)
+    reading = replace(reading, correction=trust.correction, incidence=scenes.incidence)
     makes, reuse = model.makes(scenes.dates), existing.reuse
     run = Run(out, makes, products, reading, mapping, reuse=reuse, year=found.year)
     if several or workers.workers or workers.dask:

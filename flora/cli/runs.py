@@ -165,7 +165,7 @@ class Run:
     def _report(self, outputs: SceneOutputs, paths: list[Path]) -> None:
         """Say which maps were written and how much water is on them; then make the products."""
         from flora.scenes.before import ALIGNED_TAG
-        from flora.scenes.names import date_in_name
+        from flora.scenes.names import SIGMA0_TAG, date_in_name
         from flora.scenes.thresholds import OTSU_CHANGE_TAG, OTSU_TAG
         from flora.scenes.work import settled
 
@@ -181,6 +181,8 @@ class Run:
         )
         if ALIGNED_TAG in tags:
             self._console.print(offset_words(tags))
+        if SIGMA0_TAG in tags:
+            self._console.print(f"Backscatter: sigma0, from {tags[SIGMA0_TAG]}")
         said = [
             f"{name} below {tags[tag]} dB"
             for name, tag in (("VH", OTSU_TAG), ("its change", OTSU_CHANGE_TAG))

@@ -91,6 +91,15 @@ class SceneOptions:
         typer.Option(help="Units of the backscatter; default: db, and of --stac linear."),
     ] = None
 
+    incidence: Annotated[
+        float | None,
+        typer.Option(
+            help="Angle of incidence in degrees, by which gamma0 or beta0 is read as sigma0; "
+            "default: what a fetched file says of the place, else the middle of the swath; 0 "
+            "leaves it as it is, for weights that know it."
+        ),
+    ] = None
+
     @property
     def image(self) -> Path | None:
         """The image from before the flood, where a file is named."""

@@ -217,7 +217,7 @@ def _fetch(
             progress=bar.show,
         )
     guide = "" if fetched.before is None else f" --before {fetched.before}"
-    screen.print("The radar is gamma0, which is about 1 dB brighter than the sigma0 of training.")
+    screen.print("The radar is gamma0; flora map reads it as the sigma0 of training.")
     screen.print(f"Map it with: flora map {fetched.sar} --out {folder / 'maps'}{guide}")
 
 

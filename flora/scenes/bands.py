@@ -27,7 +27,7 @@ from flora.grid import (
     read_bands,
 )
 from flora.scenes.layers import BandFile, SceneFiles
-from flora.scenes.names import bands_by_name, check_quantity, in_order
+from flora.scenes.names import bands_by_name, in_order, sigma0_share
 from flora.scenes.safe.correction import Correction, ProductGeometry
 from flora.scenes.safe.folders import is_safe, product_of
 from flora.scenes.safe.product import Pass, SafeBand, find_safe_bands, mask_border
@@ -63,6 +63,7 @@ def find_files(
     grid: str | Grid | None,
     remove_noise: bool = True,
     correction: Correction | None = None,
+    incidence: float | None = None,
 ) -> SceneFiles:
     """Find and check the files of a scene; see `flora.scenes.inputs.open_scene`.
 
@@ -72,16 +73,9 @@ def find_files(
         FloraError: If a file is missing, damaged, complex or of another kind, its polarisations
             are not clear, or files differ in grid.
     """
-    given = (paths,) if isinstance(paths, str | Path) else tuple(paths)
-    listed = tuple(product_of(Path(path)) for path in given)
+    listed = _listed(paths, scaling)
     require_units(units)
     products = all(is_safe(path) for path in listed)
-    if not products and len(listed) not in {1, len(scaling.bands)}:
-        raise FloraError(
-            f"{len(listed)} files, expected one with {', '.join(scaling.bands)}, or one for each",
-            argument="sar_path",
-            remedy="map other scenes in runs of their own",
-        )
     inspect = partial(_inspect, units=units, resampled=grid is not None)
     pixel = PIXEL
     if products:
@@ -105,12 +99,15 @@ def find_files(
             remedy="use {units}",
             units="db",
         )
-    if files[0].safe is None:
-        check_quantity(listed)
+    said: dict[str, str] = {}
+    if files[0].safe is None and scaling.unit == "dB":
+        share, said = sigma0_share(listed, incidence)
+        files = tuple(file.times(share, units) for file in files)
     if isinstance(grid, Grid):
         same = all(file.control is None and file.grid.same_as(grid) for file in files)
         there = None if same else grid
-        return SceneFiles(listed, name, scaling, units, files, there, remove_noise, correction)
+        found = SceneFiles(listed, name, scaling, units, files, there, remove_noise, correction)
+        return replace(found, quantity=said, incidence=incidence)
     target = None if grid is None else _target(files, grid, pixel)
     corrected = correction if target is not None and files[0].ground is not None else None
     if corrected is not None and target is not None:
@@ -119,7 +116,25 @@ def find_files(
         _check_own_grid(files)
     elif pixel != PIXEL:
         check_georeference(target, Given("sar_path", listed[0]))
-    return SceneFiles(listed, name, scaling, units, files, target, remove_noise, corrected)
+    found = SceneFiles(listed, name, scaling, units, files, target, remove_noise, corrected)
+    return replace(found, quantity=said, incidence=incidence)
+
+
+def _listed(paths: str | Path | Sequence[str | Path], scaling: SarScaling) -> tuple[Path, ...]:
+    """The files or products of a scene.
+
+    Raises:
+        FloraError: If they are more or fewer files than polarisations.
+    """
+    given = (paths,) if isinstance(paths, str | Path) else tuple(paths)
+    listed = tuple(product_of(Path(path)) for path in given)
+    if not all(is_safe(path) for path in listed) and len(listed) not in {1, len(scaling.bands)}:
+        raise FloraError(
+            f"{len(listed)} files, expected one with {', '.join(scaling.bands)}, or one for each",
+            argument="sar_path",
+            remedy="map other scenes in runs of their own",
+        )
+    return listed
 
 
 def _product_files(

@@ -164,7 +164,9 @@ def _earlier(path: Path, scene: SarScene, units: Units, remove_noise: bool) -> I
     source = Given("sar_before", path)
     try:
         by = scene.correction
-        files = find_files([path], scene.scaling, units, scene.whole, remove_noise, by)
+        files = find_files(
+            [path], scene.scaling, units, scene.whole, remove_noise, by, scene.incidence
+        )
         for file in files.files:
             if file.control is None and not file.grid.same_as(scene.whole):
                 check_overlap(file.grid, scene.grid, source)

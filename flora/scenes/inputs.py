@@ -75,6 +75,7 @@ def open_scene(
     grid: str | None = None,
     remove_noise: bool = True,
     correction: Correction | None = None,
+    incidence: float | None = None,
 ) -> Iterator[SarScene]:
     """Open a Sentinel-1 scene, or a part of it, for reading row by row.
 
@@ -105,6 +106,8 @@ def open_scene(
             measured power is left at least. Other files are taken as they are.
         correction: By which the terrain of a GRD product is corrected. Other files are taken as
             they are.
+        incidence: Angle in degrees at which files that say gamma0 or beta0 are read as sigma0;
+            see `flora.scenes.names.sigma0_share`.
 
     Raises:
         FloraError: If a file is missing, damaged, complex or of another kind, files differ in
@@ -120,7 +123,7 @@ def open_scene(
         >>> scene.shape, backscatter.shape, valid.shape
         ((64, 64), (2, 16, 64), (16, 64))
     """
-    files = find_files(paths, scaling, units, grid, remove_noise, correction)
+    files = find_files(paths, scaling, units, grid, remove_noise, correction, incidence)
     part = choose_part(files.grid, window, bbox, files.name)
     with files.opened() as layers:
         yield SarScene(files, layers, part)
@@ -181,6 +184,7 @@ class SarScene:
             "units": self.units,
             "grid": [*self.shape, *self.origin, *self.transform, str(self.crs)],
             "remove_noise": self._files.remove_noise,
+            **self._files.quantity,
             **self._corrected_by(),
             "pixels": hashlib.sha256(self.sample.tobytes()).hexdigest(),
         }
@@ -191,10 +195,15 @@ class SarScene:
         return self._files.correction
 
     @property
+    def incidence(self) -> float | None:
+        """The angle that was given, by which gamma0 or beta0 is read as sigma0."""
+        return self._files.incidence
+
+    @property
     def tags(self) -> dict[str, str]:
         """What maps made of it keep of how it was read."""
         by = self._files.correction
-        return {} if by is None else {TERRAIN_TAG: str(by)}
+        return self._files.quantity | ({} if by is None else {TERRAIN_TAG: str(by)})
 
     def _corrected_by(self) -> dict[str, Any]:
         by = self._files.correction

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +114,13 @@ class BandFile:
             scale, offset = (np.array(v, dtype=np.float32) for v in (self.scale, self.offset))
             yield OpenBands(dataset, bands, str(self.path), nodata, scale, offset)
 
+    def times(self, share: float, units: Units) -> BandFile:
+        """The same, its backscatter as power multiplied by a share."""
+        if units == "linear":
+            scale = tuple(share * value for value in self.scale)
+            return replace(self, scale=scale, offset=tuple(share * v for v in self.offset))
+        return replace(self, offset=tuple(v + 10 * math.log10(share) for v in self.offset))
+
     def _connection(self, stack: ExitStack) -> str | None:
         """What GDAL opens where this is not the file itself, until the stack is left."""
         if self.safe is None:
@@ -154,6 +162,8 @@ class SceneFiles:
         target: The map grid they are resampled to; None keeps their own.
         remove_noise: Whether the thermal noise of a GRD product is subtracted.
         correction: What the terrain of a GRD product is corrected by; None leaves it.
+        quantity: Tags that say what was turned into sigma0, and how; empty where it was sigma0.
+        incidence: Angle in degrees that was given for it.
     """
 
     paths: tuple[Path, ...]
@@ -164,6 +174,8 @@ class SceneFiles:
     target: Grid | None
     remove_noise: bool
     correction: Correction | None = None
+    quantity: dict[str, str] = field(default_factory=dict)
+    incidence: float | None = None
 
     @property
     def grid(self) -> Grid:

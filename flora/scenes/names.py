@@ -14,6 +14,12 @@ from flora.grid import open_raster
 
 POLARISATIONS = frozenset({"VV", "VH", "HH", "HV"})
 IW_INCIDENCE = (29.1, 46.0)  # degrees, interferometric wide swath: near and far range
+MIDDLE_INCIDENCE = 38.8  # degrees: `incidenceAngleMidSwath` of products
+INCIDENCE_LIMITS = (15.0, 60.0)  # degrees: of all modes of Sentinel-1, and some more
+
+# Tags of fetched files, and of maps that were made of another quantity.
+BACKSCATTER_TAG, INCIDENCE_TAG = "FLORA_BACKSCATTER", "FLORA_INCIDENCE_DEGREES"
+SIGMA0_TAG = "FLORA_SIGMA0_FROM"
 
 # Sigma0 divided by each, from the incidence angle.
 SIGMA0_OF = {"gamma0": math.cos, "beta0": math.sin}
@@ -141,49 +147,82 @@ def _check_dates(paths: tuple[Path, ...]) -> None:
         )
 
 
-def check_quantity(paths: tuple[Path, ...]) -> None:
-    """Warn of gamma0 and beta0, refuse amplitude, where the name of a file or a band says so.
+def sigma0_share(
+    paths: tuple[Path, ...], incidence: float | None = None
+) -> tuple[float, dict[str, str]]:
+    """What turns the power in files into sigma0, and the tags that say so; 1 where it is sigma0.
+
+    sigma0 = gamma0 cos(incidence angle) = beta0 sin(incidence angle), on level ground, where the
+    name of a file or of its bands, or the tags of a fetched one, say gamma0 or beta0.
+
+    Args:
+        paths: Files of a scene.
+        incidence: Angle in degrees, 0 to leave values as they are; default is that in a file's
+            tags, else that of the middle of the swath, and a `FloraWarning` says by how much it
+            may be wrong.
 
     Raises:
-        FloraError: If a name says amplitude.
+        FloraError: If a name says amplitude, or no radar looks at that angle.
     """
+    low, high = INCIDENCE_LIMITS
+    if incidence and not low <= incidence <= high:
+        raise FloraError(
+            f"expected {low:g} to {high:g} degrees from the vertical, or 0 to leave values as they "
+            "are",
+            argument="incidence",
+            value=incidence,
+        )
     for path in paths:
-        words = _words(path.name)
-        said = next((match for word in words if (match := HYP3_WORD.fullmatch(word))), None)
-        described = _described(path)
-        amplitude = said[0] if said and said["scale"] == "a" else ""
-        if not amplitude and any("amplitude" in _words(text) for text in described):
-            amplitude = ", ".join(described)
-        if amplitude:
-            raise FloraError(
-                f"amplitude, as its name says ({amplitude}), expected power or dB",
+        _refuse_amplitude(path)
+    found = next(((path, what) for path in paths if (what := _quantity(path))), None)
+    if found is None or incidence == 0:
+        return 1.0, {}
+    path, what = found
+    tagged = _tags(path).get(INCIDENCE_TAG)
+    angle = incidence or (float(tagged) if tagged else MIDDLE_INCIDENCE)
+    share = SIGMA0_OF[what]
+    if incidence is None and tagged is None:
+        near, far = (
+            10 * math.log10(share(math.radians(angle)) / share(math.radians(at)))
+            for at in IW_INCIDENCE
+        )
+        warnings.warn(
+            FloraWarning(
+                f"{what}, as its name says, read as sigma0 = {what} {share.__name__}({angle:g} "
+                f"degrees), the middle of the swath: {near:+.1f} dB off in near range, {far:+.1f} "
+                "dB in far range",
                 argument="sar_path",
                 value=path,
-                remedy="square it and pass {units}, or order the product in power",
-                units="linear",
-            )
-    found = next(((path, what) for path in paths if (what := _quantity(path))), None)
-    if found is None:
-        return
-    path, what = found
-    share = SIGMA0_OF[what]
-    near, far = (-10 * math.log10(share(math.radians(angle))) for angle in IW_INCIDENCE)
-    warnings.warn(
-        FloraWarning(
-            f"{what}, as its name says, expected sigma0. {what} is sigma0 / {share.__name__}"
-            f"(incidence angle): {near:.1f} dB (near range) to {far:.1f} dB (far range) brighter "
-            "on flat ground, so that a model trained on sigma0 finds a little less water",
+                remedy="pass the angle of incidence at the place, {incidence}",
+                incidence=35,
+            ),
+            stacklevel=4,
+        )
+    return share(math.radians(angle)), {SIGMA0_TAG: f"{what} at {angle:.1f} degrees"}
+
+
+def _refuse_amplitude(path: Path) -> None:
+    words = _words(path.name)
+    said = next((match for word in words if (match := HYP3_WORD.fullmatch(word))), None)
+    described = _described(path)
+    amplitude = said[0] if said and said["scale"] == "a" else ""
+    if not amplitude and any("amplitude" in _words(text) for text in described):
+        amplitude = ", ".join(described)
+    if amplitude:
+        raise FloraError(
+            f"amplitude, as its name says ({amplitude}), expected power or dB",
             argument="sar_path",
             value=path,
-        ),
-        stacklevel=4,
-    )
+            remedy="square it and pass {units}, or order the product in power",
+            units="linear",
+        )
 
 
 def _quantity(path: Path) -> str:
-    """What the bands of a file hold, by their descriptions, else by its name; "" for sigma0."""
+    """What a file holds by its tags, its bands' descriptions or its name; "" for sigma0."""
     inside = [word for text in _described(path) for word in _words(text)]
-    for words in (inside, _words(path.name)):
+    tagged = _words(_tags(path).get(BACKSCATTER_TAG, ""))
+    for words in (tagged, inside, _words(path.name)):
         if any(word.startswith("beta") for word in words):
             return "beta0"
         if any(word.startswith("gamma") for word in words):
@@ -203,3 +242,8 @@ def _words(text: str) -> list[str]:
 def _described(path: Path) -> list[str]:
     with open_raster(path, "sar_path") as dataset:
         return [text for text in dataset.descriptions if text]
+
+
+def _tags(path: Path) -> dict[str, str]:
+    with open_raster(path, "sar_path") as dataset:
+        return dict(dataset.tags())

@@ -30,6 +30,7 @@ class SceneReading:
         grid: Map grid, see `open_scene`.
         remove_noise: See `open_scene`.
         correction: See `open_scene`.
+        incidence: See `open_scene`.
         before: An image from before the flood, or None.
         before_scaling: Its scaling.
         align: Whether it is moved back by the offset that is found, see `open_before`.
@@ -44,6 +45,7 @@ class SceneReading:
     grid: str | None = None
     remove_noise: bool = True
     correction: Correction | None = None
+    incidence: float | None = None
     before: Path | None = None
     before_scaling: OpticalScaling = SENTINEL2_RGB
     align: bool = True
@@ -51,7 +53,8 @@ class SceneReading:
 
     def grid_of(self, paths: str | Path | Sequence[str | Path]) -> Grid:
         """The pixels that would be read of a scene: its files are inspected, no values read."""
-        files = find_files(paths, self.scaling, self.units, self.grid, self.remove_noise)
+        how = self.remove_noise, self.correction, self.incidence
+        files = find_files(paths, self.scaling, self.units, self.grid, *how)
         return files.grid.part(choose_part(files.grid, self.window, self.bbox, files.name))
 
     @contextmanager
@@ -59,7 +62,7 @@ class SceneReading:
         """Open a scene, see `open_scene`; with earlier ones, all as one."""
         how: dict[str, Any] = {"units": self.units, "remove_noise": self.remove_noise}
         part: dict[str, Any] = {"window": self.window, "bbox": self.bbox, "grid": self.grid}
-        part["correction"] = self.correction
+        part |= {"correction": self.correction, "incidence": self.incidence}
         with ExitStack() as stack:
             scene = stack.enter_context(open_scene(paths, scaling=self.scaling, **how, **part))
             if self.sar_before:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import shapely
 from numpy.polynomial.polynomial import polyval2d, polyvander2d
 from rasterio.crs import CRS
 from rasterio.warp import transform
@@ -20,6 +22,8 @@ OrbitDirection = Literal["ascending", "descending"]
 # most land the heading lies within 6 degrees of these.
 LOOK: dict[OrbitDirection, float] = {"ascending": 77.0, "descending": 283.0}
 
+EARTH, HEIGHT = 6371e3, 700e3  # m: radius, and of Sentinel-1 above it
+SWATH = (30.5, 46.0)  # degrees: the incidence angles of a scene of the wide swath
 DEGREE = 2  # of the polynomial in each of a map's coordinates
 
 
@@ -73,3 +77,39 @@ class Viewing:
         there = transform(LON_LAT, crs, self.longitude.ravel(), self.latitude.ravel())
         x, y = (np.reshape(values, shape) for values in there)
         return (unwrapped(x.ravel()).reshape(shape) if crs.is_geographic else x), y
+
+
+def swath_incidence(
+    outline: FloatArray, flight: OrbitDirection, longitude: float, latitude: float
+) -> float:
+    """Angle of incidence at a place in a scene of the wide swath, in degrees, from its outline.
+
+    The place's distance from the near edge, as a share of the outline's width in the direction of
+    the rays, gives the distance from the satellite's track, and so the angle above a sphere.
+
+    Args:
+        outline: (n, 2) longitudes and latitudes of the scene's outline, in degrees.
+        flight: The direction of flight.
+        longitude: Of the place.
+        latitude: Of the place.
+    """
+    north = (outline[:, 1].min() + outline[:, 1].max()) / 2
+    squeeze = math.cos(math.radians(north))
+    east = unwrapped(np.append(outline[:, 0], longitude)) * squeeze
+    points = np.stack([east, np.append(outline[:, 1], latitude)], axis=-1)
+    box = shapely.oriented_envelope(shapely.MultiPoint(points[:-1]))
+    sides = np.diff(np.array(box.exterior.coords)[:3], axis=0)
+    wanted = math.radians(LOOK[flight])
+    ray = np.array([math.sin(wanted), math.cos(wanted)])
+    lengths = np.linalg.norm(sides, axis=1)
+    across = sides[np.argmax(np.abs(sides @ ray) / lengths)]
+    across = across * np.sign(across @ ray) / np.linalg.norm(across)
+    along = points @ across
+    near, far = along[:-1].min(), along[:-1].max()
+    share = float(np.clip((along[-1] - near) / (far - near), 0, 1))
+    angles = np.linspace(*SWATH, 200)
+    # From the angle at the ground, that at the satellite by the law of sines; their difference is
+    # the angle at the centre of the earth, which grows with the distance.
+    seen = np.radians(angles)
+    centre = seen - np.arcsin(np.sin(seen) * EARTH / (EARTH + HEIGHT))
+    return float(np.interp(centre[0] + share * (centre[-1] - centre[0]), centre, angles))

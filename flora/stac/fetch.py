@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import rasterio
+import shapely
 from numpy.typing import NDArray
 
 from flora.errors import FloraError, FloraWarning
@@ -26,7 +27,9 @@ from flora.grid import GDAL_ERRORS, Grid, LonLatBox, Part, apply
 from flora.parts import choose_part, part_around
 from flora.scenes.bands import is_fill, is_stored_fill
 from flora.scenes.inputs import check_units
+from flora.scenes.names import BACKSCATTER_TAG, INCIDENCE_TAG
 from flora.scenes.optical import CLOUDY, QUANTIFICATION, is_cloud
+from flora.scenes.viewing import LOOK, swath_incidence
 from flora.sensors import BoolArray, FloatArray, Units, require_units
 from flora.stac.assets import OPTICAL_BANDS, SAR_BANDS, ItemBands, gdal_options
 from flora.stac.search import (
@@ -95,9 +98,9 @@ def fetch_scene(
     Both appear together at the end, or neither does.
 
     The radar keeps the grid it has in the archive. Terrain-corrected (RTC) archives hold gamma0
-    as power; it is written as 10 log10 gamma0. That is not the sigma0 that the models are trained
-    on: over flat land gamma0 = sigma0 / cos(incidence angle), so it is 0.6 dB to 1.6 dB brighter
-    at the 29 to 46 degrees of Sentinel-1's wide swath.
+    as power; it is written as 10 log10 gamma0, and tags say so, with the angle of incidence in the
+    middle of the part: by these, `open_scene` reads sigma0 = gamma0 cos(incidence angle), which is
+    0.6 dB to 1.6 dB darker at the 29 to 46 degrees of Sentinel-1's wide swath.
 
     The optical image is resampled bilinearly. Since processing baseline 04.00, Sentinel-2
     products hold 1000 more than reflectance x 10000 (Sentinel-2 Products Specification
@@ -143,9 +146,9 @@ def fetch_scene(
         parts = list(parts_of(grid.shape, block))
         with folder_beside(targets["sar"], GDAL_ERRORS) as temporary:
             finished = {"sar": temporary / "sar.tif"}
-            said = "gamma0, dB" if units == "linear" else "as archived, dB"
             convert = partial(_decibels, units=units)
-            steps = _write(finished["sar"], grid, parts, radar, convert, FLORA_BACKSCATTER=said)
+            tags = _radar_tags(items[0], grid, units)
+            steps = _write(finished["sar"], grid, parts, radar, convert, **tags)
             if optical:
                 finished["before"] = temporary / "before.tif"
                 image = _write(finished["before"], grid, parts, optical, _reflectance)
@@ -222,6 +225,20 @@ def stem_of(identity: str) -> str:
     if len(plain.encode()) <= LONGEST_STEM:
         return plain
     return f"{plain[:40]}_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def _radar_tags(item: Item, grid: Grid, units: Units) -> dict[str, str]:
+    """What a file of radar says of its values, and at which angle its middle was looked at."""
+    tags = {BACKSCATTER_TAG: "gamma0, dB" if units == "linear" else "as archived, dB"}
+    angle = item.properties.get("view:incidence_angle")
+    said = str(item.properties.get("sat:orbit_state", "")).lower()
+    flight = next((name for name in LOOK if name == said), None)
+    wide = item.properties.get("sar:instrument_mode") == "IW" and item.geometry is not None
+    if angle is None and wide and flight is not None:
+        west, south, east, north = grid.lon_lat_box()
+        outline = shapely.get_coordinates(shapely.geometry.shape(item.geometry))
+        angle = swath_incidence(outline, flight, (west + east) / 2, (south + north) / 2)
+    return tags if angle is None else tags | {INCIDENCE_TAG: f"{float(angle):.1f}"}
 
 
 def _check_arguments(items: Sequence[Item], before: Sequence[Item], block: int, units: str) -> None:

@@ -441,7 +441,8 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StacSite]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     made = fake_scene(3, SIDE)
-    power = (10 ** (made["sar"] / 10)).astype(np.float32)
+    gamma0 = 10 ** (made["sar"] / 10) / np.cos(np.radians(34.5))
+    power = gamma0.astype(np.float32)
     stored = made["optical"].astype(np.uint16)
     folder = tmp_path / "archive"
     radar = {
@@ -453,7 +454,9 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StacSite]:
         for name, i in {"B04": 3, "B03": 2, "B02": 1, "B08": 7}.items()
     }
     with serve_stac() as served:
-        served.add("s1", "sentinel-1-rtc", "2019-09-17T06:00:00Z", radar)
+        served.add(
+            "s1", "sentinel-1-rtc", "2019-09-17T06:00:00Z", radar, {"view:incidence_angle": 34.5}
+        )
         said = {"s2:processing_baseline": "02.14", "eo:cloud_cover": 4}
         served.add("s2", "sentinel-2-l2a", "2019-09-05T11:00:00Z", optical, said)
         yield served
@@ -463,7 +466,8 @@ def test_item_of_a_catalogue(site, scene, mapped, tmp_path):
     """An item's file lies elsewhere than its catalogue, which is where `auto` would search."""
     address = f"{site.base}/collections/sentinel-1-rtc/items/s1"
     out, page = tmp_path / "out", tmp_path / "map.html"
-    run("--stac", address, "--out", out, "--html", page)
+    said = run("--stac", address, "--out", out, "--html", page)
+    assert "Backscatter: sigma0, from gamma0 at 34.5 degrees" in said
     assert "Contains modified Copernicus Sentinel data 2019" in page.read_text()
     np.testing.assert_allclose(
         read(out / "s1_sar_water_probability.tif"),

@@ -1,3 +1,4 @@
+import math
 import os
 import shutil
 import threading
@@ -94,7 +95,8 @@ def test_two_files_are_told_apart(tmp_path, names, described):
         values = bands[band][None]
         paths.append(write_scene(tmp_path / name, values, names=[text] if text else ()))
     values, valid = opened(paths)
-    np.testing.assert_array_equal(values, decibel())
+    share = 10 * math.log10(math.cos(math.radians(38.8))) if "rtc" in names[0] else 0
+    np.testing.assert_allclose(values, decibel() + share, atol=1e-5)
     assert valid.all()
 
 
@@ -227,7 +229,7 @@ def test_values_brighter_than_land_are_suspected(tmp_path, made, units, said):
     assert len(told) == 1
 
 
-def test_gamma0_is_said_with_what_it_means(tmp_path):
+def test_gamma0_by_its_name_is_read_as_sigma0(tmp_path):
     names = ("S1A_IW_20190917T060141_DVP_RTC10_G_{}uned_2B2F_VV.tif", "x_{}uned_VH.tif")
     linear = power(decibel())[:, None]
 
@@ -235,26 +237,39 @@ def test_gamma0_is_said_with_what_it_means(tmp_path):
         pairs = zip(names, linear, strict=True)
         return [write_scene(tmp_path / name.format(word), band) for name, band in pairs]
 
-    with pytest.warns(FloraWarning, match=r"gamma0.*0\.6 dB.*1\.6 dB"):
+    said = r"read as sigma0 = gamma0 cos\(38\.8 degrees\).*-0\.5 dB.*\+0\.5 dB"
+    with pytest.warns(FloraWarning, match=said):
         values, _ = opened(write("gp"), units="linear")
+    np.testing.assert_allclose(values, decibel() - 1.0829, atol=1e-3)  # 10 log10 cos(38.8)
+    values, _ = opened(write("gp"), units="linear", incidence=60.0)
+    np.testing.assert_allclose(values, decibel() - 3.0103, atol=1e-3)
+    with pytest.raises(FloraError, match="incidence 5: expected 15 to 60 degrees"):
+        opened(write("gp"), units="linear", incidence=5)
+    values, _ = opened(write("sp"), units="linear")  # sigma0, by its name
     np.testing.assert_allclose(values, decibel(), atol=1e-4)
-    opened(write("sp"), units="linear")  # sigma0, by its name
     with pytest.raises(FloraError, match=r"amplitude, as its name says \(gauned\)"):
         opened(write("ga"), units="linear")
 
 
 @pytest.mark.parametrize(
-    ("quantity", "says"),
+    ("quantity", "says", "share"),
     [
-        ("Gamma0", r"gamma0.*cos.*0\.6 dB.*1\.6 dB"),
-        ("Beta0", r"beta0.*sin.*3\.1 dB.*1\.4 dB"),
+        ("Gamma0", r"gamma0 cos.*-0\.5 dB.*\+0\.5 dB", math.cos(math.radians(38.8))),
+        ("Beta0", r"beta0 sin.*\+1\.1 dB.*-0\.6 dB", math.sin(math.radians(38.8))),
     ],
 )
-def test_a_quantity_in_the_bands_names_is_said(tmp_path, quantity, says):
+def test_a_quantity_in_the_bands_names_is_read_as_sigma0(tmp_path, quantity, says, share):
     names = [f"{quantity}_{band}_db" for band in ("VV", "VH")]
+    path = write_scene(tmp_path / "s.tif", decibel(), names=names)
     with pytest.warns(FloraWarning, match=says):
-        values, _ = opened(write_scene(tmp_path / "s.tif", decibel(), names=names))
-    np.testing.assert_allclose(values, decibel(), atol=1e-4)
+        values, _ = opened(path)
+    np.testing.assert_allclose(values, decibel() + 10 * math.log10(share), atol=1e-4)
+    with open_scene(path, incidence=38.8) as scene:  # known: nothing to warn of
+        assert scene.tags == {"FLORA_SIGMA0_FROM": f"{quantity.lower()} at 38.8 degrees"}
+        identity = scene.identity()
+    np.testing.assert_allclose(opened(path, incidence=0)[0], decibel(), atol=1e-4)
+    with open_scene(path, incidence=40.0) as scene:
+        assert scene.identity() != identity
 
 
 def test_sigma0_in_the_bands_names_is_believed_and_amplitude_refused(tmp_path):

@@ -10,6 +10,7 @@ from rasterio.crs import CRS
 from flora.errors import FloraError, Given
 from flora.grid import LON_LAT, covering_grid
 from flora.scenes.safe.annotation import viewing_of
+from flora.scenes.viewing import swath_incidence
 
 SOURCE = Given("sar_path", "a product")
 
@@ -67,3 +68,16 @@ def test_damaged_annotation_is_refused(points):
     flight = "<productInformation><pass>Ascending</pass></productInformation>"
     with pytest.raises(FloraError, match="damaged geolocation grid"):
         viewing_of(f"<product>{flight}{points}</product>".encode(), SOURCE)
+
+
+@pytest.mark.parametrize("year", ["2015", "2021", "2026"])
+def test_angle_from_the_outline_is_nearly_that_of_the_annotation(year, flora_data):
+    view = viewing_of(annotation(flora_data, f"S1A_IW_GRDH_1SDV_{year}"), SOURCE)
+    corners = np.s_[[0, 0, -1, -1], [0, -1, -1, 0]]
+    outline = np.stack([view.longitude[corners], view.latitude[corners]], axis=-1)
+    middle = len(view.longitude) // 2
+    for point in range(0, view.longitude.shape[1], 4):
+        at = float(view.longitude[middle, point]), float(view.latitude[middle, point])
+        found = swath_incidence(outline, view.flight, *at)
+        # A degree is .06 dB of the quotient of sigma0 and gamma0.
+        assert found == pytest.approx(view.incidence[middle, point], abs=1.0)

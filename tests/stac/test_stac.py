@@ -495,7 +495,11 @@ def test_before_image_on_the_radars_grid_without_its_offset(site, tmp_path):
         assert bool(guide.valid.all())
         return Prediction(guide.index.clamp(0, 1))
 
-    with open_scene(fetched.sar) as scene, open_before(fetched.before, scene) as image:
+    with (
+        pytest.warns(FloraWarning, match="read as sigma0 = gamma0 cos"),
+        open_scene(fetched.sar) as scene,
+        open_before(fetched.before, scene) as image,
+    ):
         mapped = map_scene(scene, tmp_path / "maps", predict, before=image)
     assert mapped.valid_pixels == SIDE * (SIDE - 5)
 

@@ -39,6 +39,34 @@ def memory_table() -> str:
     return table(["size", "weights, million", "16 bytes a weight, GB", "measured peak, GB"], rows)
 
 
+def likelihood_table() -> str:
+    """What likelihood and interval are worth, from results/likelihood.json."""
+    modes = record("likelihood")["modes"]
+    judged = {
+        "simulated scenes, radar alone": modes["sar"]["simulated"],
+        "simulated scenes, with an image from before": modes["before"]["simulated"],
+        "real test chips, radar alone": modes["sar"]["real"],
+    }
+
+    def held(found: dict[str, Any] | None) -> str:
+        if found is None:
+            return "not known"
+        covered = round(found["covered"] * found["scenes"])
+        return f"{covered} of {found['scenes']}"
+
+    rows = [
+        [
+            name,
+            *(f"{100 * found[said]['ece']:.1f}" for said in ("probability", "likelihood")),
+            held(found["intervals"]["water"]),
+            held(found["intervals"].get("flood")),
+        ]
+        for name, found in judged.items()
+    ]
+    header = ["", "error of the probability", "of the likelihood", "area of water", "of flood"]
+    return table(header, rows)
+
+
 def realism_table() -> str:
     """Medians, speckle and threshold errors of results/simulator_realism.json."""
     rows = []
@@ -122,6 +150,7 @@ def test_chips_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "memory_table": memory_table,
     "realism_table": realism_table,
+    "likelihood_table": likelihood_table,
     "spain_table": spain_table,
     "sim_to_real_table": sim_to_real_table,
     "bound_table": bound_table,

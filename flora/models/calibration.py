@@ -208,6 +208,12 @@ def load_calibration(weights: Path, mode: Mode = "sar") -> Calibration | None:
 
     Raises:
         FloraError: If it belongs to other weights, or is damaged.
+
+    Example:
+        >>> from flora.models import shipped_weights
+        >>> from flora.models.calibration import load_calibration
+        >>> load_calibration(shipped_weights()).coverage
+        0.9
     """
     path = calibration_file(weights)
     if not path.is_file():

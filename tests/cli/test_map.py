@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import flora
 from flora.cli.main import app
 from flora.cli.view import multilook
+from flora.models.calibration import calibration_file, load_calibration
 from flora.models.checkpoints import read_metadata, save_weights, shipped_weights
 from flora.scenes.dates import open_dates
 from flora.sensors import SENTINEL1, SENTINEL2_RGB
@@ -280,6 +281,7 @@ def test_permanent_water_that_is_no_mask_leaves_whole_maps(scene, occurrence, fi
     names = {path.name.removeprefix(NAME) for path in finished.iterdir()}
     assert names == {
         *("_water_mask.tif", "_water_probability.tif", "_rgb.tif", "_quicklook.png"),
+        "_likelihood.tif",
     }
 
 
@@ -528,6 +530,23 @@ def test_noise_of_a_ground_range_product_stays_if_asked(tmp_path):
 # --- how likely, and against a rival ------------------------------------------------------------
 
 
+def test_likelihood_and_interval_are_written_and_said(scene, occurrence, mapped, finished):
+    likely = read(mapped / f"{NAME}_likelihood.tif")
+    chance = read(mapped / f"{NAME}_water_probability.tif")
+    calibration = load_calibration(shipped_weights())
+    np.testing.assert_array_equal(likely, np.rint(100 * calibration.likelihood(chance)))
+    page = finished / "map.html"
+    known = ["--permanent-water", occurrence, "--permanent-threshold", 50, "--html", page]
+    said = run(scene, "--out", finished, "--reuse", *known)
+    number = r"([0-9.e-]+) to ([0-9.e-]+) km2"
+    ends = re.search(rf"True area, 90% interval for .*: flood {number}; water {number}", said)
+    low, high, least, most = map(float, ends.groups())
+    assert 0 <= low < high < most and low < least
+    (flood, water) = page_data(page)["intervals"]
+    assert flood["of"] == "flood" and flood["percent"] == 90 and water["of"] == "water"
+    assert flood["ends"] == pytest.approx([low, high], rel=1e-3)
+
+
 @SAID
 def test_what_has_no_calibration_says_so(scene, tmp_path):
     weights = tmp_path / "mine.safetensors"
@@ -536,6 +555,16 @@ def test_what_has_no_calibration_says_so(scene, tmp_path):
     assert "No likelihood, and no interval of the area: these weights have none" in said
     assert not list((tmp_path / "o").glob("*likelihood*"))
     assert "Otsu's method has none" in run(scene, "--out", tmp_path / "p", "--method", "otsu")
+
+
+def test_calibration_of_other_weights_is_refused_before_anything_is_mapped(scene, tmp_path):
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(shipped_weights().read_bytes() + b" ")
+    beside = calibration_file(weights)
+    beside.write_bytes(calibration_file(shipped_weights()).read_bytes())
+    line = refused(scene, "--out", tmp_path / "o", "--weights", weights)
+    assert "of other weights" in line or "not a readable" in line
+    assert not (tmp_path / "o").exists()
 
 
 @SAID

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -101,3 +102,16 @@ def test_a_damaged_calibration_is_refused(tmp_path, record):
     calibration_file(weights).write_bytes(record)
     with pytest.raises(FloraError, match="damaged"):
         load_calibration(weights)
+
+
+def test_the_shipped_calibrations_are_those_of_the_record():
+    from tests.test_project import ROOT
+
+    record = json.loads((ROOT / "results/likelihood.json").read_text())
+    for mode in ("sar", "before"):
+        shipped = load_calibration(shipped_weights(), mode)
+        assert vars(shipped) == pytest.approx(record["modes"][mode]["fitted"])
+        for found in record["modes"][mode]["simulated"]["intervals"].values():
+            # Three standard deviations below what was promised.
+            least = shipped.coverage - 3 * np.sqrt(0.9 * 0.1 / found["scenes"])
+            assert found["covered"] >= least

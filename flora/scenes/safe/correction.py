@@ -1,4 +1,4 @@
-"""ProductGeometry range products put on a map by orbit and elevation: each pixel at its true place.
+"""Ground range products put on a map by orbit and elevation: each pixel at its true place.
 
 The ellipsoid's radiometry stays: slopes that face the radar are brighter than level ground.
 """
@@ -39,7 +39,7 @@ EDGE = 2  # nodes around a part: what is interpolated between needs neighbours
 
 @dataclass(frozen=True)
 class Correction:
-    """What terrain is corrected by.
+    """The elevation that terrain is corrected with.
 
     Attributes:
         dem: Rasters of elevation in m above the geoid; where they overlap, the first one counts;

@@ -82,7 +82,7 @@ class Sen12MS(FloodDataset):
     The radar image is Sentinel-1 sigma0 in dB (VV, VH), the optical image Sentinel-2 Level-1C,
     chosen cloudless. SEN12MS-CR, which has the same names, clips its radar image at 0 dB.
 
-    There is no flood in it and no flood truth. What stands in `water` is *permanent* water of the
+    There is no flood in it and no flood truth. What `water` holds is *permanent* water of the
     MODIS land cover MCD12Q1, at about 500 m, resampled to 10 m by the publisher: rivers narrower
     than that, and every flood, are dry in it. A score on it is no flood score. Wetlands are 255,
     and so is everything where a patch has no land cover file.

@@ -47,7 +47,7 @@ from flora.simulate.terrain import (
     random_field,
 )
 
-# Counts changes of what a seed gives; it stands in the manifest beside the seeds.
+# Counts changes of what a seed gives; the manifest keeps it beside the seeds.
 SIMULATOR_VERSION = 2
 
 SMALLEST = 32

@@ -158,7 +158,7 @@ class ItemBands:
         what, code = f"item {self.item.id}: cannot be read ({said})", re.search(r"HTTP (\d+)", said)
         if code and int(code[1]) in (401, 403, 410):  # what stores answer to an old signature
             return (
-                f"{what}, not even with new links: it wants an account, or the archive has "
+                f"{what}, not even with new links: an account is required, or the archive has "
                 "withdrawn it; search again, or choose another endpoint"
             )
         if code or "CURL" in said:

@@ -345,7 +345,7 @@ def remedy_for(status: int | None) -> str:
     if status in BUSY or status > 500:
         return "the server is busy or broken: try again later"
     if status in (401, 403):
-        return "it wants an account: sign in at its provider, or choose another endpoint"
+        return "an account is required: sign in at its provider, or choose another endpoint"
     return "check the address" if status == 404 else "check what was asked for"
 
 

@@ -12,6 +12,7 @@ was found; where nothing was, it stays. Thresholds were chosen on scenes of the 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ import torch
 
 from benchmarks.simulated_chips import chip_scores, described, paired, read_chips, rounded
 from flora.datasets.base import Sample, Window, collate, crop_sample, optical_stack
+from flora.datasets.registry import open_dataset
 from flora.experiments.provenance import write_record
 from flora.models.predict import predictor
 from flora.models.weights import load_model
@@ -33,6 +35,7 @@ SHIFTS = (0, 1, 2, 4, 8)  # px
 Guided = Literal["before", "oracle"]
 ByShift = dict[int, list[Scores]]
 DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # rows, columns
+PART = 512  # px, of the parts that the two scenes of sih1733 are cut into
 MARGIN = 16  # px around what is scored, so that none is scored that a shift has brought in
 
 
@@ -117,6 +120,55 @@ def errors(found: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def real_parts(data: Path, chips: int) -> Iterator[tuple[str, np.ndarray, OpticalStack]]:
+    """Dataset, radar with NaN where not seen, and optical image of real pairs.
+
+    Args:
+        data: Folder that holds `ombria` and `sih1733`.
+        chips: OMBRIA's official test chips to take, evenly spread, before the flood.
+    """
+    ombria = open_dataset("ombria", data / "ombria", "test", sar_dates=("before",))
+    for index in np.linspace(0, len(ombria) - 1, chips).astype(int):
+        chip = ombria[int(index)]
+        yield "ombria", seen(chip["sar"], chip["sar_valid"]), chip["before"]
+    for split in ("pair-1", "pair-2"):
+        scene = open_dataset("sih1733", data / "sih1733", split)
+        rows, columns = (side // PART for side in scene.shape(0))
+        for row, column in np.ndindex(rows, columns):
+            chip = scene.read(0, Window(row * PART, column * PART, PART, PART))
+            stack = optical_stack(chip, "oracle")
+            yield "sih1733", seen(chip["sar"], chip["sar_valid"]), stack
+
+
+def real_offsets(data: Path, chips: int) -> dict[str, Any]:
+    """Whether shifts made by hand are found, by dataset."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    places: dict[str, list[tuple[int, int]]] = {}
+    for number, (name, sar, stack) in enumerate(real_parts(data, chips)):
+        place = None
+        for pixels, rows, columns in shifts_of(number):
+            guide = moved(stack, rows, columns)
+            offset = find_offset(sar, seen(torch.cat([guide.image, guide.index]), guide.valid))
+            if pixels == 0:
+                place = offset
+                places.setdefault(name, []).extend([] if place is None else [place[:2]])
+            error = None
+            if offset is not None and place is not None:
+                there = place.rows + rows, place.columns + columns
+                error = float(np.hypot(offset.rows - there[0], offset.columns - there[1]))
+            if pixels:
+                found.setdefault(name, []).append({"shift": pixels, "error": error})
+    return {
+        name: {
+            "parts": len(rows) // (len(SHIFTS) - 1),
+            "placed": len(places[name]),
+            "placed_within_1_px": sum(max(map(abs, place)) <= 1 for place in places[name]),
+            "shifted": errors(rows),
+        }
+        for name, rows in found.items()
+    }
+
+
 def main() -> None:
     """Score all shifts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,7 +176,14 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="file to keep the simulated scenes in")
+    parser.add_argument("--real", type=Path, help="record of real pairs instead")
+    parser.add_argument("--parts", type=int, default=24, help="chips of OMBRIA among them")
     asked = parser.parse_args()
+    if asked.real:
+        data = Path(os.environ["FLORA_DATA"])
+        question = "Are shifts made by hand found in real pairs of radar and optical images?"
+        write_record(asked.real, {"question": question, **real_offsets(data, asked.parts)})
+        return
     chips = read_chips(asked.scenes, 128 + 2 * MARGIN, asked.seed, asked.keep)
     predict = predictor(load_model())
     before, oracle = (shifted(predict, chips, mode) for mode in ("before", "oracle"))

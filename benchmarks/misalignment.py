@@ -35,7 +35,7 @@ SHIFTS = (0, 1, 2, 4, 8)  # px
 Guided = Literal["before", "oracle"]
 ByShift = dict[int, list[Scores]]
 DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # rows, columns
-PART = 512  # px, of the parts that the two scenes of sih1733 are cut into
+PART = 256  # px, of the parts that the two scenes of sih1733 are cut into
 MARGIN = 16  # px around what is scored, so that none is scored that a shift has brought in
 
 
@@ -110,6 +110,8 @@ def registered(
 def errors(found: list[dict[str, Any]]) -> dict[str, Any]:
     """How often an offset was found, and how far it was from the true one, in pixels."""
     known = [row["error"] for row in found if row["error"] is not None]
+    if not known:
+        return {"tried": len(found), "found": 0}
     return {
         "tried": len(found),
         "found": len(known),
@@ -120,31 +122,33 @@ def errors(found: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def real_parts(data: Path, chips: int) -> Iterator[tuple[str, np.ndarray, OpticalStack]]:
+def real_parts(data: Path, parts: int) -> Iterator[tuple[str, np.ndarray, OpticalStack]]:
     """Dataset, radar with NaN where not seen, and optical image of real pairs.
 
     Args:
         data: Folder that holds `ombria` and `sih1733`.
-        chips: OMBRIA's official test chips to take, evenly spread, before the flood.
+        parts: OMBRIA's official test chips, before the flood, and parts of each scene of sih1733
+            to take, evenly spread.
     """
     ombria = open_dataset("ombria", data / "ombria", "test", sar_dates=("before",))
-    for index in np.linspace(0, len(ombria) - 1, chips).astype(int):
+    for index in np.linspace(0, len(ombria) - 1, parts).astype(int):
         chip = ombria[int(index)]
         yield "ombria", seen(chip["sar"], chip["sar_valid"]), chip["before"]
     for split in ("pair-1", "pair-2"):
         scene = open_dataset("sih1733", data / "sih1733", split)
         rows, columns = (side // PART for side in scene.shape(0))
-        for row, column in np.ndindex(rows, columns):
+        for number in np.linspace(0, rows * columns - 1, parts).astype(int):
+            row, column = divmod(int(number), columns)
             chip = scene.read(0, Window(row * PART, column * PART, PART, PART))
             stack = optical_stack(chip, "oracle")
             yield "sih1733", seen(chip["sar"], chip["sar_valid"]), stack
 
 
-def real_offsets(data: Path, chips: int) -> dict[str, Any]:
+def real_offsets(data: Path, parts: int) -> dict[str, Any]:
     """Whether shifts made by hand are found, by dataset."""
     found: dict[str, list[dict[str, Any]]] = {}
     places: dict[str, list[tuple[int, int]]] = {}
-    for number, (name, sar, stack) in enumerate(real_parts(data, chips)):
+    for number, (name, sar, stack) in enumerate(real_parts(data, parts)):
         place = None
         for pixels, rows, columns in shifts_of(number):
             guide = moved(stack, rows, columns)
@@ -177,7 +181,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="file to keep the simulated scenes in")
     parser.add_argument("--real", type=Path, help="record of real pairs instead")
-    parser.add_argument("--parts", type=int, default=24, help="chips of OMBRIA among them")
+    parser.add_argument("--parts", type=int, default=12, help="of each real dataset")
     asked = parser.parse_args()
     if asked.real:
         data = Path(os.environ["FLORA_DATA"])

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks import calibration, roofline, scenes, season, throughput
+from benchmarks.alignment import displacements, moved_by, offset_field, sampled, true_offsets
 from benchmarks.misalignment import moved
 from benchmarks.other_products import changed, coarse, fewer_looks, gamma0
 from benchmarks.roofline import bound, count_operations, count_traffic, take_turns
@@ -476,6 +477,43 @@ def test_a_moved_image_is_valid_only_where_it_came_from():
     back = moved(stack, -1, 2)
     assert torch.equal(back.image, layer)
     assert back.valid.tolist() == [*[[False, False, True, True]] * 2, [False] * 4]
+
+
+def smooth_features(seed: int) -> torch.Tensor:
+    """(8, 64, 64) that change over a few positions."""
+    noise = torch.randn(1, 8, 64, 64, generator=torch.Generator().manual_seed(seed))
+    return nn.functional.avg_pool2d(noise, 3, 1, 1)[0]
+
+
+def test_a_displaced_image_is_read_back_by_the_true_offsets():
+    layer = smooth_features(0)
+    valid = torch.ones(64, 64, dtype=torch.bool)
+    stack = OpticalStack(layer, layer[:1], valid)
+    fields = dict(displacements(1, torch.linspace(0, 50, 64).expand(64, 64)))
+    shift = fields["shift 4 px"]
+    displaced, expected = moved_by(stack, -shift), moved(stack, 0, 4)
+    assert torch.equal(displaced.valid, expected.valid)
+    seen = expected.image * expected.valid
+    assert torch.allclose(displaced.image, seen, atol=1e-4)
+    relief = fields["relief up to 8 px"]
+    assert relief[1, :, 0].abs().max() == 0 and relief[1, 0, -1] == 8
+    middle = (..., slice(16, -16), slice(16, -16))
+    for name in ("rotation 2 degrees", "relief up to 8 px"):
+        field = fields[name]
+        place = torch.stack(torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij"))
+        back = sampled(sampled(place.float(), -field), true_offsets(field))
+        assert (back - place)[middle].abs().max() < 0.01
+        assert (sampled(place.float(), -field) - place)[middle].abs().max() > 0.5
+
+
+def test_features_tell_their_offsets_and_strangers_none():
+    guess, there = smooth_features(1), torch.ones(1, 64, 64, dtype=torch.bool)
+    found = offset_field(guess, guess.roll((2, -3), (1, 2)), there, stride=2)
+    middle = found[:, 12:-12, 12:-12]
+    assert (middle - torch.tensor([2.0, -3.0])[:, None, None]).abs().max() < 0.2
+    assert offset_field(guess, guess, there, stride=2).abs().max() == 0
+    strangers = offset_field(guess, smooth_features(2), there, stride=2)
+    assert (strangers.norm(dim=0) == 0).float().mean() > 0.8
 
 
 def test_products_of_another_kind():

@@ -136,6 +136,8 @@ class Products:
             yield f"Polygons: {found.count} ({parts})"
         if self.trust.dem is not None:
             yield from self._write_trust(targets["trust"], classes, opened)
+        if self.trust.depth:
+            yield from self._write_depth(targets["depth"], classes)
         if "against" in targets:
             mask, made = outputs.water_mask, targets["against"]
             differences = write_against_otsu(mask, made, opened, self.tiling, self.overwrite)
@@ -168,6 +170,8 @@ class Products:
             targets["against"] = Given("output_folder", path)
         if self.trust.dem is not None:
             targets["trust"] = Given("output_folder", self.folder / f"{stem}_trust.tif")
+        if self.trust.depth:
+            targets["depth"] = Given("output_folder", self.folder / f"{stem}_depth.tif")
         if self.wanted.item:
             targets["item"] = Given("output_folder", self.folder / f"{stem}_item.json")
         page = self.wanted.html
@@ -221,6 +225,16 @@ class Products:
             )
         yield f"  {doubts.trust}"
         yield self.trust.said(doubts, "flood" if self.wanted.permanent_water else "water")
+
+    def _write_depth(self, target: Path, classes: Path) -> Iterator[str]:
+        from flora.maps.depth import write_depth
+
+        found = write_depth(classes, self.trust.files, target, overwrite=self.overwrite)
+        yield f"  {found.depth}"
+        yield (
+            f"Depth of the flood: half of it below {found.median:.1f} m, 95 % below "
+            f"{found.high:.1f} m, as far as the elevation can tell"
+        )
 
     def _write_item(
         self,

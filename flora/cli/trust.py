@@ -54,6 +54,14 @@ class TrustOptions:
             rich_help_panel=PANEL,
         ),
     ] = False
+    depth: Annotated[
+        bool,
+        typer.Option(
+            "--depth",
+            help="Write STEM_depth.tif: how deep the flood is, from the ground at its edge.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False
     slope_limit: Annotated[
         float, typer.Option(help="Degrees from which ground is steep.", rich_help_panel=PANEL)
     ] = 10.0
@@ -108,7 +116,8 @@ class TrustOptions:
         from flora.maps.terrain import check_installed
 
         if self.dem is None:
-            for argument, value in (("orbit", self.orbit), ("geoid", self.geoid)):
+            depth = self.depth or None
+            for argument, value in (("orbit", self.orbit), ("geoid", self.geoid), ("depth", depth)):
                 if value is not None:
                     raise FloraError(
                         "goes with --dem FILE", argument=argument, value=value, remedy="add that"

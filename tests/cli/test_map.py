@@ -715,7 +715,9 @@ def test_elevation_tells_where_not_to_trust(scene, finished, tmp_path):
     corner = Affine(30, 0, 600_000 - 3500, 0, -30, 4_400_000 + 3500)
     dem = write_raster(tmp_path / "dem.tif", heights[None], None, corner, UTM)
     page = tmp_path / "map.html"
-    said = run(scene, "--out", finished, "--reuse", "--dem", dem, "--html", page)
+    said = run(scene, "--out", finished, "--reuse", "--dem", dem, "--html", page, "--depth")
+    assert re.search(r"Depth of the flood: half of it below \S+ m, 95 % below", said)
+    assert np.nanmax(read(finished / f"{NAME}_depth.tif")) >= 0
     assert "shadow and layover not looked for without --orbit" in said
     found = re.search(r"Of the water, (\S+) km2 lie where the map is not to be trusted", said)
     bits, water = (read(finished / f"{NAME}_{kind}.tif") for kind in ("trust", "water_mask"))
@@ -779,6 +781,7 @@ def test_elevation_of_two_kinds_is_refused(scene, tmp_path):
 def test_options_of_trust_are_refused_before_anything_is_mapped(scene, tmp_path):
     out = ["--out", tmp_path / "o"]
     assert "--orbit ascending: goes with --dem" in refused(scene, *out, "--orbit", "ascending")
+    assert "--depth: goes with --dem" in refused(scene, *out, "--depth").replace(" True", "")
     line = refused(scene, *out, "--dem", scene, "--slope-limit", 0)
     assert "--slope-limit 0.0: expected degrees" in line
     assert not (tmp_path / "o").exists()

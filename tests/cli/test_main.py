@@ -110,8 +110,10 @@ def test_map_works_right_after_installation(scene: Path, tmp_path: Path) -> None
     assert (codes[:5, :9] == 255).all()
     assert set(np.unique(codes)) <= {0, 1, 255}
     names = {path.name for path in tmp_path.iterdir()}
-    endings = ("water_mask.tif", "water_probability.tif", "rgb.tif", "quicklook.png")
-    assert names == {f"S1_{ending}" for ending in endings}
+    rasters = {
+        f"S1_{name}.tif" for name in ("water_mask", "water_probability", "likelihood", "rgb")
+    }
+    assert names == rasters | {"S1_quicklook.png"}
 
 
 def test_map_with_an_optical_image_from_before(scene: Path, tmp_path: Path) -> None:

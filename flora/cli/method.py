@@ -84,10 +84,12 @@ class ModelOptions:
             Those of one date of radar, and of the image.
 
         Raises:
-            FloraError: If the weights are not of Sentinel-1 in dB, or of another number of dates.
+            FloraError: If the weights are not of Sentinel-1 in dB, are of statistics of dates, or
+                of another number of dates.
         """
         from flora.models.checkpoints import SHIPPED
         from flora.models.weights import load_model, sensor_of
+        from flora.season import SENTINEL1_SEASON
         from flora.sensors import SENTINEL1, SENTINEL2_RGB
 
         if self.method == "otsu":
@@ -111,6 +113,14 @@ class ModelOptions:
                 argument="weights",
                 value=weights,
                 remedy="choose weights trained on sigma0 in dB",
+            )
+        if sar.name == SENTINEL1_SEASON.name:
+            raise FloraError(
+                "trained on statistics of dates, which are not made of scenes here",
+                argument="weights",
+                value=weights,
+                remedy="choose weights of stacked dates, or make the statistics in Python with "
+                "flora.season.season_statistics",
             )
         if sar.dates != dates:
             given = Given("sar_before", named) if named else Given("weights", weights)

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,12 @@ from typer.testing import CliRunner
 
 from flora import __version__
 from flora.cli.main import app
+from flora.cli.method import ModelOptions
+from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
-from flora.models.checkpoints import read_metadata
+from flora.models.checkpoints import read_metadata, save_weights
+from flora.models.config import named_config
+from flora.models.network import Flora
 from flora.simulate.scene import simulate
 from tests.support.fake_data import fake_ombria
 
@@ -290,3 +295,16 @@ def test_train_with_few_labels(ombria: Path, tmp_path: Path) -> None:
     teacher = read_metadata(tmp_path / "optical" / "last.safetensors")
     assert teacher["config"]["dates"] == "both"
     refused(*arguments, "--labels", 1, "--unlabelled", tmp_path)
+
+
+def test_weights_of_statistics_take_no_stacked_dates(tmp_path: Path) -> None:
+    chips = Simulated("train", count=1, size=64, sar_dates=("before:2", "after"))
+    config = replace(named_config("tiny"), sar_channels=len(chips.sar_scaling.bands))
+    scalings = {
+        "sar_scaling": asdict(chips.sar_scaling),
+        "optical_scaling": asdict(chips.optical_scaling),
+    }
+    weights = tmp_path / "season.safetensors"
+    save_weights(Flora(config), weights, {"model": "flora", "config": config.to_dict(), **scalings})
+    with pytest.raises(FloraError, match="statistics of dates"):
+        ModelOptions(weights=weights).sensors(5, ["1.tif", "2.tif", "3.tif", "4.tif"])

@@ -17,6 +17,7 @@ from ipywidgets.embed import dependency_state, embed_minimal_html
 from pypdf import PdfReader
 from sphinx.cmd.build import build_main
 
+from flora import load_record
 from tests.support.book_walk import visit
 from tests.support.servers import Fault, http_server, without_proxy
 from tools import check_links, colab_cell, npm, vendor
@@ -24,6 +25,7 @@ from tools.build_book import book_config, mend
 from tools.npm import PACKAGES, NpmError, Package
 from tools.print_book import print_pages
 from tools.serve import served
+from tools.tables import TABLES
 
 # --- packages of npm ----------------------------------------------------------------------------
 
@@ -284,6 +286,24 @@ def test_every_chapter_has_its_time_in_the_record_and_on_the_start_page():
     for name in chapters:
         assert words[f"seconds_{name}"].endswith(" s")
         assert f"{{{{ seconds_{name} }}}}" in intro
+
+
+def test_every_table_of_records_is_whole_and_stands_on_a_page():
+    pages = "".join(path.read_text(encoding="utf-8") for path in colab_cell.ROOT.glob("book/*.md"))
+    for name, made in TABLES.items():
+        widths = {line.count("|") for line in made().splitlines()}
+        assert len(widths) == 1, name
+        assert len(made().splitlines()) > 3, name
+        assert f"{{{{ {name} }}}}" in pages, name
+
+
+def test_real_chips_are_quoted_as_they_are_recorded():
+    rows = load_record("test_chips")["rows"]
+    table = TABLES["test_chips_table"]()
+    assert f"{rows['pooled']['VH < -20 dB, 9 px median']['water_iou']:.3f} |" in table
+    assert "Paraguay" not in table  # no radar, so no score
+    weights = load_record("spain_bound")["shipped"]["water_iou_at_threshold"]
+    assert f"| {weights['0.5']:.3f} |" in TABLES["bound_table"]()
 
 
 def test_a_number_stays_with_its_spread_but_code_is_left_alone(tmp_path):

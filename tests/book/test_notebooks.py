@@ -161,10 +161,6 @@ def is_shown(output):
 
 # Chapters whose captions are still to be written.
 UNNUMBERED = {
-    "05_ablations",
-    "06_maps",
-    "07_released",
-    "08_verdict",
     "09_beyond",
     "10_reproduce",
 }

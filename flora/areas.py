@@ -17,6 +17,7 @@ REACH = (
     640.0  # m to either side over which differences are taken: the earth is flat, rounding small
 )
 SPACING = 6378.0  # m between points where areas are computed: a thousandth of a radian
+PART = 128  # rows summed at a time, so that no large copy is made
 UNIFORM = 1e-8  # relative: areas that differ by less in a row are rounding alone
 
 
@@ -52,18 +53,31 @@ class CellAreas:
 
     def rows(self, row: int, height: int) -> NDArray[np.float64]:
         """Areas in km2 of the cells of whole rows: (height, columns), not to be written into."""
-        before, share = _between(self._rows, np.arange(row, row + height) + 0.5)
-        first, last = before[0], min(before[-1] + 1, len(self._rows) - 1)
-        known = self._areas[first : last + 1]
-        if len(self._columns) > 1:
-            across = np.arange(self.shape[1]) + 0.5
-            known = np.stack([np.interp(across, self._columns, line) for line in known])
-        upper, lower = known[before - first], known[np.minimum(before - first + 1, last - first)]
-        return np.broadcast_to(upper + share[:, None] * (lower - upper), (height, self.shape[1]))
+        lines, upper, lower, share = self._around(row, height)
+        areas = lines[upper] + share[:, None] * (lines[lower] - lines[upper])
+        return np.broadcast_to(areas, (height, self.shape[1]))
 
     def sum(self, row: int, chosen: NDArray[np.bool_]) -> float:
         """Area in km2 of the chosen cells (height, columns) of rows that begin at `row`."""
-        return float(self.rows(row, len(chosen))[chosen].sum())
+        lines, upper, lower, share = self._around(row, len(chosen))
+        if len(self._columns) == 1:
+            summed = np.count_nonzero(chosen, axis=1)[:, None] * lines.T
+        else:
+            parts = (chosen[first : first + PART] for first in range(0, len(chosen), PART))
+            summed = np.concatenate([part @ lines.T for part in parts])
+        one = np.arange(len(chosen))
+        above, below = summed[one, upper], summed[one, lower]
+        return float((above + share * (below - above)).sum())
+
+    def _around(self, row: int, height: int) -> tuple[NDArray[np.float64], *tuple[Any, ...]]:
+        """Areas along the nodes around some rows, and of each row the nodes and its place."""
+        before, share = _between(self._rows, np.arange(row, row + height) + 0.5)
+        first, last = before[0], min(before[-1] + 1, len(self._rows) - 1)
+        lines = self._areas[first : last + 1]
+        if len(self._columns) > 1:
+            across = np.arange(self.shape[1]) + 0.5
+            lines = np.stack([np.interp(across, self._columns, line) for line in lines])
+        return lines, before - first, np.minimum(before - first + 1, last - first), share
 
     @property
     def largest(self) -> float:

@@ -57,7 +57,7 @@ def write_cog(
         driver="COG",
         BLOCKSIZE=STRIP,
         COMPRESS="DEFLATE",
-        LEVEL=3,  # twice as fast as the default 6, files 1 % larger
+        LEVEL=1,  # a third of the time of the default 6, files 1 or 2 % larger
         PREDICTOR="YES",
         RESAMPLING=resampling,
         BIGTIFF="IF_SAFER",

@@ -41,6 +41,7 @@ FILL_SIDE = 512  # px: fill values are looked for in a reading at most this larg
 FILLS = np.array([-9999, -32768, -99999, np.finfo(np.float32).min], dtype=np.float32)
 # The same; as stored integers they may be measurements, as backscatter they are none.
 SMALL_FILLS = np.array([-999, -99, 255, 9999, 32767, 65535, 99999], dtype=np.float32)
+LEAST_FILL = 99  # no fill is nearer to 0
 HUGE = 1e9  # no backscatter is this large, in either unit; 1e20 and the like are fills
 # dB: above a radar's noise (-50 itself is a fill), up to its largest corner reflectors.
 PLAUSIBLE = (-50.0, 50.0)
@@ -48,12 +49,20 @@ PLAUSIBLE = (-50.0, 50.0)
 
 def is_stored_fill(stored: NDArray[Any]) -> BoolArray:
     """Where a stored value, of any kind of number, is a fill or none at all."""
-    return np.asarray(~np.isfinite(stored) | np.isin(stored, FILLS))
+    return _where_far(stored, lambda far: ~np.isfinite(far) | np.isin(far, FILLS))
 
 
 def is_fill(values: FloatArray) -> BoolArray:
     """Where backscatter, in either unit, is a fill."""
-    return np.asarray(np.isin(values, SMALL_FILLS) | (np.abs(values) >= HUGE))
+    return _where_far(values, lambda far: np.isin(far, SMALL_FILLS) | (np.abs(far) >= HUGE))
+
+
+def _where_far(values: NDArray[Any], test: Callable[[NDArray[Any]], BoolArray]) -> BoolArray:
+    """The test's answer where it may be true: scenes are large, and nearly all of it is near 0."""
+    far = np.asarray(~(np.abs(values) < LEAST_FILL))
+    if far.any():
+        far[far] = test(values[far])
+    return far
 
 
 def find_files(

@@ -129,6 +129,15 @@ class Axis(NamedTuple):
         """The mapped part."""
         return slice(self.before, self.before + self.length)
 
+    def shares(self) -> list[FloatArray]:
+        """Weights (tile,) of each tile, which sum to 1 at every pixel."""
+        weights = taper(self.tile, self.overlap)
+        total = np.zeros(self.end, dtype=np.float32)
+        places = [slice(start, start + self.tile) for start in self.starts]
+        for place in places:
+            total[place] += weights
+        return [weights / total[place] for place in places]
+
     def inside(self, start: int, stop: int) -> tuple[slice, tuple[int, int]]:
         """The pixels of the mapped part in [start, stop), and how many lack before and after."""
         first, last = max(start - self.before, 0), min(stop - self.before, self.length)
@@ -216,7 +225,7 @@ def predict_rows(
             group = tiles[first : first + tiling.batch]
             columns = [c for c in group if strip.valid[:, c].any()]
             if columns:
-                blend.add(columns, _predict(model, *strip.batch(columns)))
+                blend.add(k, columns, _predict(model, *strip.batch(columns)))
             if progress is not None and k >= done_rows:
                 progress(k * len(tiles) + first + len(group), total)
 
@@ -224,12 +233,15 @@ def predict_rows(
         if k >= done_rows:
             rows = slice(max(down.before - start, 0), ready)
             valid = strip.valid[rows, across.mapped]
-            yield PredictedRows(start + rows.start - down.before, *blend.mean(rows, valid), valid)
+            yield PredictedRows(start + rows.start - down.before, *blend.mean(rows), valid)
         blend.move(ready)
 
 
 class Blend:
     """The weighed mean of the answers to a row of tiles and to those above it.
+
+    A tile weighs what its `taper` is of all tapers at a pixel. Tiles without a valid pixel are
+    never added: where they lie, nothing is valid.
 
     Args:
         down: How the rows of the scene are cut.
@@ -237,38 +249,41 @@ class Blend:
     """
 
     def __init__(self, down: Axis, across: Axis) -> None:
-        self._mapped = across.mapped
-        self._weight = np.outer(taper(down.tile, down.overlap), taper(across.tile, across.overlap))
-        self._weights = np.zeros((down.tile, across.end), dtype=np.float32)
+        self._mapped, self._size = across.mapped, (down.tile, across.end)
+        self._down, self._across = (
+            down.shares(),
+            dict(zip(across.starts, across.shares(), strict=True)),
+        )
         self._sums: FloatArray | None = None
 
-    def add(self, columns: Sequence[slice], answers: FloatArray) -> None:
-        """Add the answers (B, C, h, w) to tiles at these columns.
+    def add(self, number: int, columns: Sequence[slice], answers: Sequence[FloatArray]) -> None:
+        """Add layers of answers (B, C, h, w) to tiles at these columns of a row of tiles.
 
         Raises:
             FloraError: If earlier tiles had another number of channels.
         """
+        channels = sum(layer.shape[1] for layer in answers)
         if self._sums is None:
-            self._sums = np.zeros((answers.shape[1], *self._weights.shape), dtype=np.float32)
-        if answers.shape[1] != len(self._sums):
+            self._sums = np.zeros((channels, *self._size), dtype=np.float32)
+        if channels != len(self._sums):
             raise FloraError("model gave an rgb image for some tiles only: expected all or none")
-        for answer, c in zip(answers, columns, strict=True):
-            self._sums[..., c] += self._weight * answer
-            self._weights[:, c] += self._weight
+        for tile, c in enumerate(columns):
+            weight = np.outer(self._down[number], self._across[c.start])
+            bands = (band for layer in answers for band in layer[tile])
+            for total, band in zip(self._sums, bands, strict=True):
+                total[:, c] += weight * band
 
-    def mean(self, rows: slice, valid: BoolArray) -> tuple[FloatArray, FloatArray | None]:
+    def mean(self, rows: slice) -> tuple[FloatArray, FloatArray | None]:
         """Probability (h, W) and image (3, h, W) in [0, 1] of some rows of the mapped columns."""
         if self._sums is None:  # nothing but nodata so far
-            return np.zeros(valid.shape, dtype=np.float32), None
-        reached = np.where(valid, self._weights[rows, self._mapped], np.float32(1))
-        sums = self._sums[:, rows, self._mapped]
-        mean: FloatArray = np.divide(sums, reached, dtype=np.float32)
-        np.clip(mean, 0, 1, out=mean)
+            shape = (rows.stop - rows.start, self._mapped.stop - self._mapped.start)
+            return np.zeros(shape, dtype=np.float32), None
+        mean: FloatArray = np.clip(self._sums[:, rows, self._mapped], 0, 1)
         return mean[0], mean[1:] if len(mean) > 1 else None
 
     def move(self, rows: int) -> None:
         """Go down by so many rows."""
-        for kept in (self._weights, *(() if self._sums is None else self._sums)):
+        for kept in () if self._sums is None else self._sums:
             kept[: len(kept) - rows] = kept[rows:].copy()
             kept[len(kept) - rows :] = 0
 
@@ -290,33 +305,60 @@ def read_ahead(
         for k in wanted:
             strip = coming.result()
             if k != wanted[-1]:
-                coming = reader.submit(read_strip, scene, before, down, across, k + 1)
+                coming = reader.submit(read_strip, scene, before, down, across, k + 1, strip)
             yield k, strip
 
 
 def read_strip(
-    scene: SarScene, before: BeforeScene | None, down: Axis, across: Axis, number: int
+    scene: SarScene,
+    before: BeforeScene | None,
+    down: Axis,
+    across: Axis,
+    number: int,
+    last: Strip | None = None,
 ) -> Strip:
-    """Read and scale one row of tiles; where tiles reach beyond the scene, it is mirrored."""
-    start, width = down.starts[number], scene.shape[1]
-    rows, above_below = down.inside(start, start + down.tile)
-    beyond = [above_below, across.inside(0, across.end)[1]]
+    """Read and scale one row of tiles; where tiles reach beyond the scene, it is mirrored.
 
-    def whole(layer: NDArray[Any]) -> NDArray[Any]:
-        if not any(map(sum, beyond)):
-            return layer
-        return np.pad(layer, [(0, 0)] * (layer.ndim - 2) + beyond, mode="symmetric")
+    Args:
+        scene: The scene.
+        before: The optical image from before the flood.
+        down: How the rows of the scene are cut.
+        across: How its columns are.
+        number: Which row of tiles.
+        last: The row of tiles above it; what both share is not read again.
+    """
+    start, width = down.starts[number], scene.shape[1]
+    known = 0 if last is None else down.starts[number - 1] + down.tile - start
+    rows, (above, below) = down.inside(start + known, start + down.tile)
+    sides = across.inside(0, across.end)[1]
+
+    def whole(layer: NDArray[Any], earlier: NDArray[Any] | None) -> NDArray[Any]:
+        wide = _mirrored(layer, (0, 0), sides)
+        if earlier is not None:
+            wide = np.concatenate([earlier[..., down.tile - known :, :], wide], axis=-2)
+        return _mirrored(wide, (above, below), (0, 0))
 
     sar, valid = scene.read(rows.start, rows.stop - rows.start)
     parts = [slice(c, c + CHUNK) for c in range(0, width, CHUNK)]
     for part in parts:
         sar[..., part] = scene.scaling.normalise(sar[..., part], valid[:, part])
-    optical = None
+    optical: tuple[NDArray[Any], ...] | None = None
     if before is not None:
         stored = before.read(rows.start, rows.stop - rows.start)
         scaled = zip(*(before.scale(stored[..., part]) for part in parts), strict=True)
-        optical = tuple(whole(np.concatenate(layer, axis=-1)) for layer in scaled)
-    return Strip(whole(sar), whole(valid), optical)
+        optical = tuple(np.concatenate(layer, axis=-1) for layer in scaled)
+    read = (sar, valid, *(optical or ()))
+    seen = (None,) * len(read) if last is None else (last.sar, last.valid, *(last.optical or ()))
+    sar, valid, *image = (whole(*pair) for pair in zip(read, seen, strict=True))
+    return Strip(sar, valid, None if optical is None else tuple(image))
+
+
+def _mirrored(layer: NDArray[Any], rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+    """The layer (..., h, w), mirrored beyond its edges by so many rows and columns."""
+    beyond = (rows, columns)
+    if not any(map(any, beyond)):
+        return layer
+    return np.pad(layer, [(0, 0)] * (layer.ndim - 2) + list(beyond), mode="symmetric")
 
 
 def tile_starts(length: int, tiling: Tiling) -> list[int]:
@@ -348,8 +390,8 @@ def taper(length: int, overlap: int) -> FloatArray:
 
 def _predict(
     model: Predictor, sar: Tensor, valid: Tensor, guide: OpticalStack | None
-) -> FloatArray:
-    """Predictions (B, 1 or 4, h, w): the probability, then the image if there is one."""
+) -> list[FloatArray]:
+    """The probability (B, 1, h, w), then the image (B, 3, h, w) if there is one."""
     with torch.no_grad():
         water, rgb = Prediction(*model(sar, valid, guide))
     batch, _, height, width = sar.shape
@@ -361,11 +403,12 @@ def _predict(
         if layer is None or tuple(layer.shape) != expected:
             shape = None if layer is None else tuple(layer.shape)
             raise FloraError(f"model gave {name} of shape {shape}: expected {expected}")
-        array = layer.float().cpu().numpy()
-        if not (np.isfinite(array).all() and array.min() >= -1e-3 and array.max() <= 1 + 1e-3):
+        values = layer.float().cpu()
+        low, high = (float(end) for end in values.aminmax())  # NaN if one of them is
+        if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise FloraError(
-                f"model gave {name} from {array.min():.4g} to {array.max():.4g}: expected finite "
-                "values in [0, 1]; check the weights, and that logits went through a sigmoid"
+                f"model gave {name} from {low:.4g} to {high:.4g}: expected finite values in "
+                "[0, 1]; check the weights, and that logits went through a sigmoid"
             )
-        arrays.append(array)
-    return np.concatenate(arrays, axis=1)
+        arrays.append(values.numpy())
+    return arrays

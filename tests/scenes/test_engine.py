@@ -94,7 +94,7 @@ def same_maps(first, second):
 def test_the_next_rows_are_read_and_the_last_are_written_while_the_model_computes(
     scene, out, monkeypatch
 ):
-    read_row = {row: threading.Event() for row in (0, 48, 96, 144)}
+    read_row = {row: threading.Event() for row in (0, 64, 112, 160)}  # below what was read
     written = threading.Event()
     threads = set()
 
@@ -117,8 +117,8 @@ def test_the_next_rows_are_read_and_the_last_are_written_while_the_model_compute
 
     def predict(sar, valid, guide):
         if not waited:  # the first tiles: the second row of tiles comes meanwhile
-            waited.append(read_row[48].wait(20))
-        elif read_row[96].is_set() and len(waited) == 1:  # the second row: the first is written
+            waited.append(read_row[64].wait(20))
+        elif read_row[112].is_set() and len(waited) == 1:  # the second row: the first is written
             waited.append(written.wait(20))
         return by_vh(sar, valid, guide)
 

@@ -17,10 +17,11 @@ from rasterio.warp import Resampling, reproject
 from flora.errors import FloraError, FloraWarning
 from flora.predictors import Prediction
 from flora.scenes import inputs as scene_inputs
+from flora.scenes.inputs import open_scene
 from flora.scenes.mapping import map_scene
 from flora.scenes.outputs import LAYERS
 from flora.scenes.reading import SceneReading
-from flora.scenes.tiles import Axis, Tiling, taper, tile_starts
+from flora.scenes.tiles import Axis, Tiling, read_strip, taper, tile_starts
 from flora.sensors import SENTINEL1, SENTINEL2_BANDS
 
 UTM = CRS.from_epsg(32630)
@@ -175,6 +176,30 @@ def test_tiles_of_a_part_begin_where_those_of_the_scene_may():
     axis = Axis.cut(500, Tiling(256, 64), 30)
     assert axis.inside(0, 256) == (slice(0, 226), (30, 0))
     assert axis.inside(axis.starts[-1], axis.end) == (slice(290, 500), (0, 46))
+
+
+def test_the_shares_of_tiles_sum_to_one_at_every_pixel():
+    for length, tiling in ((500, Tiling(256, 64)), (700, Tiling(128, 60)), (90, Tiling(128, 60))):
+        axis = Axis.cut(length, tiling)
+        total = np.zeros(axis.end)
+        for start, share in zip(axis.starts, axis.shares(), strict=True):
+            total[start : start + axis.tile] += share
+        np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("row", [1, 2, 5])
+def test_a_strip_is_the_same_whether_the_one_above_is_read_again_or_not(tmp_path, row):
+    rng = np.random.default_rng(0)
+    values = rng.normal(-12, 3, (2, 500, 140)).astype(np.float32)
+    values[1] -= 7
+    values[:, 100:130, 50:60] = np.nan
+    with open_scene(write_tif(tmp_path / "s.tif", values)) as scene:
+        down, across = Axis.cut(500, Tiling(128, 48)), Axis.cut(140, Tiling(128, 48).across)
+        above = read_strip(scene, None, down, across, row - 1)
+        alone = read_strip(scene, None, down, across, row)
+        after = read_strip(scene, None, down, across, row, above)
+    np.testing.assert_array_equal(after.sar, alone.sar)
+    np.testing.assert_array_equal(after.valid, alone.valid)
 
 
 def test_dry_water_and_nodata_stay_three_values(tmp_path, out):

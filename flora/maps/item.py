@@ -137,7 +137,7 @@ def _input(role: str, path: Path) -> dict[str, str | None]:
     """Name and date of an input, and the items of a catalogue that it was made of."""
     taken = date_in_name(path)
     said = {"role": role, "name": path.name, "date": None if taken is None else str(taken)}
-    if path.suffix.lower() not in (".tif", ".tiff"):
+    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
         return said
     with open_raster(path, role) as file:
         tags = file.tags()

@@ -420,7 +420,7 @@
     const [low, high] = interval.ends;
     find(".interval").hidden = false;
     find(".interval").textContent = `True area of ${interval.of}: ${area(low)} to ${area(high)}, an `
-      + `interval that held for ${interval.percent} % of simulated scenes; whatever the threshold.`;
+      + `interval made to hold for ${interval.percent} % of simulated scenes, whatever the threshold.`;
   }
   slider.value = data.threshold;
   find(".ramp").style.background = `linear-gradient(to right, ${data.rampColours.join(", ")})`;

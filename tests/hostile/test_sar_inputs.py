@@ -138,7 +138,7 @@ def test_files_that_are_not_vv_and_vh_are_refused(tmp_path, case):
 def test_other_quantities_are_said(tmp_path, described):
     names = [described.format(band) for band in ("VV", "VH")]
     said = opened(write_scene(tmp_path / "S1.tif", DB, names=names))[2]
-    assert f"{described[:-6].lower()}, as its name says, expected sigma0" in said
+    assert f"{described[:-6].lower()}, as its name says, read as sigma0" in said
 
 
 @pytest.mark.parametrize("kind", ["complex_int16", "complex64"])

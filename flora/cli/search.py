@@ -232,7 +232,7 @@ def _fetch_pairs(
     pairs = find_pairs(
         items,
         box,
-        days=wanted.pair_days,
+        pair_days=wanted.pair_days,
         max_cloud=catalogue.max_cloud,
         endpoint=catalogue.endpoint,
     )

@@ -59,19 +59,19 @@ def find_pairs(
     radar: Sequence[Item],
     bbox: Sequence[float],
     *,
-    days: int = 2,
+    pair_days: int = 2,
     max_cloud: float = 20.0,
     endpoint: str | None = None,
 ) -> list[Pair]:
     """Find the optical images of nearly the same day as radar passes.
 
-    Of the images within `days` of a pass it is that of the nearest day; of two such days, the one
+    Of the images within `pair_days` of a pass it is that of the nearest day; of two such days, the one
     that probably shows more of the area. Passes without one are left out.
 
     Args:
         radar: Radar acquisitions, the earliest first, as `flora.stac.search.search` gives them.
         bbox: West, south, east, north in degrees.
-        days: How long before or after the radar an image may be; a flood moves in a day.
+        pair_days: How long before or after the radar an image may be; a flood moves in a day.
         max_cloud: Images with a larger share of cloud, in per cent, are left out.
         endpoint: Where to search; default is where the radar was found.
 
@@ -85,11 +85,11 @@ def find_pairs(
         >>> radar = search(plain, "2019-09-01/2019-10-31")  # doctest: +SKIP
         >>> pairs = find_pairs(radar, plain)  # doctest: +SKIP
     """
-    if days < 0:
-        raise FloraError("expected 0 or more", argument="days", value=days)
+    if pair_days < 0:
+        raise FloraError("expected 0 or more", argument="pair_days", value=pair_days)
     if not radar:
         raise FloraError("no item, expected one or more", argument="radar")
-    box, near = check_bbox(bbox), timedelta(days=days)
+    box, near = check_bbox(bbox), timedelta(days=pair_days)
     taken = [time_of(item).date() for item in radar]
     images: dict[date, list[Item]] = defaultdict(list)
     for item in search(
@@ -115,10 +115,10 @@ def find_pairs(
             pairs.append(Pair(slices, images[best]))
     if not pairs:
         raise FloraError(
-            f"{len(passes)} radar passes and {len(images)} days of images, none within {days} days "
+            f"{len(passes)} radar passes and {len(images)} days of images, none within {pair_days} days "
             "of another",
-            argument="days",
-            value=days,
+            argument="pair_days",
+            value=pair_days,
             remedy="allow more days or more cloud, or search a longer time",
         )
     return pairs

@@ -19,7 +19,7 @@ ROOMS = ("scenes", "maps", "stac", "cli")
 MADE = {"FloraError", "FloraWarning", "Given", "open_raster", "new_file", "writing"}
 
 # What only Python can pass: the command line makes these itself.
-IN_PYTHON = {"before_scaling", "optical", "rgb", "sar", "size", "swipe", "values"}
+IN_PYTHON = {"before_scaling", "optical", "radar", "rgb", "sar", "size", "swipe", "values"}
 
 
 def test_an_argument_is_spelled_as_an_option():

@@ -64,10 +64,10 @@ def test_the_nearest_day_is_taken_and_passes_without_an_image_are_left_out(site,
         ("s1_13", "s2_09-14", 1),
         ("s1_18", "s2_09-20", 2),
     ]
-    assert len(find_pairs(radar(site), box_of(site), days=4)) == 4
+    assert len(find_pairs(radar(site), box_of(site), pair_days=4)) == 4
     with pytest.raises(FloraError, match="none within 0 days") as refused:
-        find_pairs(radar(site), box_of(site), days=0)
-    assert refused.value.argument == "days"
+        find_pairs(radar(site), box_of(site), pair_days=0)
+    assert refused.value.argument == "pair_days"
 
 
 def test_of_two_days_that_are_as_near_the_clearer_one_is_taken(site, tmp_path):

@@ -65,8 +65,8 @@ def find_pairs(
 ) -> list[Pair]:
     """Find the optical images of nearly the same day as radar passes.
 
-    Of the images within `pair_days` of a pass it is that of the nearest day; of two such days, the one
-    that probably shows more of the area. Passes without one are left out.
+    Of the images within `pair_days` of a pass it is that of the nearest day; of two such days, the
+    one that probably shows more of the area. Passes without one are left out.
 
     Args:
         radar: Radar acquisitions, the earliest first, as `flora.stac.search.search` gives them.

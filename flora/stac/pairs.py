@@ -115,8 +115,8 @@ def find_pairs(
             pairs.append(Pair(slices, images[best]))
     if not pairs:
         raise FloraError(
-            f"{len(passes)} radar passes and {len(images)} days of images, none within {pair_days} days "
-            "of another",
+            f"{len(passes)} radar passes and {len(images)} days of images, none within {pair_days} "
+            "days of another",
             argument="pair_days",
             value=pair_days,
             remedy="allow more days or more cloud, or search a longer time",

@@ -57,10 +57,12 @@ class Likely:
     def check(self, given: Given, overwrite: bool) -> None:
         """Refuse a likelihood that is there and is neither to be taken nor replaced.
 
+        Whether one may be taken is known when the maps beside it are: see `write`.
+
         Raises:
             FloraError: If there is one.
         """
-        if not (self.reuse and self._taken(Path(str(given.value)))):
+        if not self.reuse:
             new_file(str(given.value), given.argument, overwrite)
 
     def write(self, probability: Path, target: Path, overwrite: bool) -> Iterator[str]:

@@ -147,6 +147,28 @@ def test_chips_table() -> str:
     return table(["test chip", "water, % of pixels", *methods], cells)
 
 
+def few_real_labels_table() -> str:
+    """Weights that ship, trained further on four real chips, from results/few_real_labels.json."""
+    found = record("few_real_labels")
+    left_out, tested = found["left_out"], found["test"]
+
+    def pooled(name: str) -> str:
+        trials = tested[name] if isinstance(tested[name], list) else [tested[name]]
+        return ", ".join(f"{trial['pooled']['water_iou']:.3f}" for trial in trials)
+
+    rows = [
+        [
+            name if name.startswith("weights") else f"trained further, {name}",
+            f"{left_out[name]['pooled']['water_iou']:.3f}",
+            left_out[name].get("less those that ship", "-"),
+            pooled(name),
+        ]
+        for name in left_out
+    ]
+    header = ["water IoU", "the four, each left out", "less those that ship", "seven test chips"]
+    return table(header, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "memory_table": memory_table,
     "realism_table": realism_table,
@@ -155,4 +177,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "sim_to_real_table": sim_to_real_table,
     "bound_table": bound_table,
     "test_chips_table": test_chips_table,
+    "few_real_labels_table": few_real_labels_table,
 }

@@ -231,7 +231,17 @@ def test_answers_in_the_readme_are_those_of_the_records():
         judge(differences(records["ombria_labels"], test, "miou", "labels_27")["output_27"])
         for test in ("unseen", "official")
     ]
+    rows = (
+        records["two_dates"]["rows"]["two dates"],
+        records["alignment"]["modes"]["before"]["shift 8 px"]["registered"],
+    )
+    guided = [row["water_iou"] for row in rows]
+    area = records["likelihood"]["modes"]["sar"]
+    kept = [area[on]["intervals"]["water"] for on in ("simulated", "real")]
+    counts = [f"{round(held['covered'] * held['scenes'])} of {held['scenes']}" for held in kept]
     answers = [
+        *(f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" for row in guided),
+        f"on {counts[0]} simulated scenes; on {counts[1]} real chips",
         judge(without).text(),
         *(gain.text() for gain in few),
         *(gain.text() for gain in gains),

@@ -27,7 +27,7 @@ from flora.sensors import BoolArray, FloatArray, OpticalStack
 # px: side of the coarsest attention window (8 at stride 8). Tiles that begin at multiples of it,
 # counted from the origin of the scene's grid, are cut into the same windows as the whole scene.
 ALIGNMENT = 64
-OVERLAP = 320  # px; the weights that ship answer in such tiles as they do in one piece, to 1e-6
+OVERLAP = 320  # px; the weights that ship answer in such tiles as they do in one piece, to 2e-5
 BLEND = 64  # px: tiles are blended over at most so much of their overlap
 CHUNK = 2048  # columns scaled at a time
 FAINT = 1e-6  # weight of a tile's margin

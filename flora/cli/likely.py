@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flora.errors import Given
-from flora.files import new_file
-
 if TYPE_CHECKING:
     from flora.maps.likelihood import AreaIntervals
     from flora.models.calibration import AreaInterval, Calibration
@@ -53,17 +50,6 @@ class Likely:
     def target(self, folder: Path, stem: str) -> Path | None:
         """The file of a scene; None if none is written."""
         return None if self.calibration is None else folder / f"{stem}_likelihood.tif"
-
-    def check(self, given: Given, overwrite: bool) -> None:
-        """Refuse a likelihood that is there and is neither to be taken nor replaced.
-
-        Whether one may be taken is known when the maps beside it are: see `write`.
-
-        Raises:
-            FloraError: If there is one.
-        """
-        if not self.reuse:
-            new_file(str(given.value), given.argument, overwrite)
 
     def write(self, probability: Path, target: Path, overwrite: bool) -> Iterator[str]:
         """Write the likelihood of a map, unless it is there; yields the line to be printed.

@@ -88,10 +88,10 @@ class Products:
         known = [Given(name, file) for name, path in named for file in raster_files(path)]
         check_outputs([*maps, *made], [*inputs, *known])
         for stem in stems:
+            mapped = check_targets(self.folder, stem, overwrite=True)["water_mask"].exists()
             for name, given in self._targets(stem).items():
-                if name == "likelihood":
-                    self.likely.check(given, self.overwrite)
-                else:
+                # Maps that are there are refused, or held against what made them, before it is.
+                if name != "likelihood" or not mapped:
                     new_file(str(given.value), given.argument, self.overwrite)
 
     def make(

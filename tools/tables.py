@@ -40,11 +40,13 @@ def memory_table() -> str:
 
 
 def likelihood_table() -> str:
-    """What likelihood and interval are worth, from results/likelihood.json."""
+    """What likelihood and interval are worth, from results/likelihood*.json."""
     modes = record("likelihood")["modes"]
+    two = record("likelihood_two_dates")["modes"]
     judged = {
         "simulated scenes, radar alone": modes["sar"]["simulated"],
         "simulated scenes, with an image from before": modes["before"]["simulated"],
+        "simulated scenes, radar of two dates": two["sar"]["simulated"],
         "real test chips, radar alone": modes["sar"]["real"],
     }
 

@@ -47,7 +47,7 @@ types: $(VENV)/.installed-test ## check types with mypy
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-test ## run the tests with pytest
-	@echo "==> Tests (about 10 minutes)"
+	@echo "==> Tests (about a quarter of an hour)"
 	$(BIN)/python -m pytest -n auto --dist loadfile tests
 
 notebooks: $(VENV)/.installed-test ## execute the notebooks and compare with their outputs

@@ -2,9 +2,9 @@ r"""What a radar date from before the flood adds, with the weights that ship for
 
     python benchmarks/two_dates.py --record results/two_dates.json
 
-Simulated test scenes in mode `sar`: the water of the flood's date, permanent water included. Both
-files were trained on as many scenes of the same simulator, the one for two dates for 2,400 steps
-(its teacher for 600), the one for one date for 3,600 (900).
+Simulated test scenes in mode `sar`: the water of the flood's date, permanent water included. The
+file for one date was trained on 640 scenes of the same simulator for 3,600 steps (its teacher for
+900), the one for two dates on 480 scenes for 2,400 (600): the second date has the shorter training.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from rasterio.vrt import WarpedVRT
 from scipy import ndimage
 
 from flora.cog import write_cog
-from flora.errors import FloraError
+from flora.errors import FloraError, Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD
@@ -96,7 +96,8 @@ def write_depth(
         FloraError: If an input is refused, no flood has an edge of known elevation, `output`
             exists already, or the disk refuses.
     """
-    target = new_file(output, "output", overwrite)
+    inputs = [Given("classes", classes), *(Given("dem", path) for path in dem)]
+    target = new_file(output, "output", overwrite, inputs)
     with open_raster(Path(classes), "water_mask") as mask:
         grid = terrain_grid(Grid.of(mask))
         kept = {key: value for key, value in mask.tags().items() if key.startswith("FLORA_")}

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from flora.cog import write_cog
 from flora.colours import rgb_bytes
-from flora.errors import FloraError
+from flora.errors import FloraError, Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import open_classes
@@ -91,7 +91,7 @@ def write_differences(
         >>> found.agreement, found.pixels[MAP_ALONE]
         (1.0, 0)
     """
-    target = new_file(output, "output", overwrite)
+    target = new_file(output, "output", overwrite, [Given("water_mask", water_mask)])
     pixels, km2 = np.zeros(len(CODES), dtype=np.int64), np.zeros(len(CODES))
     with ExitStack() as stack:
         mask = stack.enter_context(open_raster(Path(water_mask), "water_mask"))

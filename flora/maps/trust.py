@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from scipy import ndimage
 
 from flora.cog import strips, write_cog
-from flora.errors import NAME_ALONE, FloraError
+from flora.errors import NAME_ALONE, FloraError, Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD, open_classes
@@ -126,7 +126,8 @@ def write_trust(
         >>> with open_scene("S1.tif") as scene:  # doctest: +SKIP
         ...     areas = write_trust("S1_water_mask.tif", scene, ["dem.tif"], "S1_trust.tif")
     """
-    target = new_file(output, "output", overwrite)
+    inputs = [Given("classes", classes), *(Given("dem", path) for path in dem)]
+    target = new_file(output, "output", overwrite, inputs)
     view = _view(scene, limits)
     terrain = read_terrain(dem, scene.grid)
     with ExitStack() as stack:

@@ -53,6 +53,11 @@ def test_depth_of_a_map_on_the_cells_of_the_elevation(tmp_path):
     assert 1.5 < found.median < 2.5 and 3.3 < found.high < 4.2
     with pytest.raises(FloraError, match="exists already"):
         write_depth(mask, [dem], tmp_path / "depth.tif")
+    for named in (mask, dem):
+        kept = named.read_bytes()
+        with pytest.raises(FloraError, match="output"):
+            write_depth(mask, [dem], named, overwrite=True)
+        assert named.read_bytes() == kept
     dry = write_scene(tmp_path / "dry.tif", np.zeros((1, 120, 160), np.uint8), nodata=255)
     with pytest.raises(FloraError, match="no flood with an edge"):
         write_depth(dry, [dem], tmp_path / "other.tif")

@@ -42,6 +42,8 @@ def scene(tmp_path):
 
 def test_each_pixel_has_the_class_of_both_answers(scene, tmp_path):
     mask = map_scene(scene, tmp_path / "o", below(-0.5), tiling=TILING).water_mask
+    with pytest.raises(FloraError, match="output"):
+        write_differences(mask, scene, between, mask, tiling=TILING, overwrite=True)
     found = write_differences(mask, scene, between, tmp_path / "d.tif", tiling=TILING)
     values, valid = scene.read(0, SIDE)
     vh = scene.scaling.normalise(values, valid)[1]

@@ -153,6 +153,8 @@ def test_bits_and_areas_of_a_scene_below_a_slope(scene, tmp_path):
     dem = write_dem(tmp_path / "dem.tif", hillside)
     mask = write_mask(tmp_path / "mask.tif", scene)
     with open_scene(scene) as opened:
+        with pytest.raises(FloraError, match="output"):
+            write_trust(mask, opened, [dem], dem, overwrite=True)
         found = write_trust(mask, opened, [dem], tmp_path / "trust.tif")
     with rasterio.open(found.trust) as file:
         bits = file.read(1)

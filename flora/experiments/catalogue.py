@@ -22,8 +22,9 @@ from flora.experiments.field import (
     UNET_GROUP,
     UNET_JITTER,
     UNET_WATER,
+    WITHOUT_TEACHER,
 )
-from flora.experiments.makers import MakeFlora, MakeUNet, Otsu, ZScore
+from flora.experiments.makers import ForSteps, MakeFlora, MakeUNet, Otsu, ZScore
 from flora.experiments.ombria import HELD_OUT_FLOODS, OMBRIA, OMBRIA_LABELS, OMBRIA_SITES
 from flora.experiments.runner import Experiment, Source
 from flora.models.layers import NORMS
@@ -186,6 +187,28 @@ FUSION = replace(
     norm="layer",
 )
 
+STEPS = (500, 1500, 4500)
+LENGTHS = replace(
+    SIMULATED,
+    question="How long must a training be until its curve is flat, and who gains by it?",
+    tests={"valid": Source("simulated", "valid", {"count": 96, "size": 128})},
+    holds_out="Other scenes of the same simulator, of the split that chooses.",
+    competitors={
+        f"{name}_{steps}": replace(
+            competitor,
+            says=f"{competitor.says.partition(':')[0]}, {steps} steps",
+            by=ForSteps(maker, steps),
+        )
+        for steps in STEPS
+        for name, competitor, maker in (
+            ("flora", FLORA, MakeFlora()),
+            ("no_teacher", NO_TEACHER, WITHOUT_TEACHER),
+            ("unet", UNET, MakeUNet(norm="layer")),
+        )
+    },
+    norm="layer",
+)
+
 FULL_LENGTH = TrainingConfig(
     steps=20_000, batch=32, crop=224, learning_rate=1e-3, workers=8, checkpoint_every=1000
 )
@@ -246,6 +269,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "normalisations": NORMALISATIONS,
     "many_dates": MANY_DATES,
     "fusion": FUSION,
+    "lengths": LENGTHS,
     "sen1floods11": SEN1FLOODS11,
     "sen12ms": SEN12MS,
     "deepflood": DEEPFLOOD,

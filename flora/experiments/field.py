@@ -39,10 +39,9 @@ OTSU_VV = Competitor("Otsu on VV, 9 px median", Otsu(median=9), "baseline")
 OTSU_VH = Competitor("Otsu on VH, 9 px median", Otsu(band=1, median=9), "baseline")
 PIX2PIX = Competitor("pix2pix with a water head", MakePix2Pix(), "baseline")
 NO_DISTILLATION = Competitor("no distillation", MakeFlora(loss=UNDISTILLED), "ablation")
+WITHOUT_TEACHER = MakeFlora(loss=UNDISTILLED, mix=ONLY_SAR, teacher=False)
 NO_TEACHER = Competitor(
-    "no teacher: no guidance but its own, no distillation",
-    MakeFlora(loss=UNDISTILLED, mix=ONLY_SAR, teacher=False),
-    "ablation",
+    "no teacher: no guidance but its own, no distillation", WITHOUT_TEACHER, "ablation"
 )
 
 WITHOUT_ONE_TERM = {

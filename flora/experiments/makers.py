@@ -232,6 +232,29 @@ class MakePix2Pix(_Baseline):
 
 
 @dataclass(frozen=True)
+class ForSteps:
+    """Train something for longer or shorter than the experiment says, and its teacher likewise.
+
+    Attributes:
+        learner: What is trained.
+        steps: Steps of its training; the schedule of the learning rate ends with them.
+    """
+
+    kind: ClassVar[str] = "for steps"
+    learner: Maker
+    steps: int
+
+    def make(self, job: Job) -> Made:
+        """See `Maker.make`."""
+        taught = round(job.setting.teacher_steps * self.steps / job.training.steps)
+        setting = replace(job.setting, teacher_steps=taught)
+        training = replace(job.training, steps=self.steps)
+        made = self.learner.make(replace(job, training=training, setting=setting))
+        steps = {"student": self.steps, "teacher": taught if made.teacher else 0}
+        return replace(made, notes={**made.notes, "steps": steps})
+
+
+@dataclass(frozen=True)
 class MakeReleased:
     """The wiring of the paper's released code."""
 

@@ -14,16 +14,15 @@ from flora.experiments.field import (
     NO_TEACHER,
     OTSU_VV,
     SEES_OPTICAL,
-    UNDISTILLED,
     UNET,
     UNET_GROUP,
     UNET_JITTER,
     UNET_WATER,
+    WITHOUT_TEACHER,
 )
 from flora.experiments.makers import Adapted, FewLabels, MakeFlora, MakeUNet, OtsuChange
 from flora.experiments.runner import Experiment, Source
 from flora.training.config import TrainingConfig
-from flora.training.recipes import ONLY_SAR
 
 TWO_DATES = {
     "flora_two_dates": replace(FLORA, says="FLoRA, VV before and after", options=BOTH_DATES),
@@ -117,7 +116,6 @@ HELD_OUT_FLOODS = {
     for number, sites in enumerate(FLOODS, start=1)
 }
 
-_ALONE = MakeFlora(loss=UNDISTILLED, mix=ONLY_SAR, teacher=False)
 _UNET = MakeUNet(norm="group")
 LABELS = (27, 55, 109, 273, 545)
 
@@ -132,18 +130,21 @@ OMBRIA_LABELS = replace(
     OMBRIA,
     question="What is an optical teacher worth where labels are few?",
     competitors={
-        **{f"labels_{n}": _few(f"FLoRA, {n} labelled chips", FewLabels(_ALONE, n)) for n in LABELS},
+        **{
+            f"labels_{n}": _few(f"FLoRA, {n} labelled chips", FewLabels(WITHOUT_TEACHER, n))
+            for n in LABELS
+        },
         **{
             f"output_{n}": _few(
                 f"FLoRA, {n} labelled chips, a teacher's maps of all pairs",
-                FewLabels(_ALONE, n, "output"),
+                FewLabels(WITHOUT_TEACHER, n, "output"),
             )
             for n in LABELS
         },
         **{
             f"pairs_{n}": _few(
                 f"FLoRA, {n} labelled chips, the images of all pairs",
-                FewLabels(_ALONE, n, "pairs"),
+                FewLabels(WITHOUT_TEACHER, n, "pairs"),
                 "ablation",
             )
             for n in LABELS
@@ -163,7 +164,7 @@ OMBRIA_LABELS = replace(
             for n in LABELS
         },
         "free_0": _few(
-            "FLoRA, no label, a water index of all pairs", FewLabels(_ALONE, 0, "index")
+            "FLoRA, no label, a water index of all pairs", FewLabels(WITHOUT_TEACHER, 0, "index")
         ),
         **{
             f"unet_labels_{n}": _few(f"U-Net, {n} labelled chips", FewLabels(_UNET, n), "baseline")
@@ -195,8 +196,10 @@ OMBRIA_SITES = {
         holds_out=f"unseen: the sites {'; '.join(sites)}. What is adapted has seen their images, "
         "radar and optical, but no label of them.",
         competitors={
-            "not_adapted": _few("FLoRA, VV before and after", _ALONE),
-            "adapted": _few("FLoRA, adapted to the pairs of the new sites", Adapted(_ALONE)),
+            "not_adapted": _few("FLoRA, VV before and after", WITHOUT_TEACHER),
+            "adapted": _few(
+                "FLoRA, adapted to the pairs of the new sites", Adapted(WITHOUT_TEACHER)
+            ),
             "otsu_two_dates": TWO_DATES["otsu_two_dates"],
         },
         training=TrainingConfig(steps=1500, crop=96),

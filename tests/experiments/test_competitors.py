@@ -8,7 +8,7 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
-from flora.experiments.makers import FewLabels, Job, MakeFlora, MakeUNet, Setting
+from flora.experiments.makers import FewLabels, ForSteps, Job, MakeFlora, MakeUNet, Setting
 from flora.models.checkpoints import read_metadata
 from flora.models.config import SIZES, FloraConfig
 from flora.models.network import Flora
@@ -254,6 +254,17 @@ def test_few_labels_hide_the_others_and_the_teacher_speaks_instead(
         Job(chips, SHORT, tmp_path / "free", setting, quiet=True)
     )
     assert free.notes == {"labelled": 0, "labelled_ids": []}
+
+
+def test_another_length_is_the_students_and_in_proportion_the_teachers(chips, tmp_path) -> None:
+    setting = Setting(norm="group", teacher_steps=2)
+    job = Job(chips, SHORT, tmp_path, setting, quiet=True)
+    made = ForSteps(MakeFlora(), 3 * SHORT.steps).make(job)
+    assert made.notes["steps"] == {"student": 3 * SHORT.steps, "teacher": 6}
+    assert read_metadata(made.weights)["step"] == 3 * SHORT.steps
+    assert read_metadata(tmp_path / "teacher" / "last.safetensors")["step"] == 6
+    alone = ForSteps(MakeUNet(), 2).make(replace(job, folder=tmp_path / "unet"))
+    assert alone.notes["steps"] == {"student": 2, "teacher": 0}
 
 
 def test_every_experiment_is_reachable_and_fair() -> None:

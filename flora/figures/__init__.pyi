@@ -20,8 +20,8 @@ from .plots import show_water_over as show_water_over
 from .printed import print_figure as print_figure
 from .records import difference_figure as difference_figure
 from .records import forest_figure as forest_figure
-from .records import label_curve as label_curve
 from .records import places_figure as places_figure
+from .records import score_curve as score_curve
 from .sheets import quicklook as quicklook
 from .sheets import sample_figure as sample_figure
 from .splits import splits_figure as splits_figure

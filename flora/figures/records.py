@@ -134,25 +134,27 @@ def places_figure(
     return fig
 
 
-def label_curve(
+def score_curve(
     record: Mapping[str, Any],
     test: str,
     metric: str,
     families: Mapping[str, str],
     level: tuple[str, str] | None = None,
     mode: str = "sar",
+    along: str = "labelled chips",
 ) -> BookFigure:
-    """A score against the number of labelled chips, one line a family of competitors.
+    """A score against a number, as that of labelled chips, one line a family of competitors.
 
     A dot is one seed, the line joins the means. What is not recorded is left out.
 
     Args:
-        record: From `flora.load_record`; competitors are called "FAMILY_N", N labelled chips.
+        record: From `flora.load_record`; competitors are called "FAMILY_N".
         test: Name of the test chips.
         metric: Name from `flora.experiments.METRICS`.
         families: What each family is called in the legend, at most five.
-        level: A competitor without labels, and what it is called: a dashed line.
+        level: A competitor without a number, and what it is called: a dashed line.
         mode: Guidance mode of all.
+        along: What N counts.
 
     Raises:
         FloraError: If there are too many families, or nothing of one of them is recorded.
@@ -191,7 +193,7 @@ def label_curve(
         ax.set_xscale("log")
         ax.set_xticks(sorted(ticks), labels=[str(tick) for tick in sorted(ticks)])
         ax.minorticks_off()
-        ax.set_xlabel("labelled chips")
+        ax.set_xlabel(along)
         ax.set_ylabel(f"{METRICS[metric][0]} ({test})")
         ax.grid(axis="y", linewidth=0.4, color="#dddddd")
         ax.legend(loc="lower right", fontsize=8)

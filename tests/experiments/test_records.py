@@ -14,8 +14,8 @@ from flora.experiments.records import (
 from flora.figures.records import (
     difference_figure,
     forest_figure,
-    label_curve,
     places_figure,
+    score_curve,
 )
 
 
@@ -151,15 +151,18 @@ def test_the_curve_of_labels_joins_means_and_leaves_out_what_is_not_recorded() -
     ]  # fmt: skip
     record = {"trials": dict(enumerate(trials))}
     families = {"labels": "labels alone", "output": "and a teacher"}
-    ax = label_curve(record, "test", "miou", families, ("free_0", "no label")).axes[0]
+    ax = score_curve(record, "test", "miou", families, ("free_0", "no label")).axes[0]
     drawn = {
         line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines
     }
     assert drawn["labels alone"] == ([27, 109], [pytest.approx(0.55), 0.7])
     assert drawn["and a teacher"] == ([27], [0.65])
     assert drawn["no label"][1] == [0.4, 0.4]
+    assert ax.get_xlabel() == "labelled chips"
+    steps = score_curve(record, "test", "miou", families, along="steps").axes[0]
+    assert steps.get_xlabel() == "steps"
     with pytest.raises(FloraError, match="both: nothing of that family"):
-        label_curve(record, "test", "miou", {"both": "both"})
+        score_curve(record, "test", "miou", {"both": "both"})
 
 
 def test_forest_figure_draws_means_on_intervals_under_headings() -> None:

@@ -24,7 +24,7 @@ import torch
 from flora import load_model, predictor
 from flora.experiments.provenance import write_record
 from flora.figures.plots import figure, scale_bar, show_backscatter, show_probability
-from flora.models.layers import NORMS
+from flora.models.norms import NORMS
 from flora.sensors import SENTINEL1, WATER, BoolArray, FloatArray
 from flora.simulate.radar import speckle
 

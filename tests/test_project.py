@@ -30,7 +30,16 @@ PROJECT = PYPROJECT["project"]
 FLOORS = (
     ("errors", "areas"),
     ("cog", "files", "grid", "sensors", "season", "colours", "predictors"),
-    ("models.layers", "models.otsu", "antimeridian", "parts", "training.operators", "simulate"),
+    (
+        "models.norms",
+        "models.attention",
+        "models.layers",
+        "models.otsu",
+        "training.operators",
+        "antimeridian",
+        "parts",
+        "simulate",
+    ),
     ("datasets",),
     ("models",),
     ("training",),

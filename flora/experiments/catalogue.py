@@ -27,7 +27,7 @@ from flora.experiments.field import (
 from flora.experiments.makers import ForSteps, MakeFlora, MakeUNet, Otsu, ZScore
 from flora.experiments.ombria import HELD_OUT_FLOODS, OMBRIA, OMBRIA_LABELS, OMBRIA_SITES
 from flora.experiments.runner import Experiment, Source
-from flora.models.layers import NORMS
+from flora.models.norms import NORMS
 from flora.predictors import MODES
 from flora.training.config import TrainingConfig
 from flora.training.recipes import ONLY_SAR

@@ -14,8 +14,8 @@ from flora.datasets.base import FloodDataset
 from flora.datasets.unlabelled import Mixed, Unlabelled, drawn
 from flora.errors import FloraError
 from flora.models.checkpoints import load_weights
-from flora.models.layers import Norm
 from flora.models.network import Flora
+from flora.models.norms import Norm
 from flora.models.otsu import otsu, otsu_change
 from flora.models.unet import LateFusion, UNet
 from flora.models.weights import load_any
@@ -178,7 +178,7 @@ class MakeUNet(_Baseline):
     """A U-Net of SAR, or by early fusion of SAR and an optical image.
 
     Attributes:
-        norm: See `flora.models.layers.Norm`.
+        norm: See `flora.models.norms.Norm`.
         optical: Whether it also draws the optical image.
         sees: What stands beside SAR in its input.
         change: A random change of the batches.

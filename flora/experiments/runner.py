@@ -28,8 +28,8 @@ from flora.experiments.makers import Job, Setting
 from flora.experiments.provenance import provenance, write_record
 from flora.experiments.records import METRICS
 from flora.files import write_text
-from flora.models.layers import Norm
 from flora.models.network import Flora, parameter_count
+from flora.models.norms import Norm
 from flora.models.predict import predictor
 from flora.models.unet import LateFusion, UNet
 from flora.models.weights import load_any

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flora.models.layers import WindowCrossAttention, window_merge, window_padding, window_partition
+from flora.models.attention import (
+    WindowCrossAttention,
+    window_merge,
+    window_padding,
+    window_partition,
+)
 
 
 @torch.no_grad()

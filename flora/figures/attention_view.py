@@ -14,7 +14,7 @@ from torch import Tensor
 from flora.errors import FloraError
 from flora.figures.attention import attention_weights
 from flora.figures.widgets import widget_page
-from flora.models.layers import WindowCrossAttention
+from flora.models.attention import WindowCrossAttention
 
 # What one figure may take of a page, in bytes of weights.
 _MOST_BYTES = 500_000

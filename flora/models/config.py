@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from flora.errors import FloraError
-from flora.models.layers import JOININGS, NORMS, Joining, Norm
+from flora.models.layers import JOININGS, Joining
+from flora.models.norms import NORMS, Norm
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class FloraConfig:
             nor attends; 0 for none. Through it edges and brightness of the guide reach the image.
         marked: Whether the fusion is told where guidance is the teacher's, and whether the teacher
             looked at the flood or at the ground before it: a vector for each is learned and added.
-        norm: What keeps the scale of features, see `flora.models.layers.Norm`; with any but
+        norm: What keeps the scale of features, see `flora.models.norms.Norm`; with any but
             "group" an answer depends on the pixels within `reach` alone.
 
     Example:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flora.errors import FloraError
+from flora.models.attention import zero_
 from flora.models.checkpoints import load_weights, read_metadata
-from flora.models.layers import zero_
 from flora.models.network import Flora, FloraOutput
 from flora.predictors import Prediction, Predictor
 from flora.sensors import OpticalStack

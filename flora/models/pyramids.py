@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flora.models.layers import ChannelNorm, ConvBlock, Norm
+from flora.models.layers import ConvBlock
+from flora.models.norms import ChannelNorm, Norm
 
 
 class FullResolution(nn.Sequential):
@@ -34,7 +35,7 @@ class OpticalTeacher(nn.Module):
         in_channels: Optical bands plus indices.
         widths: Channels of each level.
         stem_stride: Stride of the finest level.
-        norm: See `flora.models.layers.Norm`.
+        norm: See `flora.models.norms.Norm`.
         detail: Channels of a level at full resolution before it, see `FullResolution`.
     """
 
@@ -69,7 +70,7 @@ class SarEncoder(nn.Module):
         widths: Channels of each level.
         stem_stride: Stride of the finest level.
         depth: Convolutions a level.
-        norm: See `flora.models.layers.Norm`.
+        norm: See `flora.models.norms.Norm`.
         detail: Channels of a level at full resolution before it, see `FullResolution`.
     """
 
@@ -100,7 +101,7 @@ class PriorEstimator(nn.Module):
 
     Args:
         widths: Channels of each level, of both s_l and p_l.
-        norm: See `flora.models.layers.Norm`.
+        norm: See `flora.models.norms.Norm`.
         stem_stride: Stride of the finest level.
         detail: Channels of a level at full resolution before it, see `FullResolution`.
     """
@@ -158,7 +159,7 @@ class PyramidDecoder(nn.Module):
         out_channels: Channels of the image.
         stem_stride: Stride of the finest level, undone by a pixel shuffle.
         depth: Convolutions a level.
-        norm: See `flora.models.layers.Norm`.
+        norm: See `flora.models.norms.Norm`.
         detail: Channels of a level at full resolution before it, see `FullResolution`.
     """
 

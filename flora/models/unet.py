@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flora.models.layers import Norm, normalised_convolution
 from flora.models.network import check_bands
+from flora.models.norms import Norm, normalised_convolution
 from flora.predictors import Mode
 from flora.sensors import OpticalStack
 
@@ -39,7 +39,7 @@ class UNet(nn.Module):
         sees: What stands beside SAR in the input, see `stack_inputs`: early fusion, unless "sar".
             "before" and "oracle" need an optical image at test time too.
         guide_channels: Bands of the optical stack that it sees: image, index and validity.
-        norm: See `flora.models.layers.Norm`; "batch" as in most U-Nets, "layer" as in FLoRA.
+        norm: See `flora.models.norms.Norm`; "batch" as in most U-Nets, "layer" as in FLoRA.
 
     Example:
         >>> import torch

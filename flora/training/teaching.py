@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from flora.datasets.base import Batch, FloodDataset, collate, optical_stack
 from flora.errors import FloraError
-from flora.models.layers import Norm
 from flora.models.network import Flora
+from flora.models.norms import Norm
 from flora.models.unet import BaselineOutput, UNet
 from flora.sensors import IGNORE, OpticalStack
 from flora.training.evaluation import to_device
@@ -56,7 +56,7 @@ class OpticalWater(nn.Module):
         dates: "after", or "both" for the image from before the flood too.
         widths: Channels of each level. Water is easier to see in an optical image than in radar:
             half the widths of the radar U-Net do.
-        norm: See `flora.models.layers.Norm`.
+        norm: See `flora.models.norms.Norm`.
 
     Example:
         >>> from flora import collate, open_dataset

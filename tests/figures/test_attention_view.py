@@ -10,7 +10,7 @@ import torch
 from flora.errors import FloraError
 from flora.figures.attention import attention_weights, effective_pixels, window_start
 from flora.figures.attention_view import AttentionView
-from flora.models.layers import WindowCrossAttention
+from flora.models.attention import WindowCrossAttention
 
 
 def random_block(shifted: bool = False, windows: tuple[int, ...] = (2, 4)) -> WindowCrossAttention:

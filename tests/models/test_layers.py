@@ -6,18 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from flora.errors import FloraError
-from flora.models.layers import (
-    JOININGS,
-    FiLM,
-    FusionBlock,
-    GatedResidual,
-    Joining,
+from flora.models.attention import (
     WindowCrossAttention,
     relative_positions,
     window_merge,
     window_padding,
     window_partition,
 )
+from flora.models.layers import JOININGS, FiLM, FusionBlock, GatedResidual, Joining
 
 
 def randomise(module: nn.Module) -> nn.Module:

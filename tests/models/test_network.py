@@ -7,8 +7,8 @@ from flora.datasets.base import Batch, collate, map_layers, optical_stack
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.models.config import SIZES, FloraConfig, named_config
-from flora.models.layers import NORMS
 from flora.models.network import Flora, parameter_count
+from flora.models.norms import NORMS
 from flora.predictors import MODES
 from flora.training.objective import LossWeights
 from flora.training.tasks import GuidanceMix, StudentTask, TeacherTask

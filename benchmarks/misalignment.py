@@ -7,6 +7,10 @@ is moved by a known number of pixels, in one of the four directions by turns, an
 scene's middle are compared with those of the image in its place. Then `find_offset` looks for the
 shift of the image from before the flood, without knowing it, and the image is moved back by what
 was found; where nothing was, it stays. Thresholds were chosen on scenes of the validation split.
+
+With `--fusions`, FLoRA, early and late fusion stand beside each other under the same shifts. The
+weights that ship were trained longer than anything there is of the others, so all of these are
+networks of one short training (`benchmarks/short_trainings.py`); none has seen a shifted image.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from benchmarks.short_trainings import described_training, trained
 from benchmarks.simulated_chips import chip_scores, described, paired, read_chips, rounded
 from flora.datasets.base import Sample, Window, collate, crop_sample, optical_stack
 from flora.datasets.registry import open_dataset
@@ -36,6 +41,10 @@ Guided = Literal["before", "oracle"]
 ByShift = dict[int, list[Scores]]
 DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # rows, columns
 PART = 256  # px, of the parts that the two scenes of sih1733 are cut into
+FUSIONS: dict[Guided, dict[str, str]] = {
+    "before": {"FLoRA": "added", "early": "early_before", "late": "late_before"},
+    "oracle": {"FLoRA": "added", "early": "early_oracle", "late": "late_oracle"},
+}
 MARGIN = 16  # px around what is scored, so that none is scored that a shift has brought in
 
 
@@ -173,6 +182,35 @@ def real_offsets(data: Path, parts: int) -> dict[str, Any]:
     }
 
 
+def fusions(chips: list[Sample], runs: Path) -> dict[str, Any]:
+    """FLoRA, early and late fusion by mode and shift.
+
+    Args:
+        chips: Test chips.
+        runs: Where the trainings are, or go.
+
+    Returns:
+        `shifted`, each against itself without a shift, and `less_flora`, each against FLoRA under
+        the same shift.
+    """
+    record: dict[str, Any] = {"shifted": {}, "less_flora": {}}
+    for mode, names in FUSIONS.items():
+        scores = {
+            side: shifted(predictor(trained(name, runs)), chips, mode)
+            for side, name in names.items()
+        }
+        record["shifted"][mode] = {
+            side: {str(pixels): paired(left[pixels], left[0]) for pixels in SHIFTS}
+            for side, left in scores.items()
+        }
+        record["less_flora"][mode] = {
+            side: {str(pixels): paired(left[pixels], scores["FLoRA"][pixels]) for pixels in SHIFTS}
+            for side, left in scores.items()
+            if side != "FLoRA"
+        }
+    return record
+
+
 def main() -> None:
     """Score all shifts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -182,6 +220,10 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="file to keep the simulated scenes in")
     parser.add_argument("--real", type=Path, help="record of real pairs instead")
     parser.add_argument("--parts", type=int, default=12, help="of each real dataset")
+    parser.add_argument(
+        "--fusions", type=Path, help="record of FLoRA, early and late fusion instead"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/fusion"), help="their trainings")
     asked = parser.parse_args()
     if asked.real:
         data = Path(os.environ["FLORA_DATA"])
@@ -189,6 +231,18 @@ def main() -> None:
         write_record(asked.real, {"question": question, **real_offsets(data, asked.parts)})
         return
     chips = read_chips(asked.scenes, 128 + 2 * MARGIN, asked.seed, asked.keep)
+    if asked.fusions:
+        record = {
+            "question": "Does a displaced image cost early and late fusion what it costs FLoRA?",
+            "chips": described(chips, asked.seed),
+            "scored": f"the middle, {MARGIN} px from each side",
+            "trained_on": {**described_training(), "seed": 0},
+            "differences": "of `shifted` to shift 0, of `less_flora` to FLoRA under the same "
+            "shift, on the same chips, with 95 % intervals over chips",
+            **fusions(chips, asked.runs),
+        }
+        write_record(asked.fusions, record)
+        return
     predict = predictor(load_model())
     before, oracle = (shifted(predict, chips, mode) for mode in ("before", "oracle"))
     back, found = registered(predict, chips, before)

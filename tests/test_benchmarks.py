@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import calibration, roofline, scenes, season, throughput
+from benchmarks import calibration, roofline, scenes, season, throughput, uncertainty
 from benchmarks.alignment import displacements, moved_by, offset_field, sampled, true_offsets
 from benchmarks.misalignment import moved
-from benchmarks.other_products import changed, coarse, fewer_looks, gamma0
+from benchmarks.other_products import OfProduct, changed, coarse, fewer_looks, gamma0
 from benchmarks.roofline import bound, count_operations, count_traffic, take_turns
 from benchmarks.speed import medians
 from benchmarks.throughput import figures, prepare, waiting
 from benchmarks.variants import Setup, Variant, build, left_out, native_precision, variants
+from flora.datasets.base import Window
 from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.models.config import SIZES
@@ -533,6 +534,33 @@ def test_products_of_another_kind():
     assert power.var() / power.mean() ** 2 == pytest.approx(0.222, rel=0.25)
     chip = Simulated("test", count=1, size=64)[0]
     assert not torch.equal(changed(chip, gamma0(38), 0)["sar"], chip["sar"])
+
+
+def test_scenes_of_a_product_are_cropped_after_the_change():
+    chips = Simulated("train", count=1, size=64)
+    product = OfProduct(chips, "20 m pixels")
+    assert product.manifest() != chips.manifest()
+    crop = Window(3, 5, 16, 16)  # between the blocks of 2 x 2 px
+    whole = product.read(0)["sar"]
+    assert not torch.equal(whole, chips.read(0)["sar"])
+    assert torch.equal(product.read(0, crop)["sar"], whole[:, 3:19, 5:21])
+
+
+def test_those_who_say_how_sure_they_are_are_compared_with_the_first():
+    label = torch.tensor([[1, 0], [0, 255]])
+    said = torch.tensor([[0.9, 0.2], [0.4, 0.9]])
+    surer = torch.tensor([[1.0, 0.1], [0.2, 0.0]])
+    other = torch.tensor([[0.9, 0.2], [0.6, 0.9]])
+    valid = torch.ones(2, 2, dtype=torch.bool)
+    chips = iter([("one", torch.zeros(2, 2, 2), valid, label)] * 2)
+    answers = {"plain": said, "surer": surer, "other": other}
+    found = uncertainty.measure(lambda sar, valid: answers, chips)
+    assert found["same_map"] == ["surer"]
+    brier = {"plain": (0.01 + 0.04 + 0.16) / 3, "surer": (0.01 + 0.04) / 3}
+    assert found["pooled"]["surer"]["brier"] == pytest.approx(brier["surer"], abs=1e-5)
+    less = found["less_plain"]["surer"]["brier"]
+    assert less["difference"] == pytest.approx(brier["surer"] - brier["plain"], abs=1e-5)
+    assert found["less_plain"]["other"]["brier"]["difference"] == pytest.approx(0.2 / 3, abs=1e-5)
 
 
 # --- seasons ------------------------------------------------------------------------------------

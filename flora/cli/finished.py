@@ -25,7 +25,12 @@ OpenScene = Callable[[], "AbstractContextManager[SarScene]"]
 
 
 def finished_maps(
-    folder: Path, stem: str, opened: OpenScene, threshold: float, made_by: Mapping[str, str]
+    folder: Path,
+    stem: str,
+    opened: OpenScene,
+    threshold: float,
+    made_by: Mapping[str, str],
+    align: bool = True,
 ) -> SceneOutputs | None:
     """The maps that an earlier run wrote of a scene; None where they are not all there.
 
@@ -38,14 +43,15 @@ def finished_maps(
         threshold: Of the water mask that is asked for.
         made_by: Tags that these maps would get, some of `MADE_BY`; a tag that is left out must
             not be there.
+        align: Whether the image from before the flood would be moved back by a trusted offset.
 
     Raises:
-        FloraError: If they are of another part, grid or threshold, or something else made them.
+        FloraError: If they are of another part, grid or threshold, or something else made them,
+            or the same things read in another way.
     """
     from flora.grid import Grid, open_raster
     from flora.maps.floods import water_strips
     from flora.scenes.outputs import SceneOutputs, check_targets
-    from flora.scenes.safe.correction import TERRAIN_TAG
     from flora.sensors import IGNORE, WATER
 
     targets = check_targets(folder, stem, overwrite=True)
@@ -60,19 +66,14 @@ def finished_maps(
                 "or --overwrite without --reuse"
             )
         _check_made_by(mask.tags(), made_by, wrong)
+        _check_aligned(mask.tags(), align, wrong)
         with opened() as scene:
             if not Grid.of(mask).same_as(scene.grid):
                 raise FloraError(
                     f"{wrong} of another part or on another grid than is asked for; pass the same "
                     "options, or --overwrite without --reuse"
                 )
-            made, asked = (said.get(TERRAIN_TAG) for said in (mask.tags(), scene.tags))
-            if made != asked:
-                raise FloraError(
-                    f"{wrong} with its terrain {_corrected(made)}, expected {_corrected(asked)}; "
-                    "pass the same --dem and --geoid, or --uncorrected, or --overwrite without "
-                    "--reuse"
-                )
+            _check_read(mask.tags(), scene.tags, wrong)
         areas = Grid.of(mask).cell_areas()
         pixels, km2 = [0, 0], [0.0, 0.0]
         for row, codes in water_strips(mask):
@@ -91,9 +92,44 @@ def finished_maps(
     )
 
 
-def _corrected(by: str | None) -> str:
-    """How terrain was corrected, in words."""
-    return "as it is" if by is None else f"corrected by {by}"
+def _check_read(made: Mapping[str, str], asked: Mapping[str, str], wrong: str) -> None:
+    """Refuse maps of the same files read in another way."""
+    from flora.scenes.names import SIGMA0_TAG
+    from flora.scenes.safe.correction import TERRAIN_TAG
+    from flora.scenes.safe.product import NOISE_TAG
+
+    for tag, what, how, plain, options in (
+        (TERRAIN_TAG, "terrain", "corrected by ", "as it is", "--dem, --geoid or --uncorrected"),
+        (SIGMA0_TAG, "backscatter", "read as sigma0 from ", "as it is", "--incidence"),
+        (NOISE_TAG, "thermal noise", "", "subtracted", "--keep-noise"),
+    ):
+        then, now = (how + said[tag] if tag in said else plain for said in (made, asked))
+        if then != now:
+            raise FloraError(
+                f"{wrong} with its {what} {then}, expected {now}; pass the same {options}, or "
+                "--overwrite without --reuse"
+            )
+
+
+def _check_aligned(tags: Mapping[str, str], align: bool, wrong: str) -> None:
+    """Refuse maps whose image from before the flood lay elsewhere than it would now.
+
+    Maps that do not say how it lay are taken.
+    """
+    from flora.scenes.align import Offset
+    from flora.scenes.before import ALIGNED_TAG, OFFSET_TAGS
+
+    if OFFSET_TAGS[0] not in tags:
+        return
+    rows, columns, confidence = (float(tags[tag]) for tag in OFFSET_TAGS)
+    moved = align and Offset(int(rows), int(columns), confidence).trusted
+    if moved != (tags[ALIGNED_TAG] == "yes"):
+        then, now = ("left as it is", "moved back") if moved else ("moved back", "left as it is")
+        option = "--no-align" if moved else "--align"
+        raise FloraError(
+            f"{wrong} with the image from before the flood {then}, expected {now}; pass {option}, "
+            "or --overwrite without --reuse"
+        )
 
 
 def _check_made_by(tags: Mapping[str, str], made_by: Mapping[str, str], wrong: str) -> None:

@@ -141,7 +141,8 @@ class Run:
         settle(self._out, stem)
         if self._reuse:
             threshold, made_by = self._mapping.threshold, self._made_by()
-            return finished_maps(self._out, stem, self._opener(paths), threshold, made_by)
+            opened, align = self._opener(paths), self._reading.align
+            return finished_maps(self._out, stem, opened, threshold, made_by, align)
         try:
             check_targets(self._out, stem, self._mapping.overwrite)
         except FloraError as error:

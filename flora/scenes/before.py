@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -59,7 +60,9 @@ class Alignment(NamedTuple):
         """What the maps keep of it."""
         if self.offset is None:
             return {ALIGNED_TAG: "no"}
-        values = (str(self.offset.rows), str(self.offset.columns), f"{self.offset.confidence:.1f}")
+        # Rounded down: what is not clear must not read as if it were.
+        confidence = math.floor(10 * self.offset.confidence) / 10
+        values = str(self.offset.rows), str(self.offset.columns), f"{confidence:.1f}"
         said = dict(zip(OFFSET_TAGS, values, strict=True))
         return said | {ALIGNED_TAG: "yes" if self.applied else "no"}
 

@@ -36,6 +36,7 @@ from flora.scenes.bands import (
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.layers import OpenBands, SceneFiles
 from flora.scenes.safe.correction import TERRAIN_TAG, Correction
+from flora.scenes.safe.product import NOISE_TAG
 from flora.scenes.viewing import Viewing
 from flora.sensors import (
     SENTINEL1,
@@ -203,7 +204,9 @@ class SarScene:
     def tags(self) -> dict[str, str]:
         """What maps made of it keep of how it was read."""
         by = self._files.correction
-        return self._files.quantity | ({} if by is None else {TERRAIN_TAG: str(by)})
+        kept = self._files.files[0].safe is not None and not self._files.remove_noise
+        said = self._files.quantity | ({NOISE_TAG: "kept"} if kept else {})
+        return said | ({} if by is None else {TERRAIN_TAG: str(by)})
 
     def _corrected_by(self) -> dict[str, Any]:
         by = self._files.correction

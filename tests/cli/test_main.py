@@ -167,6 +167,16 @@ def test_map_says_how_the_image_from_before_lies_and_moves_it(tmp_path: Path) ->
     assert "0 px down, 4 px right of the radar" in said and "left as it is" in said
     said, there = image("there", "--before", tmp_path / "S2_there.tif")
     assert "left as it is" in said
+    for out, image_file, option, says in (
+        ("back", "S2", "--no-align", "moved back, expected left as it is; pass --align"),
+        ("left", "S2", "--align", "left as it is, expected moved back; pass --no-align"),
+        ("back", "S2", "--align", ""),
+        ("left", "S2", "--no-align", ""),
+        ("there", "S2_there", "--no-align", ""),
+    ):
+        files = tmp_path / "S1.tif", "--out", tmp_path / out, "--reuse", option
+        again = [*files, "--before", tmp_path / f"{image_file}.tif"]
+        assert says in (refused("map", *again) if says else flora("map", *again))
     inside = (slice(None), slice(None), slice(0, 96))
     assert (back[inside] == there[inside]).mean() > 0.99
     assert (left[inside] == there[inside]).mean() < 0.9

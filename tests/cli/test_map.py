@@ -525,6 +525,27 @@ def test_noise_of_a_ground_range_product_stays_if_asked(tmp_path):
     run(product, "--out", tmp_path / "with", "--keep-noise")
     name = f"{product.stem}_water_probability.tif"
     assert (read(tmp_path / "with" / name) != read(tmp_path / "without" / name)).any()
+    for folder, option, says in (
+        ("with", (), "noise kept, expected subtracted; pass the same --keep-noise"),
+        ("without", ("--keep-noise",), "noise subtracted, expected kept"),
+    ):
+        command = ["map", product, "--out", tmp_path / folder, "--reuse", *option]
+        result = CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
+        assert result.exit_code == 1 and says in result.stderr.splitlines()[-1], result.stderr
+    run(product, "--out", tmp_path / "with", "--keep-noise", "--reuse")
+
+
+def test_finished_maps_of_backscatter_at_another_angle_are_refused(tmp_path):
+    path = tmp_path / f"{NAME}_gamma0.tif"
+    write_raster(path, fake_scene(3, SIDE)["sar"], np.nan, GRID, UTM)
+    how = [path, "--out", tmp_path / "o", "--method", "otsu"]
+    run(*how, "--incidence", 30)
+    run(*how, "--incidence", 30, "--reuse")
+    line = refused(*how, "--incidence", 40, "--reuse")
+    assert "gamma0 at 30.0 degrees, expected read as sigma0 from gamma0 at 40.0 degrees" in line
+    assert "expected as it is; pass the same --incidence" in refused(
+        *how, "--incidence", 0, "--reuse"
+    )
 
 
 # --- how likely, and against a rival ------------------------------------------------------------

@@ -36,6 +36,23 @@ def test_what_is_no_product_stays_what_it_is(tmp_path):
         assert product_of(path) == path
 
 
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ("x/measurement", "product without its manifest.safe: there is measurement/ in x, but"),
+        ("measurement", "product without its manifest.safe: there is measurement/ in it, but"),
+        ("x", "it holds no GeoTIFF): expected NAME.SAFE"),
+        ("a.tif", "it holds a.tif): expected NAME.SAFE or its .zip, a GeoTIFF, or two; name the f"),
+        ("a.tif b.tif c.tiff", "it holds a.tif, b.tif, ...)"),
+    ],
+)
+def test_a_folder_that_is_no_product_is_told_what_is_missing(tmp_path, made, says):
+    for name in made.split():
+        (tmp_path / name).mkdir(parents=True)
+    said = refusal(tmp_path)
+    assert says in said and f"name {tmp_path}" not in said
+
+
 def test_one_of_several_products_has_to_be_named(folder, tmp_path):
     for name in "ab":
         shutil.copytree(folder, tmp_path, dirs_exist_ok=True)

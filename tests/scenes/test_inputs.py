@@ -682,7 +682,7 @@ def _spoil(safe, case):
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("not a product", "a folder without manifest.safe"),
+        ("not a product", "product without its manifest.safe: there is measurement/ in it"),
         ("single", "holds VV, expected VV and VH.*1SDV"),
         ("slc", "SLC, expected GRD"),
         ("no annotation", "no annotation/calibration/calibration-s1a-iw-grd-vv-"),
@@ -759,7 +759,7 @@ def _bad(folder, case):
         ("three files", "3 files, expected one with VV, VH, or one for each"),
         ("two stacks", "2 bands in one of 2 files"),
         ("second missing", "b_VH.tif: no such file"),
-        ("folder", r"a folder without manifest\.safe"),
+        ("folder", r"a folder, without the manifest\.safe .*no GeoTIFF.*name a file"),
         ("text", "not a raster"),
         ("HH and HV", "described as HH, HV, expected VV, VH"),
         ("complex", "complex values"),

@@ -78,12 +78,7 @@ def product_root(path: Path, source: Given) -> tuple[SafePath, str]:
     if path.is_dir():
         if (path / MANIFEST).is_file():
             return path, str(path)
-        raise FloraError(
-            "a folder without manifest.safe, expected a Sentinel-1 product (NAME.SAFE), a "
-            "GeoTIFF, or two",
-            argument=source,
-            remedy="name the folder that holds measurement/",
-        )
+        raise _no_product(path, source)
     with _reading(source):
         archive = zipfile.Path(path)
         for folder in (archive, *archive.iterdir()):
@@ -93,6 +88,30 @@ def product_root(path: Path, source: Given) -> tuple[SafePath, str]:
         "no manifest.safe in it, expected a zipped Sentinel-1 product",
         argument=source,
         remedy="unpack other archives first",
+    )
+
+
+def _no_product(folder: Path, source: Given) -> FloraError:
+    """Why a folder is not taken for a product, and what to give in its place."""
+    within = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    halved = next((path for path in within if (path / "measurement").is_dir()), None)
+    if halved is not None:
+        named = "it" if halved == folder else halved.name
+        return FloraError(
+            f"a Sentinel-1 product without its manifest.safe: there is measurement/ in {named}, "
+            "but the file beside it, which tells of the processor, is missing",
+            argument=source,
+            remedy="unpack or download the product again, as a whole",
+        )
+    rasters = sorted(path.name for path in folder.glob("*.tif*"))
+    more = ", ..." if len(rasters) > 2 else ""
+    holds = f"it holds {', '.join(rasters[:2])}{more}" if rasters else "it holds no GeoTIFF"
+    remedy = "name the files in it" if rasters else "name a file, or the folder NAME.SAFE"
+    return FloraError(
+        f"a folder, without the manifest.safe of a Sentinel-1 product ({holds}): expected "
+        "NAME.SAFE or its .zip, a GeoTIFF, or two",
+        argument=source,
+        remedy=remedy,
     )
 
 

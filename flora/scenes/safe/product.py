@@ -43,6 +43,7 @@ from flora.scenes.safe.swath import CoarseRaster, power_vrt
 from flora.scenes.viewing import Viewing
 from flora.sensors import BoolArray, FloatArray
 
+NOISE_TAG = "FLORA_THERMAL_NOISE"  # of maps: "kept", where it was not subtracted
 GAIN_STEP = 40  # px: the spacing of the calibration vectors' own values in range
 
 # As ESA names images, and as the archive on AWS does: s1a-iw-grd-vv-2019....tiff, iw-vv.tiff

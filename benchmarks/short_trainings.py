@@ -1,4 +1,4 @@
-"""Networks of one short training on simulated scenes, which several benchmarks compare.
+"""Three fusions of one short training on simulated scenes, which `misalignment` compares.
 
 All see the same scenes, as many steps, and crops of the same size; FLoRA's teacher comes before
 that. Settings, names and folders are those of the experiment `fusion`, so that what

@@ -4,10 +4,11 @@ r"""How a network's word of how sure it is can be bettered: a head, flips, or th
 
 The weights that ship, as they answer, and corrected by `flora.models.doubt.ErrorHead`, which
 learned on simulated scenes that neither they nor this test have seen. Three seeds of them there
-are not, so three networks of one short training (`benchmarks/short_trainings.py`) are compared
-besides: one as it answers, averaged over flips and quarter turns, and with a head of its own; and
-the mean of all three (Lakshminarayanan et al., 2017). The measures and chips are those of
-`benchmarks/calibration.py`. A head leaves the map as it is; flips and seeds change it too.
+are not, so three networks of one short training are compared besides, those of the trials `after`
+of the experiment `many_dates`: FLoRA from radar alone, of water alone. One as it answers, averaged
+over flips and quarter turns, and with a head of its own; and the mean of all three
+(Lakshminarayanan et al., 2017). The measures and chips are those of `benchmarks/calibration.py`. A
+head leaves the map as it is; flips and seeds change it too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,12 @@ from benchmarks.calibration import (
     simulated_chips,
     turned,
 )
-from benchmarks.short_trainings import described_training, trained
 from benchmarks.simulated_chips import described, read_chips, rounded
 from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
+from flora.experiments import named_experiment
 from flora.experiments.evidence import judge
+from flora.experiments.makers import Job, Setting
 from flora.experiments.provenance import write_record
 from flora.models.doubt import ErrorHead, doubting, load_error_head
 from flora.models.network import Flora
@@ -50,6 +53,7 @@ from flora.training.doubting import DoubtTask
 from flora.training.fit import fit
 
 SEEDS = (0, 1, 2)
+MEMBERS = named_experiment("many_dates")
 TAUGHT_ON = {"split": "train", "count": 40, "size": 128, "seed": 1}
 TRAINING = TrainingConfig(steps=300, batch=4, crop=64, learning_rate=3e-3)
 
@@ -73,12 +77,23 @@ def shipped(runs: Path) -> Answers:
     return lambda sar, valid: {side: plain(one, sar, valid) for side, one in sides.items()}
 
 
+def members(runs: Path) -> list[Flora]:
+    """The networks of all seeds, trained or read from their runs."""
+    after = MEMBERS.competitors["after"]
+    chips = InMemory(Simulated("train", **{**MEMBERS.train.options, **after.options}))
+    setting = Setting(MEMBERS.size, MEMBERS.teacher_steps, MEMBERS.norm)
+    networks = []
+    for seed in SEEDS:
+        training, run = replace(MEMBERS.training, seed=seed), runs / f"after-{seed}"
+        made = after.by.make(Job(chips, training, run, setting, quiet=True))  # type: ignore[union-attr]
+        networks.append(load_model(made.weights).eval())
+    return networks
+
+
 def three_seeds(runs: Path) -> Answers:
     """The first of three networks in three ways, the mean of all, and the others by themselves."""
-    networks = [trained("added", runs, seed) for seed in SEEDS]
-    first = networks[0]
-    assert isinstance(first, Flora)
-    head = doubting(first, taught(first, runs / "added-0-head"))
+    networks = members(runs)
+    head = doubting(networks[0], taught(networks[0], runs / "after-0-head"))
     predicts = [predictor(network) for network in networks]
 
     def answers(sar: Tensor, valid: Tensor) -> dict[str, Tensor]:
@@ -154,7 +169,11 @@ def main() -> None:
         "chips": described(chips, asked.seed),
         **both(shipped(asked.runs)),
         "short": {
-            "trained_on": {**described_training(), "seeds": SEEDS},
+            "trained_on": {
+                "experiment": "many_dates",
+                "trials": [f"after-{seed}" for seed in SEEDS],
+                "training": asdict(MEMBERS.training),
+            },
             **both(three_seeds(asked.runs)),
         },
         "cite": "Sen1Floods11, Bonafilia et al. 2020. Contains modified Copernicus Sentinel "

@@ -31,6 +31,7 @@ from flora.models.norms import NORMS
 from flora.predictors import MODES
 from flora.training.config import TrainingConfig
 from flora.training.recipes import ONLY_SAR
+from flora.training.tasks import GuidanceMix
 
 SIMULATED = Experiment(
     question="Which parts of FLoRA help when SAR alone is left, where the truth is known?",
@@ -169,6 +170,26 @@ def _fusion(says: str, group: str = "FLoRA", **config: Any) -> Competitor:
     return Competitor(says, MakeFlora(config={**_BLENDED, **config}), group, MODES)
 
 
+# The fusion with as many samples of an image as early fusion sees of it: all of the same steps,
+# or a third of three times as many.
+_AS_EARLY = {
+    "before_only": Competitor(
+        "blended, guided by the image from before alone",
+        MakeFlora(config=_BLENDED, mix=GuidanceMix(sar=0, before=1, oracle=0)),
+        modes=("before",),
+    ),
+    "oracle_only": Competitor(
+        "blended, guided by the image itself alone",
+        MakeFlora(config=_BLENDED, mix=GuidanceMix(sar=0, before=0, oracle=1)),
+        modes=("oracle",),
+    ),
+    "even_1500": Competitor(
+        "blended, all three guides alike, 1500 steps",
+        ForSteps(MakeFlora(config=_BLENDED, mix=GuidanceMix(sar=1, before=1, oracle=1)), 1500),
+        modes=MODES,
+    ),
+}
+
 FUSION = replace(
     SIMULATED,
     question="Does the fusion pass on what its guide shows, as early fusion with that image does?",
@@ -177,6 +198,7 @@ FUSION = replace(
         "early_oracle": SEES_OPTICAL["early_oracle"],
         "added": _fusion("guidance is added", joining="added", detail=0, marked=False),
         "blended": _fusion("guidance is blended in, with full resolution and date of the guide"),
+        **_AS_EARLY,
         "no_attention": _fusion("no attention", "ablation", attention_levels=()),
         "no_film": _fusion("no FiLM", "ablation", film=False),
         "no_gate": _fusion("no gate", "ablation", gated=False),

@@ -163,29 +163,29 @@ MANY_DATES = Experiment(
     cite="Simulated by flora.simulate.scene.",
 )
 
-_BLENDED = {"joining": "blended", "detail": 8, "marked": True}
+_GUIDED = {"joining": "guided", "detail": 8, "marked": True}
 
 
 def _fusion(says: str, group: str = "FLoRA", **config: Any) -> Competitor:
-    return Competitor(says, MakeFlora(config={**_BLENDED, **config}), group, MODES)
+    return Competitor(says, MakeFlora(config={**_GUIDED, **config}), group, MODES)
 
 
 # The fusion with as many samples of an image as early fusion sees of it: all of the same steps,
 # or a third of three times as many.
 _AS_EARLY = {
     "before_only": Competitor(
-        "blended, guided by the image from before alone",
-        MakeFlora(config=_BLENDED, mix=GuidanceMix(sar=0, before=1, oracle=0)),
+        "guidance itself, of the image from before alone",
+        MakeFlora(config=_GUIDED, mix=GuidanceMix(sar=0, before=1, oracle=0)),
         modes=("before",),
     ),
     "oracle_only": Competitor(
-        "blended, guided by the image itself alone",
-        MakeFlora(config=_BLENDED, mix=GuidanceMix(sar=0, before=0, oracle=1)),
+        "guidance itself, of the image to draw alone",
+        MakeFlora(config=_GUIDED, mix=GuidanceMix(sar=0, before=0, oracle=1)),
         modes=("oracle",),
     ),
     "even_1500": Competitor(
-        "blended, all three guides alike, 1500 steps",
-        ForSteps(MakeFlora(config=_BLENDED, mix=GuidanceMix(sar=1, before=1, oracle=1)), 1500),
+        "guidance itself, all three modes alike, 1500 steps",
+        ForSteps(MakeFlora(config=_GUIDED, mix=GuidanceMix(sar=1, before=1, oracle=1)), 1500),
         modes=MODES,
     ),
 }
@@ -197,7 +197,10 @@ FUSION = replace(
         "early_before": SEES_OPTICAL["early_before"],
         "early_oracle": SEES_OPTICAL["early_oracle"],
         "added": _fusion("guidance is added", joining="added", detail=0, marked=False),
-        "blended": _fusion("guidance is blended in, with full resolution and date of the guide"),
+        "blended": _fusion(
+            "guidance is blended in, with full resolution and date of the guide", joining="blended"
+        ),
+        "guided": _fusion("guidance itself, with full resolution and date of the guide"),
         **_AS_EARLY,
         "no_attention": _fusion("no attention", "ablation", attention_levels=()),
         "no_film": _fusion("no FiLM", "ablation", film=False),

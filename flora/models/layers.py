@@ -9,16 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flora.errors import FloraError
 from flora.models.attention import WindowCrossAttention, zero_
 from flora.models.norms import Norm, normalised_convolution
 
-Joining = Literal["added", "blended"]
+Joining = Literal["added", "blended", "guided"]
 """How a level of the fusion joins SAR and guidance, see `FusionBlock`."""
 JOININGS: tuple[Joining, ...] = get_args(Joining)
 
 # A fresh attention gives its own pixel e^4 = 55 times the share of any other: about half of a
 # window of 8 x 8.
 ALIGNED = 4.0
+# The gate of a fresh "guided" block lets sigmoid(2) = .88 of the guidance through.
+OPEN = 2.0
 
 
 class ConvBlock(nn.Sequential):
@@ -125,9 +128,16 @@ class FusionBlock(nn.Module):
         m = FiLM(a, g)
         f = s + gate(s, g) * m
 
-    Every branch starts at zero, so at initialisation f equals s. Where attention would cost more
-    than it gives (fine strides), a is 0, in "added" a 1 x 1 projection of s. Without FiLM m is its
-    input, without a gate the gate is 1: the ablations.
+    "guided" begins with the guidance itself, which attention completes and an open gate passes on::
+
+        m = FiLM(g + a, g)
+        f = s + gate(s, g) * (m - s)
+
+    Attention and FiLM start at zero, so at initialisation f equals s in the first two; in "guided",
+    whose gate starts open, it is near g, and decoders that have learned from the teacher's features
+    keep what they know. Where attention would cost more than it gives (fine strides), a is 0, in
+    "added" a 1 x 1 projection of s. Without FiLM m is its input, without a gate the gate is 1: the
+    ablations.
 
     Args:
         channels: Channels of the SAR features s and of the fused features f.
@@ -138,6 +148,9 @@ class FusionBlock(nn.Module):
         film: Whether the update is modulated.
         gated: Whether the update passes a gate.
         joining: See above.
+
+    Raises:
+        FloraError: If joining is "guided" and s has other channels than g.
 
     Example:
         >>> import torch
@@ -160,6 +173,12 @@ class FusionBlock(nn.Module):
         joining: Joining = "added",
     ) -> None:
         super().__init__()
+        if joining == "guided" and channels != guide_channels:
+            raise FloraError(
+                f"expected {channels}, as many as channels, where guidance takes the place of s",
+                argument="guide_channels",
+                value=guide_channels,
+            )
         self.joining = joining
         self.attention = nn.ModuleList(
             WindowCrossAttention(
@@ -168,7 +187,7 @@ class FusionBlock(nn.Module):
                 heads,
                 window_sizes,
                 shifted=bool(i % 2),
-                aligned=ALIGNED if joining == "blended" else 0.0,
+                aligned=0.0 if joining == "added" else ALIGNED,
             )
             for i in range(depth if window_sizes else 0)
         )
@@ -178,6 +197,9 @@ class FusionBlock(nn.Module):
             zero_(self.projection)
         self.film = FiLM(channels, guide_channels) if film else None
         self.residual = GatedResidual(channels, guide_channels) if gated else None
+        bias = self.residual.to_gate.bias if self.residual is not None else None
+        if joining == "guided" and bias is not None:
+            nn.init.constant_(bias, OPEN)
 
     def attend(self, s: Tensor, guide: Tensor) -> Tensor:
         """What attention (or the projection) takes from the guidance, (B, C, H, W)."""
@@ -190,13 +212,12 @@ class FusionBlock(nn.Module):
 
     def forward(self, s: Tensor, guide: Tensor) -> Tensor:
         """Fuse s (B, C, H, W) with guide (B, C_g, H, W) into f (B, C, H, W)."""
-        blended = self.joining == "blended"
         m = self.attend(s, guide)
-        if blended:
-            m = s + m
+        if self.joining != "added":
+            m = m + (s if self.joining == "blended" else guide)
         if self.film is not None:
             m = self.film(m, guide)
-        update = m - s if blended else m
+        update = m if self.joining == "added" else m - s
         if self.residual is None:
             return s + update
         fused: Tensor = self.residual(s, guide, update)

@@ -13,7 +13,7 @@ from flora.models.attention import (
     window_padding,
     window_partition,
 )
-from flora.models.layers import JOININGS, FiLM, FusionBlock, GatedResidual, Joining
+from flora.models.layers import FiLM, FusionBlock, GatedResidual, Joining
 
 
 def randomise(module: nn.Module) -> nn.Module:
@@ -134,7 +134,7 @@ def test_gate_of_a_half_adds_half_the_update() -> None:
     torch.testing.assert_close(block(s, guide, update), s + 0.5 * update)
 
 
-@pytest.mark.parametrize("joining", JOININGS)
+@pytest.mark.parametrize("joining", ["added", "blended"])
 @pytest.mark.parametrize("windows", [(), (2, 4)])
 def test_fusion_is_the_identity_at_first_and_depends_on_the_guide_later(
     windows: tuple[int, ...], joining: Joining
@@ -145,6 +145,29 @@ def test_fusion_is_the_identity_at_first_and_depends_on_the_guide_later(
     assert torch.equal(block(s, guide), s)
     randomise(block)
     assert not torch.allclose(block(s, guide), block(s, guide + 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("windows", [(), (2, 4)])
+def test_what_is_guided_begins_with_the_guidance_behind_an_open_gate(
+    windows: tuple[int, ...],
+) -> None:
+    torch.manual_seed(0)
+    block = FusionBlock(8, 8, heads=4, window_sizes=windows, joining="guided")
+    assert block.residual is not None
+    s, guide = torch.randn(2, 8, 6, 9), torch.randn(2, 8, 6, 9)
+    gate = block.residual.gate(s, guide)
+    assert 0.8 < gate.mean() < 0.95  # sigmoid(2) = .88
+    torch.testing.assert_close(block(s, guide), (1 - gate) * s + gate * guide)
+    block.residual = None
+    torch.testing.assert_close(block(s, guide), guide)
+    randomise(block)
+    assert not torch.allclose(block(s, guide), guide)
+
+
+def test_guidance_of_other_channels_cannot_take_the_place_of_s() -> None:
+    with pytest.raises(FloraError, match="guide_channels"):
+        FusionBlock(8, 16, heads=4, window_sizes=(), joining="guided")
 
 
 @torch.no_grad()

@@ -27,7 +27,10 @@ def batch() -> Batch:
 BLENDED = dataclasses.replace(SMALLEST, joining="blended", detail=4, marked=True)
 
 
-@pytest.fixture(scope="module", params=[SMALLEST, BLENDED], ids=["added", "blended"])
+GUIDED = dataclasses.replace(BLENDED, joining="guided")
+
+
+@pytest.fixture(scope="module", params=[SMALLEST, BLENDED, GUIDED], ids=lambda c: c.joining)
 def trained(batch: Batch, request: pytest.FixtureRequest) -> Flora:
     """A model after a few steps, so that no zero-initialised branch hides a dependence."""
     torch.manual_seed(0)

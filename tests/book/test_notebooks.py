@@ -161,7 +161,6 @@ def is_shown(output):
 
 # Chapters whose captions are still to be written.
 UNNUMBERED = {
-    "09_beyond",
     "10_reproduce",
 }
 

@@ -8,16 +8,17 @@ scene's middle are compared with those of the image in its place. Then `find_off
 shift of the image from before the flood, without knowing it, and the image is moved back by what
 was found; where nothing was, it stays. Thresholds were chosen on scenes of the validation split.
 
-With `--fusions`, FLoRA, early and late fusion stand beside each other under the same shifts. The
-weights that ship were trained longer than anything there is of the others, so all of these are
-networks of one short training (`benchmarks/short_trainings.py`); none has seen a shifted image.
+With `--fusions`, FLoRA, early and late fusion stand beside each other under the same shifts (late
+fusion in mode `before` alone; `--sides` names some of them). The weights that ship were trained longer than anything there is of
+the others, so all of these are networks of one short training (`benchmarks/short_trainings.py`);
+none has seen a shifted image.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,8 +43,8 @@ ByShift = dict[int, list[Scores]]
 DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # rows, columns
 PART = 256  # px, of the parts that the two scenes of sih1733 are cut into
 FUSIONS: dict[Guided, dict[str, str]] = {
-    "before": {"FLoRA": "added", "early": "early_before", "late": "late_before"},
-    "oracle": {"FLoRA": "added", "early": "early_oracle", "late": "late_oracle"},
+    "before": {"FLoRA": "added", "early": "early_before", "late": "late_narrow_before"},
+    "oracle": {"FLoRA": "added", "early": "early_oracle"},
 }
 MARGIN = 16  # px around what is scored, so that none is scored that a shift has brought in
 
@@ -182,12 +183,13 @@ def real_offsets(data: Path, parts: int) -> dict[str, Any]:
     }
 
 
-def fusions(chips: list[Sample], runs: Path) -> dict[str, Any]:
+def fusions(chips: list[Sample], runs: Path, sides: Sequence[str]) -> dict[str, Any]:
     """FLoRA, early and late fusion by mode and shift.
 
     Args:
         chips: Test chips.
         runs: Where the trainings are, or go.
+        sides: Those that are asked for beside FLoRA.
 
     Returns:
         `shifted`, each against itself without a shift, and `less_flora`, each against FLoRA under
@@ -198,6 +200,7 @@ def fusions(chips: list[Sample], runs: Path) -> dict[str, Any]:
         scores = {
             side: shifted(predictor(trained(name, runs)), chips, mode)
             for side, name in names.items()
+            if side == "FLoRA" or side in sides
         }
         record["shifted"][mode] = {
             side: {str(pixels): paired(left[pixels], left[0]) for pixels in SHIFTS}
@@ -224,6 +227,7 @@ def main() -> None:
         "--fusions", type=Path, help="record of FLoRA, early and late fusion instead"
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/fusion"), help="their trainings")
+    parser.add_argument("--sides", nargs="+", choices=("early", "late"), default=["early", "late"])
     asked = parser.parse_args()
     if asked.real:
         data = Path(os.environ["FLORA_DATA"])
@@ -239,7 +243,7 @@ def main() -> None:
             "trained_on": {**described_training(), "seed": 0},
             "differences": "of `shifted` to shift 0, of `less_flora` to FLoRA under the same "
             "shift, on the same chips, with 95 % intervals over chips",
-            **fusions(chips, asked.runs),
+            **fusions(chips, asked.runs, asked.sides),
         }
         write_record(asked.fusions, record)
         return

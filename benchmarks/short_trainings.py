@@ -8,7 +8,7 @@ that. Settings, names and folders are those of the experiment `fusion`, so that 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,32 @@ from flora.models.network import Flora
 from flora.models.unet import LateFusion, UNet
 from flora.models.weights import load_any
 from flora.training.config import TrainingConfig
+from flora.training.task import Task
+from flora.training.tasks import UNetTask
 
 TRAIN = {"split": "train", "count": 256, "size": 128}
 TRAINING = TrainingConfig(steps=500, crop=64)
 TEACHER_STEPS = 300
+NARROW = (11, 22, 44, 88)  # channels: two such networks have as many parameters as the early one
+
+
+@dataclass(frozen=True)
+class NarrowLateFusion(MakeLateFusion):
+    """Late fusion of the size of early fusion."""
+
+    def task(self, job: Job) -> Task:
+        """See `MakeLateFusion.task`."""
+        optical, bands = (
+            len(scaling.bands) for scaling in (job.chips.optical_scaling, job.chips.sar_scaling)
+        )
+        return UNetTask(LateFusion(bands, optical + 2, optical, self.sees, NARROW))
+
+
 MAKERS: Mapping[str, Maker] = {
     "added": MakeFlora(config={"joining": "added", "detail": 0, "marked": False}),
     "early_before": MakeUNet(sees="before"),
-    "late_before": MakeLateFusion(sees="before"),
     "early_oracle": MakeUNet(sees="oracle"),
-    "late_oracle": MakeLateFusion(sees="oracle"),
+    "late_narrow_before": NarrowLateFusion(sees="before"),
 }
 
 

@@ -9,9 +9,9 @@ shift of the image from before the flood, without knowing it, and the image is m
 was found; where nothing was, it stays. Thresholds were chosen on scenes of the validation split.
 
 With `--fusions`, FLoRA, early and late fusion stand beside each other under the same shifts (late
-fusion in mode `before` alone; `--sides` names some of them). The weights that ship were trained longer than anything there is of
-the others, so all of these are networks of one short training (`benchmarks/short_trainings.py`);
-none has seen a shifted image.
+fusion in mode `before` alone; `--sides` names some of them). The weights that ship were trained
+longer than anything there is of the others, so all of these are networks of one short training
+(`benchmarks/short_trainings.py`); none has seen a shifted image.
 """
 
 from __future__ import annotations

@@ -20,8 +20,6 @@ JOININGS: tuple[Joining, ...] = get_args(Joining)
 # A fresh attention gives its own pixel e^4 = 55 times the share of any other: about half of a
 # window of 8 x 8.
 ALIGNED = 4.0
-# The gate of a fresh "guided" block lets sigmoid(2) = .88 of the guidance through.
-OPEN = 2.0
 
 
 class ConvBlock(nn.Sequential):
@@ -133,11 +131,11 @@ class FusionBlock(nn.Module):
         m = FiLM(g + a, g)
         f = s + gate(s, g) * (m - s)
 
-    Attention and FiLM start at zero, so at initialisation f equals s in the first two; in "guided",
-    whose gate starts open, it is near g, and decoders that have learned from the teacher's features
-    keep what they know. Where attention would cost more than it gives (fine strides), a is 0, in
-    "added" a 1 x 1 projection of s. Without FiLM m is its input, without a gate the gate is 1: the
-    ablations.
+    Attention and FiLM start at zero, so at initialisation f equals s in the first two. In "guided"
+    it is a mean of s and g, about half of each, from which decoders that have learned on the
+    teacher's features can still draw. Where attention would cost more than it gives (fine
+    strides), a is 0, in "added" a 1 x 1 projection of s. Without FiLM m is its input, without a
+    gate the gate is 1: the ablations.
 
     Args:
         channels: Channels of the SAR features s and of the fused features f.
@@ -197,9 +195,6 @@ class FusionBlock(nn.Module):
             zero_(self.projection)
         self.film = FiLM(channels, guide_channels) if film else None
         self.residual = GatedResidual(channels, guide_channels) if gated else None
-        bias = self.residual.to_gate.bias if self.residual is not None else None
-        if joining == "guided" and bias is not None:
-            nn.init.constant_(bias, OPEN)
 
     def attend(self, s: Tensor, guide: Tensor) -> Tensor:
         """What attention (or the projection) takes from the guidance, (B, C, H, W)."""

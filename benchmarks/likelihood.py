@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.calibration import Pixels, brier, calibration_error, few_chips, pooled, reliability
 from benchmarks.simulated_chips import rounded
-from flora.datasets.base import Date
+from flora.datasets.base import Date, Sample
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.experiments.provenance import write_record
@@ -39,6 +39,7 @@ from flora.models.predict import predictor
 from flora.models.weights import load_model, sensor_of
 from flora.predictors import Mode, Predictor
 from flora.sensors import DRY, WATER, BoolArray
+from flora.simulate.scene import Scene
 
 FIT_SEED, TEST_SEED = 1, 0
 COVERAGE = 0.9
@@ -86,15 +87,16 @@ def simulated(
     for number in range(len(chips)):
         scene = chips.scene(number)
         sample = chips.sample(scene)
-        kept = ((sample["water"] == DRY) | (sample["water"] == WATER)).numpy()
-        truth, earlier = (sample["water"] == WATER).numpy()[kept], scene.water_before[kept]
-        found: dict[Mode, Scored] = {}
-        for mode in modes:
-            guide = None if mode == "sar" else sample["before"].map(lambda layer: layer[None])
-            answer = predict(sample["sar"][None], sample["sar_valid"][None], guide)
-            probability = answer.water[0, 0].double().numpy()[kept]
-            found[mode] = Scored(probability, truth, earlier)
-        yield found
+        yield {mode: scored(predict, mode, sample, scene) for mode in modes}
+
+
+def scored(predict: Predictor, mode: Mode, sample: Sample, scene: Scene) -> Scored:
+    """What the model says of one scene, beside the truth."""
+    kept = ((sample["water"] == DRY) | (sample["water"] == WATER)).numpy()
+    guide = None if mode == "sar" else sample["before"].map(lambda layer: layer[None])
+    answer = predict(sample["sar"][None], sample["sar_valid"][None], guide)
+    probability = answer.water[0, 0].double().numpy()[kept]
+    return Scored(probability, (sample["water"] == WATER).numpy()[kept], scene.water_before[kept])
 
 
 def real(predict: Predictor, data: Path) -> Iterator[tuple[str, Scored]]:
@@ -213,13 +215,13 @@ def kept(
                 value=file,
                 remedy="name another file, or delete it",
             )
-        scored: list[list[dict[Mode, Scored]]] = stored["scored"]
-        return scored
-    scored = [list(simulated(predict, MODES, chips)) for chips in sources]
+        earlier: list[list[dict[Mode, Scored]]] = stored["scored"]
+        return earlier
+    found = [list(simulated(predict, MODES, chips)) for chips in sources]
     if file is not None:
-        stored = {"names": names, "scored": scored}
+        stored = {"names": names, "scored": found}
         write_whole(file, lambda partial: torch.save(stored, partial))
-    return scored
+    return found
 
 
 def main() -> None:
@@ -250,8 +252,8 @@ def main() -> None:
         print(mode, fit, modes[mode]["simulated"]["intervals"], flush=True)
     if "FLORA_DATA" in os.environ and len(dates) == 1:  # the chips are of one date
         chips = list(real(predict, Path(os.environ["FLORA_DATA"])))
-        scored = judged([scene for _, scene in chips], calibrations["sar"])
-        modes["sar"]["real"] = scored | {"chips": each(chips, calibrations["sar"])}
+        on_chips = judged([scene for _, scene in chips], calibrations["sar"])
+        modes["sar"]["real"] = on_chips | {"chips": each(chips, calibrations["sar"])}
         print(modes["sar"]["real"]["intervals"], flush=True)
     said = {
         "likelihood": _named(source, 0, asked.fit),

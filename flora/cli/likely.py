@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flora.maps.likelihood import AreaIntervals
@@ -20,11 +20,13 @@ class Likely:
         calibration: Of its weights in the mode that is used; None if there is none.
         why_not: What to say without one.
         reuse: Take a likelihood that is there, if it was made by this calibration.
+        fitted_on: What the calibration was fitted on, as JSON values.
     """
 
     calibration: Calibration | None
     why_not: str
     reuse: bool
+    fitted_on: Mapping[str, Any]
 
     @classmethod
     def of(cls, weights: Path | None, guided: bool, reuse: bool) -> Likely:
@@ -38,14 +40,14 @@ class Likely:
         Raises:
             FloraError: If the calibration beside the weights is damaged, or of other weights.
         """
-        from flora.models.calibration import calibration_file, load_calibration
+        from flora.models.calibration import calibrated_on, calibration_file, load_calibration
 
         if weights is None:
-            return cls(None, "Otsu's method has none", reuse)
+            return cls(None, "Otsu's method has none", reuse, {})
         found = load_calibration(weights, "before" if guided else "sar")
         missing = f"these weights have none (no {calibration_file(weights).name} beside them"
         missing += ", or not with an image from before)" if guided else ")"
-        return cls(found, missing, reuse)
+        return cls(found, missing, reuse, calibrated_on(weights))
 
     def target(self, folder: Path, stem: str) -> Path | None:
         """The file of a scene; None if none is written."""
@@ -77,6 +79,19 @@ class Likely:
             f"True area, {self.calibration.coverage:.0%} interval for scenes like the simulated "
             f"ones: {areas}"
         )
+
+    def facts(self, intervals: AreaIntervals | None) -> dict[str, Any]:
+        """What an item says of the true areas; {} where nothing is known of them."""
+        if intervals is None:
+            return {}
+        named = {"water": intervals.water, "flood": intervals.flood}
+        ends = {
+            name: {"low": one.low, "expected": one.expected, "high": one.high}
+            for name, one in named.items()
+            if one is not None
+        }
+        how = {"coverage": intervals.water.coverage, "unit": intervals.unit}
+        return {"flora:area_interval": how | ends | {"calibrated_on": dict(self.fitted_on)}}
 
     def _taken(self, target: Path) -> bool:
         """Whether a likelihood is there that this calibration made."""

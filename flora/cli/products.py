@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -150,7 +151,7 @@ class Products:
             self._write_page(targets, outputs, opened, said, outlines, intervals)
             yield f"  {targets['page']}"
         if wanted.item:
-            self._write_item(targets, outputs, opened, said)
+            self._write_item(targets, outputs, opened, said, intervals)
             yield f"  {targets['item']}"
 
     def _targets(self, stem: str) -> dict[str, Given]:
@@ -231,6 +232,9 @@ class Products:
 
         found = write_depth(classes, self.trust.files, target, overwrite=self.overwrite)
         yield f"  {found.depth}"
+        if math.isnan(found.median):
+            yield "Depth of the flood: not known, since none has an edge of known elevation"
+            return
         yield (
             f"Depth of the flood: half of it below {found.median:.1f} m, 95 % below "
             f"{found.high:.1f} m, as far as the elevation can tell"
@@ -242,6 +246,7 @@ class Products:
         outputs: SceneOutputs,
         opened: OpenScene,
         attribution: str,
+        intervals: AreaIntervals | None,
     ) -> None:
         from flora.maps.item import write_item
 
@@ -258,6 +263,7 @@ class Products:
                 maps | made,
                 inputs={**inputs, "dem": self.trust.files},
                 attribution=attribution,
+                facts=self.likely.facts(intervals),
                 overwrite=self.overwrite,
             )
 

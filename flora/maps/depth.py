@@ -14,7 +14,7 @@ from rasterio.vrt import WarpedVRT
 from scipy import ndimage
 
 from flora.cog import write_cog
-from flora.errors import FloraError, Given
+from flora.errors import Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import FLOOD
@@ -32,8 +32,8 @@ class FloodDepth:
 
     Attributes:
         depth: GeoTIFF, float32, m above the ground; 0 on dry ground, NaN where nothing is known.
-        median: Of the flooded cells, in m.
-        high: What 95 % of them stay below, in m.
+        median: Of the flooded cells, in m; NaN where no flood has an edge of known elevation.
+        high: What 95 % of them stay below, in m; NaN likewise.
     """
 
     depth: Path
@@ -93,8 +93,7 @@ def write_depth(
         overwrite: Replace an existing output.
 
     Raises:
-        FloraError: If an input is refused, no flood has an edge of known elevation, `output`
-            exists already, or the disk refuses.
+        FloraError: If an input is refused, `output` exists already, or the disk refuses.
     """
     inputs = [Given("classes", classes), *(Given("dem", path) for path in dem)]
     target = new_file(output, "output", overwrite, inputs)
@@ -107,12 +106,6 @@ def write_depth(
             codes = read_bands(view, indexes=1).astype(np.uint8)
     depth = flood_depth(codes, elevation_on(dem, grid, required=True))
     flooded = depth[(codes == FLOOD) & np.isfinite(depth)]
-    if not flooded.size:
-        raise FloraError(
-            "no flood with an edge of known elevation, so that its depth cannot be told",
-            argument="dem",
-            value=", ".join(map(str, dem)),
-        )
     profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "nodata": np.nan, **place, **size}
     with folder_beside(target, GDAL_ERRORS) as temporary:
         rows, finished = temporary / "rows.tif", temporary / "depth.tif"
@@ -123,4 +116,5 @@ def write_depth(
         known = int(np.isfinite(depth).sum())
         write_cog(rows, finished, "AVERAGE", lambda part: int(np.isfinite(part).sum()), known)
         publish({"depth": finished}, {"depth": target}, temporary / "earlier")
-    return FloodDepth(target, float(np.median(flooded)), float(np.percentile(flooded, 95)))
+    middle, high = np.percentile(flooded, (50, 95)) if flooded.size else (np.nan, np.nan)
+    return FloodDepth(target, float(middle), float(high))

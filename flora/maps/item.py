@@ -37,6 +37,7 @@ def write_item(
     *,
     inputs: Mapping[str, Sequence[Path]],
     attribution: str,
+    facts: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a STAC item (version 1.1.0), by which a map can be traced.
@@ -52,6 +53,7 @@ def write_item(
         files: What was written, by the names that its assets get; addresses are relative.
         inputs: Other files that were read, by their role, such as "dem".
         attribution: What the sources ask to have said.
+        facts: Properties besides those, as JSON values, such as the area's interval.
         overwrite: Replace an existing file.
 
     Raises:
@@ -79,6 +81,7 @@ def write_item(
         **_projection(grid),
         "processing:software": {"flora": tags.get("FLORA_VERSION", "")},
         **said,
+        **(facts or {}),
         "flora:inputs": [_input(role, file) for role, paths in read.items() for file in paths],
         "attribution": attribution,
     }

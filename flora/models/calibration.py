@@ -215,14 +215,39 @@ def load_calibration(weights: Path, mode: Mode = "sar") -> Calibration | None:
         >>> load_calibration(shipped_weights()).coverage
         0.9
     """
+    found = _read(weights)
+    if found is None:
+        return None
+    calibrations, _ = found
+    return calibrations.get(mode)
+
+
+def calibrated_on(weights: Path) -> dict[str, Any]:
+    """What the calibrations of a weights file were fitted on, as JSON values; {} without any.
+
+    Raises:
+        FloraError: See `load_calibration`.
+
+    Example:
+        >>> from flora.models import shipped_weights
+        >>> from flora.models.calibration import calibrated_on
+        >>> calibrated_on(shipped_weights())["interval"]["scenes"]
+        99
+    """
+    found = _read(weights)
+    return {} if found is None else found[1]
+
+
+def _read(weights: Path) -> tuple[dict[str, Calibration], dict[str, Any]] | None:
+    """The calibrations that lie beside a weights file, by mode, and what they were fitted on."""
     path = calibration_file(weights)
     if not path.is_file():
         return None
     remedy = "fit it anew with benchmarks/likelihood.py, or move it away"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        belongs, modes = record["weights_sha256"], record["modes"]
-        calibration = Calibration(**modes[mode]) if mode in modes else None
+        belongs, fitted_on = record["weights_sha256"], dict(record["fitted_on"])
+        found = {mode: Calibration(**values) for mode, values in record["modes"].items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise FloraError(
             f"its calibration {path.name} is damaged ({type(error).__name__}: {error})",
@@ -237,7 +262,7 @@ def load_calibration(weights: Path, mode: Mode = "sar") -> Calibration | None:
             value=weights,
             remedy=remedy,
         )
-    return calibration
+    return found, fitted_on
 
 
 def _logs(values: NDArray[np.floating[Any]]) -> Values:

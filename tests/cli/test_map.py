@@ -558,7 +558,7 @@ def test_likelihood_and_interval_are_written_and_said(scene, occurrence, mapped,
     np.testing.assert_array_equal(likely, np.rint(100 * calibration.likelihood(chance)))
     page = finished / "map.html"
     known = ["--permanent-water", occurrence, "--permanent-threshold", 50, "--html", page]
-    said = run(scene, "--out", finished, "--reuse", *known)
+    said = run(scene, "--out", finished, "--reuse", "--item", *known)
     number = r"([0-9.e-]+) to ([0-9.e-]+) km2"
     ends = re.search(rf"True area, 90% interval for .*: flood {number}; water {number}", said)
     low, high, least, most = map(float, ends.groups())
@@ -566,6 +566,14 @@ def test_likelihood_and_interval_are_written_and_said(scene, occurrence, mapped,
     (flood, water) = page_data(page)["intervals"]
     assert flood["of"] == "flood" and flood["percent"] == 90 and water["of"] == "water"
     assert flood["ends"] == pytest.approx([low, high], rel=1e-3)
+    item = json.loads((finished / f"{NAME}_item.json").read_text())
+    kept = item["properties"]["flora:area_interval"]
+    assert (kept["coverage"], kept["unit"]) == (0.9, "km2")
+    assert kept["calibrated_on"]["interval"]["scenes"] == 99
+    for name, wanted in (("flood", (low, high)), ("water", (least, most))):
+        ends = kept[name]
+        assert (ends["low"], ends["high"]) == pytest.approx(wanted, rel=1e-3)
+        assert ends["low"] < ends["expected"] < ends["high"]
 
 
 @SAID

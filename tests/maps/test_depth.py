@@ -59,8 +59,10 @@ def test_depth_of_a_map_on_the_cells_of_the_elevation(tmp_path):
             write_depth(mask, [dem], named, overwrite=True)
         assert named.read_bytes() == kept
     dry = write_scene(tmp_path / "dry.tif", np.zeros((1, 120, 160), np.uint8), nodata=255)
-    with pytest.raises(FloraError, match="no flood with an edge"):
-        write_depth(dry, [dem], tmp_path / "other.tif")
+    none = write_depth(dry, [dem], tmp_path / "other.tif")
+    assert np.isnan([none.median, none.high]).all()
+    with rasterio.open(none.depth) as file:
+        assert np.nanmax(file.read(1)) == 0  # dry ground, as far as the scene reaches
 
 
 def test_no_water_of_a_real_flood_is_deeper_than_the_ground_around_it(flora_data):

@@ -11,6 +11,7 @@ import pytest
 from flora.errors import FloraError
 from flora.models.calibration import (
     Calibration,
+    calibrated_on,
     calibration_file,
     conformal_quantile,
     fit_likelihood,
@@ -84,7 +85,10 @@ def test_calibrations_lie_beside_their_weights_and_serve_no_others(tmp_path):
     weights = tmp_path / "mine.safetensors"
     shutil.copy(shipped_weights(), weights)
     assert load_calibration(weights) is None
-    assert save_calibrations(weights, {"sar": HONEST}, {}) == tmp_path / "mine.calibration.json"
+    said = {"interval": {"scenes": 99}}
+    assert calibrated_on(weights) == {}
+    assert save_calibrations(weights, {"sar": HONEST}, said) == tmp_path / "mine.calibration.json"
+    assert calibrated_on(weights) == said
     assert load_calibration(weights) == HONEST
     assert load_calibration(weights, "before") is None
     with weights.open("ab") as file:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from pyproj import Transformer
+import rasterio
+from pyproj import Transformer, datadir
 from rasterio.transform import Affine
 
 from flora.errors import FloraError, FloraWarning, Given
 from flora.grid import apply
 from flora.scenes.inputs import SarScene, open_scene
-from flora.scenes.safe.correction import TERRAIN_TAG, Correction
+from flora.scenes.safe.correction import TERRAIN_TAG, Correction, geoid_model
 from flora.scenes.safe.range_doppler import EARTH_FIXED, ELLIPSOIDAL, range_doppler_of
 from tests.scenes.test_viewing import annotation
 from tests.support.fake_orbit import CENTRE, GEOID, TARGET, elevation, fake_hill
@@ -82,6 +84,44 @@ def test_geoid_that_is_not_known_is_said(hill, dem, monkeypatch):
     said = pytest.warns(FloraWarning, match="the geoid is not known")
     with said, open_scene(hill, correction=Correction((dem,))) as scene:
         assert 5 < off(scene) < 8  # 48 / tan(38) = 61 m
+
+
+@pytest.fixture
+def grid_of_egm2008(tmp_path, monkeypatch):
+    """Where PROJ finds a geoid, as its grid us_nga_egm08_25.tif would tell it: 50 m high in the
+    north, one metre less a degree; as PROJ's geodetic TIFF grids are laid out."""
+    height = np.repeat(50 + np.arange(90, -91, -1.0)[:, None] - 40, 360, axis=1)
+    path = tmp_path / "us_nga_egm08_25.tif"
+    corner = Affine(1, 0, -180.5, 0, -1, 90.5)  # values at whole degrees
+    write_scene(
+        path,
+        height[None].astype(np.float32),
+        names=["geoid_undulation"],
+        crs="EPSG:4326",
+        transform=corner,
+    )
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(TYPE="VERTICAL_OFFSET_GEOGRAPHIC_TO_VERTICAL", AREA_OR_POINT="Point")
+    folders = datadir.get_data_dir()
+    datadir.append_data_dir(str(tmp_path))
+    geoid_model.cache_clear()
+    yield lambda latitude: 50 + latitude - 40
+    datadir.set_data_dir(folders)
+    geoid_model.cache_clear()
+
+
+def test_geoid_is_taken_from_the_grid_of_proj(hill, dem, grid_of_egm2008):
+    model = geoid_model()
+    assert model is not None
+    ellipsoidal = Transformer.from_crs(ELLIPSOIDAL, EARTH_FIXED, always_xy=True)
+    wanted = ellipsoidal.transform(-1.25, 39.5, 100 + grid_of_egm2008(39.5))
+    np.testing.assert_allclose(model.transform(-1.25, 39.5, 100), wanted, atol=0.01)
+    by = Correction((dem,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is known, and nothing is to be said
+        with open_scene(hill, correction=by) as scene:
+            assert scene.tags == {TERRAIN_TAG: "dem.tif; geoid EGM2008"}
+            assert off(scene) < 1  # 49.7 m at the hill, which stands 48 m above the ellipsoid
 
 
 def test_what_cannot_be_corrected_is_refused(hill, dem, tmp_path):

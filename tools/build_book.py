@@ -25,7 +25,7 @@ import yaml
 
 from flora.figures.model_diagram import ModelDiagram
 from tools.npm import NpmError
-from tools.tables import TABLES, record
+from tools.tables import SENTENCES, TABLES, record
 from tools.vendor import localise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +111,7 @@ def book_config() -> dict[str, Any]:
     (a link), `clone` and `colab` (commands). The seconds that each notebook took when
     results/book.json was recorded are `seconds_00_quickstart` and so on; what mapping the scene of
     results/scenes_full.json took is `scene_size`, `scene_minutes` and `scene_gb`. Whole tables of
-    records are those of `tools.tables.TABLES`.
+    records are those of `tools.tables.TABLES`, single numbers those of `SENTENCES`.
     """
     config: dict[str, Any] = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     url = repository_url()
@@ -133,7 +133,7 @@ def book_config() -> dict[str, Any]:
         "scene_size": " x ".join(f"{side:,}" for side in scene["size"]),
         "scene_minutes": f"{ours['wall_s'] / 60:.0f}",
         "scene_gb": f"{ours['peak_memory_gb']:.1f}",
-    } | {name: made() for name, made in TABLES.items()}
+    } | {name: made() for name, made in (TABLES | SENTENCES).items()}
     return config
 
 

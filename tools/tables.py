@@ -69,6 +69,19 @@ def likelihood_table() -> str:
     return table(header, rows)
 
 
+def real_chips_held() -> str:
+    """How many real test chips lie in their interval, from results/likelihood.json."""
+    found = record("likelihood")["modes"]["sar"]["real"]["intervals"]["water"]
+    return f"{round(found['covered'] * found['scenes'])} of {found['scenes']}"
+
+
+def points_of_iou(row: str) -> str:
+    """What a row of results/other_products.json loses or gains, in points of water IoU."""
+    found = record("other_products")["rows"][row]["water_iou"]
+    mean, *ends = (100 * found[key] for key in ("difference", "low", "high"))
+    return f"{mean:+.1f} points of water IoU [{ends[0]:+.1f}, {ends[1]:+.1f}]"
+
+
 def realism_table() -> str:
     """Medians, speckle and threshold errors of results/simulator_realism.json."""
     rows = []
@@ -176,6 +189,11 @@ def few_real_labels_table() -> str:
     return table(header, rows)
 
 
+SENTENCES: dict[str, Callable[[], str]] = {
+    "real_held": real_chips_held,
+    "low_cost": lambda: points_of_iou("1 dB too low"),
+    "gamma0_cost": lambda: points_of_iou("gamma0 at 38 degrees"),
+}
 TABLES: dict[str, Callable[[], str]] = {
     "memory_table": memory_table,
     "realism_table": realism_table,

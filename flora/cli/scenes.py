@@ -157,6 +157,7 @@ def example_given(
         FloraError: If a scene of one's own is named, too.
     """
     from flora.scenes.example import ATTRIBUTION, example_scene
+    from flora.scenes.names import MIDDLE_INCIDENCE
 
     for argument, value in (("sar_path", scenes.sar), ("vh", scenes.vh), ("stac", scenes.stac)):
         if value:
@@ -169,7 +170,9 @@ def example_given(
             )
     page, attribution = wanted.html or out / "map.html", wanted.attribution or ATTRIBUTION
     made = replace(wanted, html=page, attribution=attribution)
-    return replace(scenes, sar=[example_scene()]), made
+    # Nothing says at which angle it was seen; that of the middle is taken without a warning.
+    angle = MIDDLE_INCIDENCE if scenes.incidence is None else scenes.incidence
+    return replace(scenes, sar=[example_scene()], incidence=angle), made
 
 
 def found_scenes(

@@ -323,9 +323,10 @@ def _warn_of_slopes(source: Given) -> None:
     warnings.warn(
         FloraWarning(
             "put on the map by its ground control points, on the ellipsoid, without terrain "
-            "correction: slopes are displaced and keep their brightness. Where there is "
-            "relief, pass elevation, which corrects it, or use a terrain-corrected product",
+            "correction: slopes are displaced and keep their brightness",
             argument=source,
+            remedy="where there is relief, pass {dem}, or use a terrain-corrected product",
+            dem="FILE",
         ),
         stacklevel=6,
     )

@@ -22,6 +22,8 @@ def test_example_is_mapped_without_a_network(tmp_path, monkeypatch):
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["map", "--example", "--out", str(out), "--quiet"])
     assert result.exit_code == 0, result.output
+    assert "Warning" not in result.output + result.stderr
+    assert "sigma0, from gamma0 at 38.8 degrees" in result.output
     stem = example_scene().stem
     with rasterio.open(out / f"{stem}_water_mask.tif") as file:
         water = file.read(1)

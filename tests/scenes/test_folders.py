@@ -113,6 +113,10 @@ def test_an_annotation_that_unpacks_to_too_much_is_refused(folder, tmp_path, mon
     assert "which no annotation has" in refusal(packed(folder, tmp_path, zipfile.ZIP_DEFLATED))
 
 
+def test_a_zip_that_is_not_there_is_no_damaged_one(tmp_path):
+    assert "S1.zip: no such file; check the path" in refusal(tmp_path / "S1.zip")
+
+
 def test_a_zip_of_zips_is_refused(folder, tmp_path):
     inner = packed(folder, tmp_path)
     outer = tmp_path / "outer.zip"

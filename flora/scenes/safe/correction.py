@@ -83,8 +83,9 @@ class Correction:
                     "heights above the ellipsoid: each metre between the two displaces the map by "
                     "about 1.3 m across the flight",
                     argument="geoid",
-                    remedy="pass the geoid's height at the place, {geoid}, or install PROJ's grid "
-                    "us_nga_egm08_25.tif (projsync, or PROJ_NETWORK=ON)",
+                    remedy="look up the height of the geoid (EGM2008) at the place and pass it, "
+                    "{geoid} where it is 48 m, or let PROJ have its grid us_nga_egm08_25.tif "
+                    "(PROJ_NETWORK=ON, or projsync)",
                     geoid=GEOID_EXAMPLE,
                 ),
                 stacklevel=6,

@@ -79,6 +79,8 @@ def product_root(path: Path, source: Given) -> tuple[SafePath, str]:
         if (path / MANIFEST).is_file():
             return path, str(path)
         raise _no_product(path, source)
+    if not path.exists():
+        raise FloraError("no such file", argument=source, remedy="check the path")
     with _reading(source):
         archive = zipfile.Path(path)
         for folder in (archive, *archive.iterdir()):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from flora.errors import FloraError
-from flora.grid import LonLatBox
 from flora.sensors import Units
+
+if TYPE_CHECKING:
+    from flora.grid import LonLatBox
 
 AUTO = re.compile(r"auto(?::([1-9]\d?))?")  # auto, or auto:3 for the three latest
 

@@ -58,7 +58,7 @@ def finished_maps(
     if not all(targets[name].is_file() for name in ("water_probability", "water_mask")):
         return None
     wrong = f"--reuse: {targets['water_mask']} was made"
-    with open_raster(targets["water_mask"], "--reuse") as mask:
+    with open_raster(targets["water_mask"], "reuse") as mask:
         used = float(mask.tags().get("FLORA_WATER_THRESHOLD", "nan"))
         if f"{used:g}" != f"{threshold:g}":
             raise FloraError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +26,7 @@ from flora.grid import Grid, apply
 from flora.sensors import BoolArray
 
 VECTORS = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml", ".gml"}
+VECTOR_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError)
 POLYGONS = (3, 6)  # shapely's numbers of Polygon and MultiPolygon
 EDGE = 0.01  # degrees: longer edges get more points before they are projected
 
@@ -40,10 +43,13 @@ def shorelines_grid(path: Path) -> Grid:
         FloraError: If it is no vector file, or has no layer of polygons, several, or no CRS.
     """
     layer, crs = _polygon_layer(path)
-    info = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
-    west, south, east, north = info["total_bounds"]
+    with _damage(path):
+        info = pyogrio.read_info(path, layer=layer, force_total_bounds=True)
+    west, south, east, north = info["total_bounds"] or (0.0,) * 4  # None, where nothing has any
     if not (west < east and south < north):
         _refuse(path, "holds no polygon", "choose a file with the outlines of permanent water")
+    if not np.isfinite((west, south, east, north)).all():
+        _refuse(path, "has coordinates that are not finite", "write it again without them")
     return Grid(crs, Affine(east - west, 0, west, 0, south - north, north), (1, 1))
 
 
@@ -51,25 +57,32 @@ def _polygon_layer(path: Path) -> tuple[str, CRS]:
     """Name and CRS of the one layer of polygons in a file."""
     if not path.is_file():
         _refuse(path, "no such file", "check the path")
-    try:
+    with _damage(path):
         kinds = dict(pyogrio.list_layers(path).tolist())
         layers = [name for name, kind in kinds.items() if re.search("Polygon|Unknown", str(kind))]
         if len(layers) == 1:
             named = pyogrio.read_info(path, layer=layers[0])["crs"]
             crs = CRS.from_user_input(named) if named else None
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, CRSError) as error:
-        raise FloraError(
-            f"not a vector file, or damaged ({error})",
-            argument="permanent_water",
-            value=path,
-            remedy="expected polygons as GeoPackage or GeoJSON",
-        ) from error
     if len(layers) != 1:
         said = f"layers {', '.join(layers)}" if layers else "no layer"
         _refuse(path, f"has {said} of polygons, expected one", "write that one to a file (ogr2ogr)")
     if crs is None:
         _refuse(path, "has no CRS", "set the one that its coordinates are in (ogr2ogr -a_srs)")
     return layers[0], crs
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Say in one line what the readers of vector files and outlines say in many ways."""
+    try:
+        yield
+    except (*VECTOR_ERRORS, shapely.errors.ShapelyError, CRSError) as error:
+        raise FloraError(
+            f"not a vector file, or damaged ({error})",
+            argument="permanent_water",
+            value=path,
+            remedy="expected polygons as GeoPackage or GeoJSON",
+        ) from error
 
 
 class Shorelines:
@@ -112,12 +125,13 @@ def _read_polygons(path: Path, grid: Grid) -> NDArray[np.object_]:
         boxes = [(x.min(), y.min(), x.max(), y.max())]
     parts = []
     for box in boxes:
-        found = shapely.from_wkb(pyogrio.raw.read(path, layer=layer, columns=[], bbox=box)[2])
-        found = found[np.isin(shapely.get_type_id(found), POLYGONS)]
+        with _damage(path):
+            found = shapely.from_wkb(pyogrio.raw.read(path, layer=layer, columns=[], bbox=box)[2])
+            found = shapely.make_valid(found[np.isin(shapely.get_type_id(found), POLYGONS)])
         # What lies far outside may have no place in the scene's CRS.
         margin = max(box[2] - box[0], box[3] - box[1])
         around = np.add(box, np.multiply(margin, (-1, -1, 1, 1)))
-        parts.append(shapely.clip_by_rect(shapely.make_valid(found), *around))
+        parts.append(shapely.clip_by_rect(found, *around))
     shapes = np.concatenate(parts)
     shapes = shapes[~shapely.is_empty(shapes)]
     if crs.is_geographic:

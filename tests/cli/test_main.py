@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -244,12 +245,26 @@ def test_linear_power_is_refused_with_the_remedy(scene: Path, tmp_path: Path) ->
 
 
 def test_help_and_version_load_no_torch() -> None:
-    code = "import sys; from flora.cli.main import app; print('torch' in sys.modules)"
+    loaded = "{'torch', 'rasterio'} & {*sys.modules}"
+    code = f"import sys; from flora.cli.main import app; print({loaded})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.strip() == "False"
+    assert result.stdout.strip() == "set()"
     assert __version__ in flora("--version")
     for command in ("train", "evaluate", "map"):
         assert command in flora("--help")
+
+
+def test_coordinate_systems_of_another_program_are_refused_in_one_line(tmp_path: Path) -> None:
+    """Shells of other programs set PROJ_DATA to a database of another version, or of none."""
+    command = [sys.executable, "-m", "flora", "map", "S1.tif", "--out", "o"]
+    environment = os.environ | {"PROJ_DATA": str(tmp_path), "PROJ_LIB": str(tmp_path)}
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 1 and line.startswith("Error: the database of coordinate systems")
+    assert line.endswith("unset PROJ_LIB and PROJ_DATA, which another program has set")
+    assert not (tmp_path / "o").exists()
 
 
 def test_map_on_the_real_chip(flora_data: Path, tmp_path: Path) -> None:

@@ -227,6 +227,9 @@ def test_finished_maps_of_something_else_are_refused(scene, finished, tmp_path):
         (("--before", image), "with another image from before the flood than is asked for (none"),
     ):
         assert says in refused(scene, "--out", finished, "--reuse", *option)
+    (finished / f"{NAME}_water_mask.tif").write_bytes(b"II*\0")
+    line = refused(scene, "--out", finished, "--reuse", "--polygons")
+    assert "Error: --reuse " in line and "not a raster" in line
     line = refused(scene, "--out", finished)
     assert "overwrite=True" not in line and "--out" in line
     assert "pass --overwrite" in line and "pass --reuse" in line

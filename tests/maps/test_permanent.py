@@ -1,5 +1,6 @@
 """What may say where water was before: masks, measures, classes and outlines, and what may not."""
 
+import json
 import math
 import warnings
 
@@ -16,6 +17,7 @@ from flora.grid import Grid
 from flora.maps.floods import split_flood
 from flora.maps.layers import read_map
 from flora.maps.permanent import check_permanent_water
+from flora.maps.shorelines import Shorelines
 from tests.maps.test_floods import TEN_METRES, UTM, read, write_codes, write_mask
 from tests.support.fake_data import north_up
 
@@ -182,3 +184,33 @@ def test_outlines_that_do_not_fit_are_refused(tmp_path):
         check_permanent_water(tmp_path / "broken.gpkg")
     with pytest.raises(FloraError, match="no such file"):
         check_permanent_water(tmp_path / "none.geojson")
+
+
+CORNERS = [[-1.835, 39.74], [-1.825, 39.74], [-1.825, 39.735], [-1.835, 39.74]]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        (None, "holds no polygon"),
+        ({"type": "Polygon", "coordinates": []}, "holds no polygon"),
+        ({"type": "Polygon", "coordinates": [[["a", "b"]] * 4]}, "holds no polygon"),
+        ({"type": "Blob", "coordinates": [CORNERS]}, "holds no polygon"),
+        ({"type": "Polygon", "coordinates": [CORNERS[:3]]}, "damaged .*closed"),
+        (
+            {"type": "Polygon", "coordinates": [[*CORNERS[:2], [-1.83, 1e400], CORNERS[0]]]},
+            "not finite|damaged",
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # pyogrio's, of the same
+def test_damaged_outlines_are_refused(tmp_path, geometry, message):
+    feature = {"type": "Feature", "properties": {}, "geometry": geometry}
+    path = tmp_path / "lakes.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    scene = Grid(rasterio.crs.CRS.from_string(UTM), Affine(10, 0, 6e5, 0, -10, 4.4e6), (64, 64))
+    with pytest.raises(FloraError, match=message) as refused:
+        check_permanent_water(path, scene=scene)
+        Shorelines(path, scene)
+    assert "\n" not in str(refused.value)

@@ -16,6 +16,14 @@ def test_otsu_parts_two_heaps() -> None:
     assert 1.0 < otsu_threshold(values) < 9.0
 
 
+@pytest.mark.parametrize("middle", [0.0, 3.0, -1e4])
+def test_otsu_of_values_that_hardly_differ(middle: float) -> None:
+    beside = np.nextafter(np.float32(middle), np.float32(np.inf))
+    values = np.array([middle] * 3 + [beside] * 3, dtype=np.float32)
+    assert middle < otsu_threshold(values) <= beside
+    assert np.isfinite(otsu_threshold(values[:1]))
+
+
 def test_otsu_follows_the_gain_of_a_chip() -> None:
     values = np.random.default_rng(0).normal([[-25.0], [-12.0]], 2.0, (2, 5000))
     first, second = otsu_threshold(values), otsu_threshold(2 * values + 30)

@@ -14,6 +14,17 @@ from pathlib import Path
 from flora.errors import NAME_ALONE, FloraError, Given
 
 
+def readable(name: object) -> str:
+    r"""A name that can be printed: bytes that are not UTF-8 as escapes.
+
+    Example:
+        >>> from flora.files import readable
+        >>> readable("flood" + chr(0xDCFF) + ".tif")
+        'flood\\udcff.tif'
+    """
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it.
 
@@ -26,6 +37,24 @@ def make_folder(folder: Path) -> None:
         raise FloraError(
             f"cannot make the folder {folder}: {error}; choose one that is writable"
         ) from error
+
+
+@contextmanager
+def folder_for(folder: Path) -> Iterator[None]:
+    """Make a folder; what was made for it is gone again after a failure that left it empty.
+
+    Raises:
+        FloraError: If the disk refuses, or a file is in the way.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first that holds something ends it
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def write_beside(path: Path, write: Callable[[Path], object], durable: bool = False) -> None:

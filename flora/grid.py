@@ -22,6 +22,7 @@ from rasterio.windows import Window
 
 from flora.areas import CellAreas, measurable, pixel_metres
 from flora.errors import FloraError, FloraWarning, Given
+from flora.files import readable
 
 # rasterio lets some of GDAL's own errors through, and has no public name for them.
 GDAL_ERRORS = (OSError, RasterioError, CPLE_BaseError)
@@ -174,17 +175,6 @@ def apply(affine: Affine, x: Any, y: Any) -> tuple[Any, Any]:
     """Where an affine map puts points, numbers or arrays."""
     a, b, c, d, e, f = affine[:6]
     return a * x + b * y + c, d * x + e * y + f
-
-
-def readable(name: object) -> str:
-    r"""A name that can be printed: bytes that are not UTF-8 as escapes.
-
-    Example:
-        >>> from flora.grid import readable
-        >>> readable("flood" + chr(0xDCFF) + ".tif")
-        'flood\\udcff.tif'
-    """
-    return str(name).encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

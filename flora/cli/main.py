@@ -21,7 +21,7 @@ from flora.cli.search import BoxCommand, search
 from flora.cli.spelling import in_one_line
 from flora.cli.train import train
 from flora.errors import FloraError
-from flora.grid import readable
+from flora.files import readable
 
 NARROWEST = 20  # columns that anything can be read in
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flora.cli.likely import Likely
     from flora.cli.trust import TrustOptions
     from flora.cli.wanted import ProductOptions
+    from flora.grid import Grid
     from flora.maps.likelihood import AreaIntervals
     from flora.scenes.outputs import SceneOutputs
     from flora.scenes.tiles import Tiling
@@ -94,6 +95,19 @@ class Products:
                 # Maps that are there are refused, or held against what made them, before it is.
                 if name != "likelihood" or not mapped:
                     new_file(str(given.value), given.argument, self.overwrite)
+
+    def check_scene(self, pixels: Grid, source: Given) -> None:
+        """Refuse a scene of which these things cannot be made, before it is mapped.
+
+        Args:
+            pixels: What is to be mapped.
+            source: The argument that named the scene.
+
+        Raises:
+            FloraError: If it has no CRS, or permanent water or elevation lies elsewhere.
+        """
+        self.wanted.check_scene(pixels, source)
+        self.trust.check_scene(pixels)
 
     def make(
         self, outputs: SceneOutputs, stem: str, opened: OpenScene, year: int | None

@@ -60,7 +60,7 @@ class Run:
         outputs = self._finished(paths)
         if outputs is None:
             with bar, self._reading.opened(paths) as (scene, before):
-                self._products.wanted.check_scene(scene.grid, Given("sar_path", scene.name))
+                self._products.check_scene(scene.grid, Given("sar_path", scene.name))
                 bar.accepted(scene)
                 outputs = map_scene(
                     scene,
@@ -105,7 +105,7 @@ class Run:
                 outputs = self._finished([path])
                 if outputs is None:
                     grid = self._reading.grid_of(path)
-                    self._products.wanted.check_scene(grid, Given("sar_path", path))
+                    self._products.check_scene(grid, Given("sar_path", path))
             except FloraError as error:
                 failures[path] = error
                 continue

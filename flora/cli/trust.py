@@ -133,6 +133,17 @@ class TrustOptions:
         check_installed()
         _ = self.limits, self.correction
 
+    def check_scene(self, pixels: Grid) -> None:
+        """Refuse elevation that says nothing of a scene, before it is mapped.
+
+        Raises:
+            FloraError: If the scene has no CRS, a file is refused, or none reaches the scene.
+        """
+        from flora.maps.terrain import read_terrain
+
+        if self.files:
+            read_terrain(self.files, pixels)
+
     def fetched(
         self, grids: Mapping[str, Callable[[], Grid]], out: Path, endpoint: str, fresh: bool
     ) -> Self:

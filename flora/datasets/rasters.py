@@ -19,7 +19,8 @@ from rasterio.windows import Window as RasterWindow
 from flora.datasets.base import Window
 from flora.datasets.pairing import how_to_exclude
 from flora.errors import FloraError
-from flora.grid import Grid, readable
+from flora.files import readable
+from flora.grid import Grid
 from flora.sensors import ByteArray, FloatArray
 
 POSIX = hasattr(os, "sysconf")  # which tells how much memory there is

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from flora.datasets.base import Batch, FloodDataset, collate
 from flora.datasets.crops import RandomCrops
 from flora.errors import FloraError
-from flora.files import alone, make_folder
+from flora.files import alone, folder_for
 from flora.models.checkpoints import load_state, save_weights
 from flora.training.config import BatchChange, TrainingConfig
 from flora.training.evaluation import evaluate, mean_image
@@ -87,10 +87,10 @@ def fit(
         >>> result.best.name, [row["step"] for row in read_log(result.folder)]
         ('last.safetensors', [1, 2])
     """
-    make_folder(folder)
     # Of processes that train together, the first one holds the lock.
     first = os.environ.get("RANK", "0") == "0"
-    with alone(folder / ".lock", "folder", "training") if first else nullcontext():
+    lock = alone(folder / ".lock", "folder", "training") if first else nullcontext()
+    with folder_for(folder), lock:
         return _fit(task, dataset, config, folder, valid, quiet, change)
 
 

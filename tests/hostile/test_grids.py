@@ -174,6 +174,9 @@ def folder(tmp_path_factory):
     write_raster(folder / "share.tif", (PER_CENT / 100).astype(np.float32), None, GRID, UTM)
     write_raster(folder / "far.tif", WET, None, Affine(10, 0, 0, 0, -10, 1e6), UTM)
     write_raster(folder / "lost.tif", WET[:, :50], None, GRID, None)
+    (folder / "cut.tif").write_bytes((folder / "share.tif").read_bytes()[:5000])
+    heights = np.full((1, SIDE, SIDE), 3e4, np.float32)
+    write_raster(folder / "high.tif", heights, None, GRID, UTM)
     return folder
 
 
@@ -192,6 +195,12 @@ def folder(tmp_path_factory):
         ("S1.tif --permanent-water lost.tif", "no CRS"),
         ("S1.tif --permanent-water none.tif", "no such file"),
         ("S1.tif --permanent-threshold 50", "goes with --permanent-water"),
+        ("S1.tif --dem far.tif", "no elevation within the scene"),
+        ("S1.tif --dem lost.tif", "no CRS"),
+        ("S1.tif --dem none.tif", "no such file"),
+        ("S1.tif --dem cut.tif", "--dem cut.tif"),
+        ("S1.tif --dem high.tif", "expected elevation in m"),
+        ("nowhere.tif --dem share.tif", "the scene has no CRS"),
         ("nowhere.tif --polygons", "georeference the scene first"),
         ("S1.tif --minimum-area 50", "goes with --polygons"),
         ("S1.tif --polygons --minimum-area inf", "expected 0 or more"),

@@ -282,6 +282,17 @@ def test_unwritable_folder_is_refused_and_nothing_is_left(data: InMemory, tmp_pa
         fit(student(), data, SHORT, blocked / "run", quiet=True)
 
 
+def test_a_chip_that_cannot_be_read_leaves_no_folder(data: InMemory, tmp_path: Path) -> None:
+    def broken(batch: object) -> object:
+        raise FloraError("damaged")
+
+    (tmp_path / "there").mkdir()
+    for folder in ("new/run/teacher", "there"):
+        with pytest.raises(FloraError, match="damaged"):
+            fit(student(), data, SHORT, tmp_path / folder, quiet=True, change=broken)
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
 def test_a_full_disk_leaves_the_state_before(
     data: InMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

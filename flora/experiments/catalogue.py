@@ -170,6 +170,7 @@ def _fusion(says: str, group: str = "FLoRA", **config: Any) -> Competitor:
     return Competitor(says, MakeFlora(config={**_GUIDED, **config}), group, MODES)
 
 
+_SHOWN_THE_IMAGE = MakeFlora(config=_GUIDED, mix=GuidanceMix(sar=0, before=0, oracle=1))
 # The fusion with as many samples of an image as early fusion sees of it: all of the same steps,
 # or a third of three times as many.
 _AS_EARLY = {
@@ -179,8 +180,11 @@ _AS_EARLY = {
         modes=("before",),
     ),
     "oracle_only": Competitor(
-        "guidance itself, of the image to draw alone",
-        MakeFlora(config=_GUIDED, mix=GuidanceMix(sar=0, before=0, oracle=1)),
+        "guidance itself, of the image to draw alone", _SHOWN_THE_IMAGE, modes=("oracle",)
+    ),
+    "oracle_taught": Competitor(
+        "guidance itself, of the image to draw alone, teacher of 900 steps",
+        ForSteps(_SHOWN_THE_IMAGE, 500, taught=900),
         modes=("oracle",),
     ),
     "even_1500": Competitor(

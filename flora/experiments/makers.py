@@ -238,15 +238,19 @@ class ForSteps:
     Attributes:
         learner: What is trained.
         steps: Steps of its training; the schedule of the learning rate ends with them.
+        taught: Steps of its teacher, if not in proportion.
     """
 
     kind: ClassVar[str] = "for steps"
     learner: Maker
     steps: int
+    taught: int | None = None
 
     def make(self, job: Job) -> Made:
         """See `Maker.make`."""
-        taught = round(job.setting.teacher_steps * self.steps / job.training.steps)
+        taught = self.taught
+        if taught is None:
+            taught = round(job.setting.teacher_steps * self.steps / job.training.steps)
         setting = replace(job.setting, teacher_steps=taught)
         training = replace(job.training, steps=self.steps)
         made = self.learner.make(replace(job, training=training, setting=setting))

@@ -265,6 +265,8 @@ def test_another_length_is_the_students_and_in_proportion_the_teachers(chips, tm
     assert read_metadata(tmp_path / "teacher" / "last.safetensors")["step"] == 6
     alone = ForSteps(MakeUNet(), 2).make(replace(job, folder=tmp_path / "unet"))
     assert alone.notes["steps"] == {"student": 2, "teacher": 0}
+    longer = ForSteps(MakeFlora(), 2, taught=3).make(replace(job, folder=tmp_path / "taught"))
+    assert longer.notes["steps"] == {"student": 2, "teacher": 3}
 
 
 def test_every_experiment_is_reachable_and_fair() -> None:

@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import segmentation_models_pytorch as smp
 import torch
 from rasterio.windows import Window
 from rich.console import Console
@@ -46,7 +45,8 @@ from flora.models.weights import load_model
 from flora.predictors import Prediction, Predictor
 from flora.scenes.inputs import open_scene
 from flora.scenes.mapping import map_scene
-from flora.scenes.tiles import Tiling, predict_rows
+from flora.scenes.rows import predict_rows
+from flora.scenes.tiles import Tiling
 from flora.sensors import SENTINEL1, OpticalStack
 from flora.simulate.scene import simulate
 
@@ -79,6 +79,8 @@ def ours(precision: Precision = "float32") -> Predictor:
 
 def unet() -> Predictor:
     """A U-Net with a ResNet-34 encoder; its weights do not matter for its speed."""
+    import segmentation_models_pytorch as smp  # hundreds of MB that the other runs do without
+
     torch.manual_seed(0)
     model = smp.Unet("resnet34", encoder_weights=None, in_channels=2, classes=1).eval()
 
@@ -145,7 +147,10 @@ RUNS: dict[str, Callable[[Path, Path], None]] = {
     "U-Net R34": partial(through_map_scene, unet),
     "U-Net R34 in terratorch": partial(in_terratorch, unet),
 }
-NEEDS = {"U-Net R34 in terratorch": "terratorch.tasks.tiled_inference"}  # no dependency of flora
+NEEDS = {
+    "U-Net R34": "segmentation_models_pytorch",
+    "U-Net R34 in terratorch": "terratorch.tasks.tiled_inference",  # no dependency of flora
+}
 
 
 def measure(name: str, scene: Path, folder: Path) -> dict[str, Any]:
@@ -197,8 +202,7 @@ def seams(side: int, folder: Path) -> list[dict[str, Any]]:
             (512, 128),
             (512, 256),
             (1024, 192),
-            (1024, 256),
-            (1024, 320),
+            (1024, Tiling().shared),
         ):
             bands = predict_rows(scene, predict, Tiling(tile, overlap))
             tiled = np.concatenate([band.probability for band in bands])

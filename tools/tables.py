@@ -189,7 +189,15 @@ def few_real_labels_table() -> str:
     return table(header, rows)
 
 
+def seams() -> dict[str, str]:
+    """The side of the scene that was mapped in the default tiles, and the largest difference."""
+    found = record("scenes")
+    return {"side": f"{found['seams_side']:,}", "largest": f"{found['seams'][-1]['largest']:.5f}"}
+
+
 SENTENCES: dict[str, Callable[[], str]] = {
+    "seams_side": lambda: seams()["side"],
+    "seams_largest": lambda: seams()["largest"],
     "real_held": real_chips_held,
     "low_cost": lambda: points_of_iou("1 dB too low"),
     "gamma0_cost": lambda: points_of_iou("gamma0 at 38 degrees"),

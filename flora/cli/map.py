@@ -82,7 +82,7 @@ class PartOptions:
         int | None,
         typer.Option(
             min=0,
-            help="Overlap of tiles, px; default: 320, at most half a tile.",
+            help="Overlap of tiles, px; default: 256, at most half a tile.",
             rich_help_panel=PART,
         ),
     ] = None

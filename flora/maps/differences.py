@@ -18,7 +18,8 @@ from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import open_classes
 from flora.predictors import Predictor
 from flora.scenes.inputs import SarScene
-from flora.scenes.tiles import Tiling, predict_rows
+from flora.scenes.rows import predict_rows
+from flora.scenes.tiles import Tiling
 from flora.sensors import DRY, IGNORE, WATER
 
 BOTH, MAP_ALONE, RIVAL_ALONE = 1, 2, 3

@@ -28,8 +28,9 @@ from flora.scenes.outputs import (
     draw_quicklook,
     layers_of,
 )
+from flora.scenes.rows import PredictedRows, TilesDone, predict_rows
 from flora.scenes.thresholds import SceneThresholds
-from flora.scenes.tiles import PredictedRows, TilesDone, Tiling, predict_rows
+from flora.scenes.tiles import Tiling
 from flora.scenes.work import Work, open_work, settle
 
 # Bytes of decoded blocks that GDAL keeps. It is 5 % of the memory unless said otherwise, and a
@@ -108,7 +109,7 @@ def map_scene(
     job = None
     if model_id is not None:
         job = {
-            "versions": [3, __version__],
+            "versions": [4, __version__],
             "scene": scene.identity(),
             "before": before and before.identity(),
             "options": [tiling.tile, tiling.shared, tiling.batch, threshold],

@@ -139,7 +139,7 @@ def test_an_error_in_any_of_them_ends_the_run_and_leaves_nothing(scene, out, mon
     if part == "write":
         monkeypatch.setattr(scene_work, "encode_rows", fail)
     if part == "read":
-        monkeypatch.setattr("flora.scenes.tiles.read_strip", fail)
+        monkeypatch.setattr("flora.scenes.strips.read_strip", fail)
     predict = Counting(3, fail) if part == "predict" else by_vh
     before = threading.active_count()
     with pytest.raises(Broken):
@@ -375,7 +375,7 @@ def apart(first, second):
 
 def test_tiles_do_not_show(landscape, untiled, out, model):
     """Tiles that are small enough for a quick test, with less overlap than the default."""
-    assert Tiling().shared == 320 and Tiling().across.tile == 2048
+    assert Tiling().shared == 256 and Tiling().across.tile == 2048
     tiled = map_file(landscape, out / "tiled", model, tile=512, overlap=256)
     water, image = apart(tiled, untiled)
     assert water < 1e-4 and image <= 1

@@ -21,7 +21,8 @@ from flora.scenes.inputs import open_scene
 from flora.scenes.mapping import map_scene
 from flora.scenes.outputs import LAYERS
 from flora.scenes.reading import SceneReading
-from flora.scenes.tiles import Axis, Tiling, read_strip, taper, tile_starts
+from flora.scenes.strips import read_strip
+from flora.scenes.tiles import Axis, Tiling, rise, tile_starts
 from flora.sensors import SENTINEL1, SENTINEL2_BANDS
 
 UTM = CRS.from_epsg(32630)
@@ -143,28 +144,33 @@ def test_blending_leaves_no_step_where_tiles_disagree(tmp_path, out):
     assert steps[1] <= 0.8 * np.pi / 32 + 1e-5
 
 
-def test_overlapping_tapers_sum_to_one_and_tiles_cover_the_scene():
+def test_where_tiles_overlap_one_rises_as_the_other_falls():
     for overlap in (0, 1, 7, 64):
-        weights = taper(128, overlap)
-        np.testing.assert_allclose(weights[:overlap] + weights[128 - overlap :], 1, atol=1e-6)
-        assert weights.min() > 0
+        weights = rise(overlap)
+        np.testing.assert_allclose(weights + weights[::-1], 1, atol=1e-6)
+        assert (weights > 0).all()
     # The margin, a quarter of the overlap, counts nearly nothing; sin^2 of pi/8 and 3 pi/8.
-    assert taper(8, 4).tolist() == pytest.approx(
-        [0, 0.1464, 0.8536, 1, 1, 0.8536, 0.1464, 0], abs=1e-4
-    )
+    assert rise(4).tolist() == pytest.approx([0, 0.1464, 0.8536, 1], abs=1e-4)
+
+
+def test_tiles_cover_the_scene_and_the_last_one_is_cut_to_what_is_left():
     for length in range(1, 3000, 7):
         for tile, overlap in ((512, 128), (64, 16), (96, 32), (50, 0), (33, 7)):
-            starts = tile_starts(length, Tiling(tile, overlap))
-            steps = np.diff(starts)
-            assert starts[0] == 0 and length <= starts[-1] + tile < max(length, tile) + 64
+            axis = Axis.cut(length, Tiling(tile, overlap))
+            steps = np.diff(axis.starts)
+            assert axis.starts[0] == 0 and length <= axis.places[-1].stop < length + 64
             assert (steps > 0).all() and (steps <= tile - overlap).all()
             if tile - overlap >= 64:
-                assert (np.array(starts) % 64 == 0).all()
+                assert (np.array(axis.starts) % 64 == 0).all()
+            if len(axis.starts) > 1:  # it has something of its own
+                assert axis.places[-1].stop > axis.places[-2].stop
+                assert axis.places[-2].stop - axis.starts[-1] >= overlap
     assert tile_starts(512, Tiling(512, 128)) == [0]
-    assert tile_starts(513, Tiling(512, 128)) == [0, 64]
-    assert tile_starts(1000, Tiling(512, 128)) == [0, 384, 512]
+    assert tile_starts(513, Tiling(512, 128)) == [0, 384]
+    assert tile_starts(1000, Tiling(512, 128)) == [0, 384, 768]
     assert tile_starts(896, Tiling(512, 128)) == [0, 384]
     assert tile_starts(300, Tiling(200, 20)) == [0, 128]  # 180 px apart would not be on the grid
+    assert Axis.cut(513, Tiling(512, 128)).places == [slice(0, 512), slice(384, 576)]
 
 
 def test_tiles_of_a_part_begin_where_those_of_the_scene_may():
@@ -172,18 +178,18 @@ def test_tiles_of_a_part_begin_where_those_of_the_scene_may():
         axis = Axis.cut(500, Tiling(256, 64), origin)
         assert all((origin - axis.before + start) % 64 == 0 for start in axis.starts)
         assert 0 <= axis.before < 64 and axis.end >= axis.mapped.stop
-    # The first tile lacks 30 px before the part, the last one 14 px after it.
+    # The first tile lacks 30 px before the part, the last one 46 px after it.
     axis = Axis.cut(500, Tiling(256, 64), 30)
     assert axis.inside(0, 256) == (slice(0, 226), (30, 0))
-    assert axis.inside(axis.starts[-1], axis.end) == (slice(290, 500), (0, 46))
+    assert axis.inside(axis.starts[-1], axis.end) == (slice(354, 500), (0, 46))
 
 
 def test_the_shares_of_tiles_sum_to_one_at_every_pixel():
-    for length, tiling in ((500, Tiling(256, 64)), (700, Tiling(128, 60)), (90, Tiling(128, 60))):
+    for length, tiling in ((500, Tiling(256, 64)), (700, Tiling(190, 95)), (90, Tiling(128, 60))):
         axis = Axis.cut(length, tiling)
         total = np.zeros(axis.end)
-        for start, share in zip(axis.starts, axis.shares(), strict=True):
-            total[start : start + axis.tile] += share
+        for place, share in zip(axis.places, axis.shares(), strict=True):
+            total[place] += share
         np.testing.assert_allclose(total, 1, atol=1e-6)
 
 

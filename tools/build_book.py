@@ -140,7 +140,9 @@ def book_config() -> dict[str, Any]:
 def stage(source: Path) -> Path:
     """Lay the book's pages, configuration and committed notebooks into an empty folder.
 
-    The drawing of the model comes from the library, as `book/model_diagram.html`.
+    The drawing of the model comes from the library, as `book/model_diagram.html`. Where readers can
+    fetch the commit that is built, the notebooks install it on Colab: one that is downloaded from
+    a page stays with the library that it was run with. Else they install the branch.
 
     Raises:
         BuildError: If a page of the table of contents does not exist.
@@ -160,9 +162,35 @@ def stage(source: Path) -> Path:
         target = source / found[0]
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / found[0], target)
+    if commit := published_commit():
+        for notebook in sorted(source.rglob("*.ipynb")):
+            pin(notebook, commit)
     diagram = ModelDiagram()._repr_html_()
     (source / "book/model_diagram.html").write_text(diagram, encoding="utf-8")
     return source
+
+
+def published_commit(root: Path = ROOT) -> str | None:
+    """The commit of a working tree without changes, if a branch of its remote holds it."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "HEAD") if changed == "" and git("branch", "-r", "--contains") else None
+
+
+def pin(notebook: Path, commit: str) -> None:
+    """Make the cell for Colab of a staged notebook install this commit in place of the branch."""
+    address = f"{repository_url()}@"
+    branch = book_config()["repository"]["branch"]
+    text = notebook.read_text(encoding="utf-8")
+    notebook.write_text(text.replace(f"{address}{branch}", f"{address}{commit}"), encoding="utf-8")
 
 
 def execute(source: Path, parameters: dict[str, Any], at_once: int = 1) -> dict[str, float]:

@@ -19,7 +19,7 @@ TAG = "colab"
 # What a chapter needs besides the library itself: an extra of pyproject.toml.
 EXTRAS = {"06_maps": "maps"}
 METADATA = {
-    "mystnb": {"code_prompt_show": "On Colab: install the library, find the GPU, keep files"},
+    "mystnb": {"code_prompt_show": "On Colab: install the library"},
     "tags": [TAG, "hide-cell"],
 }
 SOURCE = """\

@@ -125,7 +125,7 @@ def check_dataset(
     """
     kind = dataset_class(name)
     if "root" not in inspect.signature(kind).parameters:
-        raise FloraError(f"{name} scenes are made, not read: there is nothing to check")
+        raise FloraError(f"{name} needs no files of yours: there is nothing to check")
     if "sar_dates" in inspect.signature(kind).parameters:  # both, to compare them
         options.setdefault("sar_dates", ("before", "after"))
     report = CheckReport(name, Path(root))

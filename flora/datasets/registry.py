@@ -15,6 +15,7 @@ DATASETS = {
     "deepflood": ("flora.datasets.deepflood", "DeepFlood"),
     "folder": ("flora.datasets.folder", "Folder"),
     "ombria": ("flora.datasets.ombria", "Ombria"),
+    "sample": ("flora.datasets.sample", "RealPair"),
     "sen12ms": ("flora.datasets.sen12ms", "Sen12MS"),
     "sen1floods11": ("flora.datasets.sen1floods11", "Sen1Floods11"),
     "sen1floods11-weak": ("flora.datasets.sen1floods11_weak", "Sen1Floods11Weak"),
@@ -30,12 +31,15 @@ else:
     DatasetName = Literal[tuple(DATASETS)]  # the choices of the command line
 
 
-def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> FloodDataset:
+def open_dataset(
+    name: str, root: Path | None = None, split: str = "test", **options: Any
+) -> FloodDataset:
     """Open a dataset by its name.
 
     Args:
         name: One of `DATASETS`.
-        root: The folder that holds it; None for "simulated", which needs no files.
+        root: The folder that holds it; None for "simulated" and "sample", which need none: scenes
+            are made, and the sample comes with the package.
         split: One of the splits that its class lists, e.g. "train", "valid" or "test".
         options: Further arguments of its constructor, e.g. `sar_dates` of `Ombria`.
 
@@ -56,7 +60,7 @@ def open_dataset(name: str, root: Path | None, split: str, **options: Any) -> Fl
             raise FloraError(f"{name} is read from files: pass the folder that holds it as root")
         positional = (Path(root), split)
     elif root is not None:
-        raise FloraError(f"{name} scenes are made, not read: leave out root {root}")
+        raise FloraError(f"{name} needs no files of yours: leave out root {root}")
     unknown = sorted(set(options) - set(taken))
     if unknown:
         raise FloraError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
 import tarfile
 import tomllib
 from dataclasses import replace
@@ -21,7 +22,7 @@ from flora import load_record
 from tests.support.book_walk import visit
 from tests.support.servers import Fault, http_server, without_proxy
 from tools import check_links, colab_cell, npm, vendor
-from tools.build_book import book_config, mend
+from tools.build_book import book_config, mend, pin, published_commit
 from tools.npm import PACKAGES, NpmError, Package
 from tools.print_book import print_pages
 from tools.serve import served
@@ -189,6 +190,36 @@ def test_extras_of_chapters_exist():
     assert set(colab_cell.EXTRAS.values()) <= extras.keys()
     chapters = {path.stem for path in (colab_cell.ROOT / "notebooks").glob("*.ipynb")}
     assert colab_cell.EXTRAS.keys() <= chapters
+
+
+def test_pages_pin_the_commit_that_readers_can_fetch(tmp_path):
+    def git(*arguments):
+        command = ["git", "-C", str(tmp_path / "tree"), "-c", "user.name=x", "-c", "user.email=x"]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "remote")], check=True)
+    subprocess.run(["git", "init", "-q", str(tmp_path / "tree")], check=True)
+    page = tmp_path / "tree" / "page.md"
+    page.write_text("x")
+    git("add", ".")
+    git("commit", "-qm", "x")
+    assert published_commit(tmp_path / "tree") is None  # only here
+    git("remote", "add", "origin", str(tmp_path / "remote"))
+    git("push", "-q", "origin", "HEAD:main")
+    git("fetch", "-q", "origin")
+    commit = git("rev-parse", "HEAD")
+    assert published_commit(tmp_path / "tree") == commit
+    page.write_text("y")
+    assert published_commit(tmp_path / "tree") is None  # changed since
+    assert published_commit(tmp_path) is None  # no repository
+
+    staged = tmp_path / "01_data.ipynb"
+    staged.write_bytes((colab_cell.ROOT / "notebooks" / staged.name).read_bytes())
+    pin(staged, commit)
+    first = next(cell for cell in nbformat.read(staged, 4).cells if colab_cell.is_colab(cell))
+    assert f'"flora @ git+{colab_cell.repository_url()}@{commit}"' in first.source
+    assert "@main" not in first.source
 
 
 # --- links --------------------------------------------------------------------------------------

@@ -188,6 +188,31 @@ def test_walk(
     assert theme == scheme
 
 
+# Chapters that open with prose; a picture comes later.
+PICTURE_LATER = {
+    1440: {"06_maps", "08_verdict", "09_beyond", "10_reproduce"},
+    390: {"05_ablations", "06_maps", "08_verdict", "09_beyond", "10_reproduce"},
+}
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_a_chapter_opens_with_a_picture(
+    browser: Browser, address: str, pages: dict[str, Links], width: int, height: int
+) -> None:
+    page = new_page(browser, address, width)
+    below = set()
+    for path in content(pages):
+        if path.startswith("notebooks/"):
+            page.goto(address + path, wait_until="load")
+            first = page.locator("article figure:visible").first.bounding_box()
+            # Of a tall picture, a third of the screen is enough to see what it is.
+            seen = height - first["y"]
+            if seen < min(first["height"], height / 3) * 0.75:
+                below.add(Path(path).stem)
+    page.context.close()
+    assert below == PICTURE_LATER[width]
+
+
 def test_no_code_is_cut_on_a_wide_screen(
     browser: Browser, address: str, pages: dict[str, Links]
 ) -> None:

@@ -35,7 +35,7 @@ FAKES = {
 def test_open_dataset_names_what_it_knows(tmp_path):
     floods = fake_sen1floods11(tmp_path)
     assert isinstance(open_dataset("sen1floods11", floods, "test"), Sen1Floods11)
-    with pytest.raises(FloraError, match=r"'floods'.*ombria, sen12ms, sen1floods11"):
+    with pytest.raises(FloraError, match=r"'floods'.*ombria, sample, sen12ms, sen1floods11"):
         open_dataset("floods", floods, "test")
     with pytest.raises(FloraError, match="pass the folder"):
         open_dataset("ombria", None, "test")
@@ -52,7 +52,7 @@ def test_open_dataset_simulated_needs_no_root(tmp_path):
 
 def test_every_dataset_declares_itself():
     # Those without a training split of floods have tests of their own.
-    assert set(DATASETS) == {*FAKES, "folder", "simulated", "sih1733"}
+    assert set(DATASETS) == {*FAKES, "folder", "sample", "simulated", "sih1733"}
     assert [dataset_class(name).name for name in DATASETS] == list(DATASETS)
     for name in FAKES:
         dataset = dataset_class(name)

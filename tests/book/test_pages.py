@@ -190,8 +190,8 @@ def test_walk(
 
 # Chapters that open with prose; a picture comes later.
 PICTURE_LATER = {
-    1440: {"06_maps", "08_verdict", "09_beyond", "10_reproduce"},
-    390: {"05_ablations", "06_maps", "08_verdict", "09_beyond", "10_reproduce"},
+    1440: {"08_verdict", "09_beyond"},
+    390: {"05_ablations", "06_maps", "08_verdict", "09_beyond"},
 }
 
 

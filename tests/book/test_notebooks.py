@@ -145,6 +145,13 @@ def test_what_a_cell_prints_fits_a_narrow_screen(path):
     assert bool(wide) == (path.stem in WIDE), wide
 
 
+def test_no_number_says_nothing(path):
+    """A spread of 0.0 has too few digits, and zero has no sign."""
+    shown = [str(o.get("text", o.get("data", {}))) for c in code_cells(path) for o in c.outputs]
+    empty = re.compile(r"± 0\.?0*(?![\d.])|(?<![\d.\[])-0\.0+(?!\d)")
+    assert [found for text in shown for found in empty.findall(text)] == []
+
+
 def test_no_absolute_path(path):
     text = path.read_text(encoding="utf-8")
     # Pictures are base64, in which anything can stand.

@@ -254,11 +254,10 @@ def folder_beside(
     Raises:
         FloraError: If the disk refuses, or another process is writing that file.
     """
-    make_folder(target.parent)
     # Of a name as long as a disk allows, nothing longer can be made.
     mark = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
-    lock = target.with_name(f".flora-{mark}.lock")
-    with alone(lock, "output", f"writing {target.name}"), writing("output", target, refusals):
+    held = alone(target.with_name(f".flora-{mark}.lock"), "output", f"writing {target.name}")
+    with folder_for(target.parent), held, writing("output", target, refusals):
         for left in target.parent.glob(f".flora-{mark}-*"):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=f".flora-{mark}-", dir=target.parent) as folder:

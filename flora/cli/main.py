@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from errno import ENAMETOOLONG
 from typing import Annotated, Any
@@ -48,16 +49,30 @@ class Group(TyperGroup):
             screen = console(error=True)
             screen.print(f"Error: {in_one_line(error)}", style="red")
             raise typer.Exit(1) from error
-        except (OSError, UnicodeEncodeError) as error:
-            named = error.filename if isinstance(error, OSError) else error.object
-            if ctx.params["debug"] or not (
-                isinstance(error, UnicodeEncodeError) or error.errno == ENAMETOOLONG
-            ):
+        except (OSError, UnicodeEncodeError, MemoryError, RuntimeError) as error:
+            said = _said_of_the_computer(error)
+            if ctx.params["debug"] or said is None:
                 raise
-            what = "longer than the disk allows" if isinstance(error, OSError) else "not UTF-8"
-            text = f"Error: a name is {what}: {readable(named)[:200]}; rename it"
-            console(error=True).print(text, style="red")
+            console(error=True).print(f"Error: {said}", style="red")
             raise typer.Exit(1) from error
+
+
+def _said_of_the_computer(error: Exception) -> str | None:
+    """What is said of an error that the computer's limits raise anywhere; None for a defect."""
+    said = str(error).partition("\n")[0]
+    # torch's errors have no class of their own.
+    full = isinstance(error, MemoryError) or re.search("out of memory|allocate memory", said, re.I)
+    if full:
+        return (
+            f"the memory is full ({said[:200]}); use a smaller --tile, --batch or --crop, fewer "
+            "--workers, or a part of the scene (--window, --bbox)"
+        )
+    if isinstance(error, UnicodeEncodeError):
+        return f"a name is not UTF-8: {readable(error.object)[:200]}; rename it"
+    if isinstance(error, OSError) and error.errno == ENAMETOOLONG:
+        name = readable(error.filename)[:200]
+        return f"a name is longer than the disk allows: {name}; rename it"
+    return None
 
 
 class _WarningLines:

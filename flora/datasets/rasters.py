@@ -120,9 +120,12 @@ def require_same_grid(first: Grid, first_path: Path, second: Grid, second_path: 
         FloraError: If size, CRS or position differ.
     """
     if not first.same_as(second):
+        names = [path.name for path in (first_path, second_path)]
+        if names[0] == names[1]:  # in folders of their own
+            names = [f"{path.parent.name}/{path.name}" for path in (first_path, second_path)]
         raise FloraError(
-            f"{first_path.name} and {second_path.name} lie on different grids ({first}; {second}):"
-            " reproject one onto the other, for example with gdalwarp"
+            f"{' and '.join(names)} lie on different grids ({first}; {second}): reproject one onto "
+            "the other, for example with gdalwarp"
         )
 
 

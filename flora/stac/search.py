@@ -368,6 +368,7 @@ def _checked(record: Any) -> Item:
     time_of(item), cloud_of(item), outline_of(item)
     if item.bbox is not None and len(_box(item)) != 4:
         raise ValueError(f"bbox {str(item.bbox)[:80]}")
+    item.to_dict(transform_hrefs=False)  # what cannot be written again was no item
     return item
 
 

@@ -246,6 +246,13 @@ with folder_beside(Path("o/out.tif")) as temporary:
     assert not temporary.exists() and not list((folder / "o").glob(".flora-*"))
 
 
+def test_a_folder_that_was_made_for_nothing_is_gone(folder):
+    for target in ("new/deeper/out.tif", "o/out.tif"):
+        with pytest.raises(FloraError, match="damaged"), folder_beside(folder / target):
+            raise FloraError("damaged")
+    assert not (folder / "new").exists() and (folder / "o").is_dir()
+
+
 # --- runs that end in the middle -----------------------------------------------------------------
 
 

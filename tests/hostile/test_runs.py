@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from flora.cli.main import app
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.models.config import FloraConfig
@@ -60,6 +64,32 @@ def test_a_cut_log_is_refused(tmp_path, log):
 def test_a_seed_that_no_generator_takes_is_refused(seed):
     with pytest.raises(FloraError, match=r"^seed -?[0-9]+: expected"):
         TrainingConfig(seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError("Unable to allocate 9. TiB for an array"), "9. TiB"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes\nat a.cpp"), "9 bytes)"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"), "Tried to allocate 9 GiB"),
+        (RuntimeError("shapes differ"), None),
+        (OSError(errno.EIO, "Input/output error"), None),
+    ],
+    ids=str,
+)
+def test_a_full_memory_is_said_in_one_line(monkeypatch, tmp_path, error, says):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr("flora.datasets.check.check_dataset", full)
+    result = CliRunner().invoke(app, ["check", "folder", str(tmp_path)])
+    assert result.exit_code == 1
+    if says is None:  # a defect keeps its traceback
+        assert result.exception is error
+        return
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: the memory is full (") and says in line and "--tile" in line
 
 
 def test_the_largest_seed_trains(tmp_path):

@@ -246,6 +246,7 @@ def test_item_from_a_file(site, tmp_path):
         {"properties": {"datetime": "yesterday"}},
         {"properties": {"datetime": "2019-09-13T06:00:00Z", "eo:cloud_cover": "none"}},
         {"links": [3]},
+        {"links": [{"rel": "related", "href": 5}]},
         {"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}},
         {"geometry": {"type": "Blob"}},
         {"geometry": None, "bbox": None},

@@ -9,10 +9,12 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from torch import nn
 
-from benchmarks import calibration, roofline, scenes, season, throughput, uncertainty
+from benchmarks import area_interval, calibration, roofline, scenes, season, throughput, uncertainty
 from benchmarks.alignment import displacements, moved_by, offset_field, sampled, true_offsets
+from benchmarks.likelihood import Areas
 from benchmarks.misalignment import moved
 from benchmarks.other_products import OfProduct, changed, coarse, fewer_looks, gamma0
 from benchmarks.roofline import bound, count_operations, count_traffic, take_turns
@@ -22,6 +24,7 @@ from benchmarks.variants import Setup, Variant, build, left_out, native_precisio
 from flora.datasets.base import Window
 from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
+from flora.models.calibration import Calibration
 from flora.models.config import SIZES
 from flora.models.network import Flora
 from flora.predictors import Prediction
@@ -598,3 +601,33 @@ def test_a_network_of_pixels_learns_what_dates_tell():
     counts = season.network_counts([networks], [one], 4)[0]
     assert counts.shape == (3, 1, 2)
     assert (counts[..., 0] / counts[..., 1] > 0.9).all()
+
+
+# --- the interval of the area -------------------------------------------------------------------
+
+
+def test_scenes_outside_their_interval_are_counted_on_either_side():
+    calibration = Calibration(wet=1, dry=1, shift=0, less=1, more=2, coverage=0.9)
+    # Expected .3 with .1 in doubt: from .2 to .5.
+    true = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.25]
+    said = area_interval.judged([Areas(one, 0.3, 0.1, 1.0) for one in true], calibration)
+    assert (said["covered"], said["too_low"], said["too_high"]) == (5 / 8, 1, 2)
+    # Clopper and Pearson: the tails of a binomial of 8 that hold 2.5 % each.
+    low, high = said["interval"]
+    assert binom.sf(4, 8, low) == pytest.approx(0.025, rel=1e-3)
+    assert binom.cdf(5, 8, high) == pytest.approx(0.025, rel=1e-3)
+
+
+def test_answers_that_are_kept_are_gone_on_from(tmp_path, monkeypatch):
+    asked = []
+
+    def answers(count, size, skip):
+        asked.append(skip)
+        yield from ({"1 sar": {"water": Areas(n, 0.3, 0.1, 1.0)}} for n in range(skip, count))
+
+    monkeypatch.setattr(area_interval, "answers", answers)
+    keep = tmp_path / "160.jsonl"
+    for count in (2, 3):
+        found = [one["1 sar"]["water"] for one in area_interval.continued(keep, count, 160)]
+        assert found == [Areas(n, 0.3, 0.1, 1.0) for n in range(count)]
+    assert asked == [0, 2]

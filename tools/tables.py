@@ -82,6 +82,19 @@ def points_of_iou(row: str) -> str:
     return f"{mean:+.1f} points of water IoU [{ends[0]:+.1f}, {ends[1]:+.1f}]"
 
 
+def farthest_from_sarsen() -> str:
+    """How far the places of results/terrain.json lie apart at most, in m."""
+    found = record("terrain")["products"].values()
+    return f"{max(max(one['along_m'], one['across_m']) for one in found):.1f} m"
+
+
+def brightness_of_slopes(slope: str) -> str:
+    """Median brightness of slopes less that of level ground, from results/terrain.json."""
+    found = [one["slopes"][slope]["db"][1] for one in record("terrain")["products"].values()]
+    low, high = (f"{end:.1f}" for end in sorted((abs(min(found)), abs(max(found)))))
+    return f"{low} dB" if low == high else f"{low} to {high} dB"
+
+
 def realism_table() -> str:
     """Medians, speckle and threshold errors of results/simulator_realism.json."""
     rows = []
@@ -200,6 +213,12 @@ SENTENCES: dict[str, Callable[[], str]] = {
     "seams_largest": lambda: seams()["largest"],
     "real_held": real_chips_held,
     "low_cost": lambda: points_of_iou("1 dB too low"),
+    "sarsen_off": farthest_from_sarsen,
+    "sarsen_products": lambda: {2: "two", 3: "three"}[len(record("terrain")["products"])],
+    "facing_10": lambda: brightness_of_slopes("10 to 20"),
+    "away_10": lambda: brightness_of_slopes("-20 to -10"),
+    "facing_5": lambda: brightness_of_slopes("5 to 10"),
+    "away_5": lambda: brightness_of_slopes("-10 to -5"),
     "gamma0_cost": lambda: points_of_iou("gamma0 at 38 degrees"),
 }
 TABLES: dict[str, Callable[[], str]] = {

@@ -26,7 +26,7 @@ from tools.build_book import book_config, mend, pin, published_commit
 from tools.npm import PACKAGES, NpmError, Package
 from tools.print_book import print_pages
 from tools.serve import served
-from tools.tables import TABLES
+from tools.tables import SENTENCES, TABLES
 
 # --- packages of npm ----------------------------------------------------------------------------
 
@@ -325,6 +325,9 @@ def test_every_table_of_records_is_whole_and_stands_on_a_page():
         widths = {line.count("|") for line in made().splitlines()}
         assert len(widths) == 1, name
         assert len(made().splitlines()) > 3, name
+        assert f"{{{{ {name} }}}}" in pages, name
+    for name, made in SENTENCES.items():
+        assert made() and "\n" not in made()
         assert f"{{{{ {name} }}}}" in pages, name
 
 

@@ -173,6 +173,23 @@ def check_outputs(outputs: Iterable[Given], inputs: Iterable[Given]) -> None:
         taken[_place(path)] = output.argument
 
 
+def check_writable(outputs: Iterable[Given]) -> None:
+    """Refuse files that the disk would refuse, before anything is computed for them.
+
+    Raises:
+        FloraError: If their folder is a file, or may not be written to.
+    """
+    for output in outputs:
+        above = Path(str(output.value)).absolute().parents
+        there = next(place for place in above if place.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise FloraError(
+                f"{there} is no folder that can be written to",
+                argument=output,
+                remedy="choose another name",
+            )
+
+
 def _place(path: object) -> object:
     """The same for two paths of one file or folder, whichever links lead there."""
     resolved = Path(str(path)).resolve()

@@ -11,7 +11,7 @@ from rich.table import Table
 from flora.cli.console import console
 from flora.cli.options import ChipOptions, Device, Lpips, Threshold, Weights
 from flora.errors import Given
-from flora.files import check_outputs
+from flora.files import check_outputs, check_writable
 from flora.predictors import Mode
 
 PLACE_SCORES = ("chips", "water_iou", "water_f1", "miou", "psnr", "ssim", "lpips")
@@ -45,6 +45,7 @@ def evaluate(
         data = Given("root", chips.root if json_path.exists() else None)
         inputs = [Given("weights", path), Given("lpips", lpips), data]
         check_outputs([Given("json", json_path)], inputs)
+        check_writable([Given("json", json_path)])
     dataset = chips.open(split)
     metadata = check_sensor(path, dataset)
     place = choose_device(device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flora.cli.rivals import differences_said, write_against_otsu
 from flora.cli.spelling import area_words
 from flora.errors import FloraError, FloraWarning, Given
-from flora.files import check_outputs, make_folder, new_file
+from flora.files import check_outputs, check_writable, make_folder, new_file
 
 if TYPE_CHECKING:
     from flora.cli.finished import OpenScene
@@ -89,6 +89,7 @@ class Products:
         named += [("dem", path) for path in self.trust.files]
         known = [Given(name, file) for name, path in named for file in raster_files(path)]
         check_outputs([*maps, *made], [*inputs, *known])
+        check_writable([*maps, *made])
         for stem in stems:
             mapped = check_targets(self.folder, stem, overwrite=True)["water_mask"].exists()
             for name, given in self._targets(stem).items():

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from flora.cli.console import console
 from flora.errors import FloraError, Given
-from flora.files import check_outputs
+from flora.files import check_outputs, check_writable
 
 if TYPE_CHECKING:
     from pystac import Item
@@ -157,6 +157,7 @@ def search(
     wanted.check(catalogue.sensor)
     if json_path is not None:
         check_outputs([Given("json", json_path)], [])
+        check_writable([Given("json", json_path)])
     items = catalogue.find()
     _print_items(items)
     if json_path is not None:

@@ -115,6 +115,8 @@ def state(folder: Path) -> dict[str, object]:
         (f"{MAP} --out S1.tif", "would replace what SAR names"),
         (f"{MAP} --out S1.tif/deeper", "would replace what SAR names"),
         (f"{MAP} --out text", "text"),
+        (f"{MAP} --html text/page.html", "/text is no folder that can be written to"),
+        (f"{MAP} --html text/new/page.html", "/text is no folder that can be written to"),
         ("map virtual.vrt --method otsu --out o --html source.tif --overwrite", "what SAR names"),
         ("map A.tif --vh o/A_rgb.tif --method otsu --out o --overwrite", "what SAR names"),
         ("map S1.tif o/T_water_mask.tif i/T.tif --method otsu --out o --overwrite", "SAR names"),
@@ -126,6 +128,7 @@ def state(folder: Path) -> dict[str, object]:
         (f"{EVALUATE} w.safetensors", "--json w.safetensors: would replace what --weights names"),
         (f"{EVALUATE} link/w.safetensors", "would replace what --weights names"),
         (f"{EVALUATE} j", "--json j: is a folder"),
+        (f"{EVALUATE} text/scores.json", "/text is no folder that can be written to"),
         (f"{EVALUATE} r/v1.1/splits/flood_handlabeled/flood_test_data.csv", "what --root names"),
         ("search --bbox=1,2,3,4 --date 2019-01-01 --json j", "--json j: is a folder"),
         ("train --dataset sen1floods11 --root r --out t", "weights.safetensors: is a folder"),
@@ -141,6 +144,16 @@ def test_outputs_in_the_way_are_refused_at_once(crowded, monkeypatch, command, s
     assert len(lines) == 1 and said in lines[0], result.stderr
     assert "; " in lines[0], lines[0]  # a remedy
     assert state(crowded) == before
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_once(folder, monkeypatch):
+    here = folder.resolve()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).resolve() != here)
+    result = CliRunner().invoke(app, f"{MAP} --html new/page.html".split())
+    assert result.exit_code == 1 and "no folder that can be written to" in result.stderr
+    assert (
+        CliRunner().invoke(app, f"{MAP} --html o/page.html --attribution us".split()).exit_code == 0
+    )
 
 
 def test_python_refuses_them_too(folder):

@@ -97,6 +97,15 @@ def test_water_whose_past_is_unknown_is_flood_and_is_reported(tmp_path):
     assert found.unknown_pixels == 1
 
 
+def test_little_of_unknown_past_is_told_in_pixels(tmp_path):
+    past = np.ones((1, 300), np.uint8)
+    past[0, 7] = 255
+    water = write_mask(tmp_path / "mask.tif", np.ones((1, 300)))
+    before = write_mask(tmp_path / "before.tif", past)
+    with pytest.warns(FloraWarning, match="nothing about 1 px of the water"):  # not 0 %
+        split_flood(water, tmp_path / "c.tif", before)
+
+
 def test_a_mask_of_0_and_255_is_understood_when_told(tmp_path):
     water = write_mask(tmp_path / "mask.tif", [[1, 1]])
     wet = write_codes(tmp_path / "wet.tif", np.uint8([[0, 255]]))

@@ -65,6 +65,13 @@ def likelihood_table() -> str:
         ]
         for name, found in judged.items()
     ]
+    larger = record("area_interval")["sizes"]["512"]["modes"]
+    for mode, name in (
+        ("1 sar", "simulated scenes of 5 km, radar alone"),
+        ("1 before", "simulated scenes of 5 km, with an image from before"),
+        ("2 sar", "simulated scenes of 5 km, radar of two dates"),
+    ):
+        rows.append([name, "-", "-", held(larger[mode]["water"]), held(larger[mode]["flood"])])
     header = ["", "error of the probability", "of the likelihood", "area of water", "of flood"]
     return table(header, rows)
 
@@ -73,6 +80,13 @@ def real_chips_held() -> str:
     """How many real test chips lie in their interval, from results/likelihood.json."""
     found = record("likelihood")["modes"]["sar"]["real"]["intervals"]["water"]
     return f"{round(found['covered'] * found['scenes'])} of {found['scenes']}"
+
+
+def larger_scenes_held() -> str:
+    """What the share of larger scenes in their interval may be, from results/area_interval.json."""
+    found = record("area_interval")["sizes"]["512"]["modes"]["1 sar"]["water"]
+    low, high = found["interval"]
+    return f"{low:.0%} to {high:.0%}"
 
 
 def points_of_iou(row: str) -> str:
@@ -212,6 +226,7 @@ SENTENCES: dict[str, Callable[[], str]] = {
     "seams_side": lambda: seams()["side"],
     "seams_largest": lambda: seams()["largest"],
     "real_held": real_chips_held,
+    "larger_held": larger_scenes_held,
     "low_cost": lambda: points_of_iou("1 dB too low"),
     "sarsen_off": farthest_from_sarsen,
     "sarsen_products": lambda: {2: "two", 3: "three"}[len(record("terrain")["products"])],

@@ -14,7 +14,13 @@ from rich.table import Table
 
 from flora.datasets import dataset_class, open_dataset
 from flora.datasets.base import FloodDataset, Sample
-from flora.datasets.evidence import DateOrder, Evidence, OpticalUnits, Polarisations
+from flora.datasets.evidence import (
+    DateOrder,
+    Evidence,
+    OpticalUnits,
+    Polarisations,
+    RadarUnits,
+)
 from flora.datasets.pairing import EmptySplitError, MissingFilesError, how_to_exclude
 from flora.datasets.rasters import read_raster
 from flora.datasets.sentinel import unsigned
@@ -110,9 +116,9 @@ def check_dataset(
 
     Problems are files that are missing, unreadable or misnamed; grids that differ within a chip;
     label codes outside the list; values outside physics; chips without any data; and labels that
-    do not fit their radar images, in which water is darker than land; VV darker than VH; optical
-    images in other units; images of exchanged dates. A place that was not downloaded at all, and
-    a split without labels, is a note.
+    do not fit their radar images, in which water is darker than land; VV darker than VH; radar
+    or optical images in other units; images of exchanged dates. A place that was not downloaded
+    at all, and a split without labels, is a note.
 
     Args:
         name: One of `flora.datasets.DATASETS` that is read from files.
@@ -132,7 +138,12 @@ def check_dataset(
     if kind.truth:
         report.notes.append(kind.truth)
     darkness = _Darkness(kind.classes)
-    evidence: tuple[Evidence, ...] = (Polarisations(), OpticalUnits(), DateOrder())
+    evidence: tuple[Evidence, ...] = (
+        Polarisations(),
+        RadarUnits(),
+        OpticalUnits(),
+        DateOrder(),
+    )
     split_of: dict[str, str] = {}
     absent: dict[str, Path] = {}
     for split, layer in kind.parts(Path(root)):

@@ -18,6 +18,9 @@ from flora.sensors import DRY, SENTINEL2_RGB, WATER, FloatArray, OpticalStack
 MOST_COUNTS = 255.0  # reflectance x 10000: 99 % of a chip in per cent or counts are no larger
 INDEX_MARGIN = 0.02  # of a water index
 RADAR_MARGIN = 0.5  # dB, or 8-bit counts
+# dB, of the middle pixel of a chip: calm water is darker than the noise, some 10 dB at most below
+# the -22 dB of the Sentinel-1 specification; cities reach 0 in VV, and some 7 dB less in VH.
+MEDIANS = {"VV": (-45.0, 5.0), "VH": (-50.0, -3.0)}
 
 # Which way an index goes where land becomes water.
 RISES_WITH_WATER = {"NDWI": 1, "MNDWI": 1, "NDVI": -1}
@@ -57,6 +60,36 @@ class Polarisations:
             yield (
                 f"VV is darker than VH in {len(self.exchanged)} of {self.chips} chips, the first "
                 f"is {self.exchanged[0]}: the polarisations are probably exchanged"
+            )
+
+
+class RadarUnits:
+    """Half of the pixels of a chip lie on a known side of what any ground reflects, in dB."""
+
+    def __init__(self) -> None:
+        self.chips = 0
+        self.odd: dict[str, str] = {}
+
+    def add(self, dataset: FloodDataset, sample: Sample) -> None:
+        """See `Evidence`."""
+        scaling, valid = dataset.sar_scaling, sample["sar_valid"].numpy()
+        if scaling.unit != "dB" or not valid.any():
+            return
+        self.chips += 1
+        for band, values in zip(scaling.bands, scaling.restore(sample["sar"].numpy()), strict=True):
+            low, high = MEDIANS.get(band, (-np.inf, np.inf))
+            middle = float(np.median(values[valid]))
+            if not low <= middle <= high:
+                said = f"{band} around {middle:.3g} dB, expected {low:g} to {high:g}"
+                self.odd.setdefault(sample["meta"]["id"], said)
+
+    def problems(self) -> Iterator[str]:
+        """See `Evidence`."""
+        for chip, said in list(self.odd.items())[:1]:
+            yield (
+                f"{len(self.odd)} of {self.chips} radar images are brighter or darker than any "
+                f"ground, the first is {chip} ({said}): probably power, amplitude or digital "
+                "numbers, or scaled"
             )
 
 

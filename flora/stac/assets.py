@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import rasterio
 
-from flora.errors import FloraError, FloraWarning
-from flora.grid import GDAL_ERRORS, Grid
+from flora.errors import FloraError, FloraWarning, Given
+from flora.grid import GDAL_ERRORS, Grid, check_georeference
 from flora.scenes.optical import BASELINE_OFFSET, OFFSET_SINCE, QUANTIFICATION, baseline_in
 from flora.sensors import BoolArray, FloatArray
 from flora.stac.search import RETRIES, asking, read_item, remedy_for, time_of
@@ -115,6 +115,8 @@ class ItemBands:
                         "collection (sentinel-1-rtc of planetary-computer), or correct the product "
                         "with ESA's SNAP"
                     )
+                source = Given("", f"item {self.item.id}, {band}")
+                check_georeference(Grid.of(file), source, resampled=True)
                 filed, optical = (file.scales[0], file.offsets[0]), band in OPTICAL_BANDS
                 files.append((Grid.of(file), scale_and_offset(self.item, asset, filed, optical)))
         return files

@@ -240,6 +240,9 @@ FLOODS, S1, S2 = "sen1floods11", "*_S1Hand.tif", "*_S2Hand.tif"
     [
         (FLOODS, rewritten(S1, lambda v: v[::-1]), "VV is darker than VH in 8 of 8"),
         (FLOODS, one_of(S1, lambda v: v[::-1]), "VV is darker than VH in 1 of 8"),
+        (FLOODS, rewritten(S1, lambda v: v / 100), "8 of 8 radar .*VH around -0.* -50 to -3"),
+        (FLOODS, one_of(S1, lambda v: v + 30), "1 of 8 radar .*first is "),
+        ("folder", rewritten("*_vv.tif", lambda v: -v), "1 of 3 radar .*VV around .* to 5"),
         (FLOODS, rewritten(S2, lambda v: v.astype("f4") / 1e4), "8 of 8 .*nearly black"),
         (FLOODS, rewritten(S2, lambda v: v // 100), "8 of 8 .*nearly black"),
         (FLOODS, one_of(S2, lambda v: v // 20), "1 of 8 .*nearly black"),

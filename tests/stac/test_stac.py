@@ -766,6 +766,17 @@ def test_archive_that_fails_leaves_nothing(change, message, site, tmp_path):
     assert not list(tmp_path.glob("out/*"))
 
 
+def test_file_that_lies_on_a_line_is_refused(site, tmp_path):
+    add_radar(site, tmp_path)
+    item = found_at(site)
+    line = Affine(10, 10, GRID.c, 10, 10, GRID.f)
+    path = write_raster(tmp_path / "line.tif", np.ones((1, 8, 8), np.float32), None, line, UTM)
+    site.files["s1_13/vh.tif"] = path.read_bytes()
+    with pytest.raises(FloraError, match=r"^item s1_13, VH: the transform .* to one line"):
+        fetch_scene(item, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_calibrated_radar(site, tmp_path):
     files = radar_files(tmp_path, decibels=45)  # as bright as digital numbers
     site.add("dn", "sentinel-1-rtc", "2019-09-13T06:00:00Z", files)

@@ -277,7 +277,10 @@ def test_answers_beyond_the_paper_are_those_of_the_records():
         held(loaded("two_dates")["rows"]["two dates"]["water_iou"]),
         *(held(dates[step], "mean") for step in ("0 to 1", "1 to 2", "2 to 4")),
         held(shifted["water_iou"]),
-        *(held(head[on]["head_less_plain"]["brier"], digits=4) for on in ("simulated", "real")),
+        *(
+            held(head[on]["less_plain"]["error head"]["brier"], digits=4)
+            for on in ("simulated", "real")
+        ),
         few["left_out"]["without the teacher"]["less those that ship"],
         f"{pooled[0]}, {pooled[1]} and {pooled[2]} in place of "
         f"{few['test']['weights that ship']['pooled']['water_iou']:.3f}",

@@ -51,7 +51,9 @@ class Blend:
         if len(bands) != self._channels:
             raise FloraError("model gave an rgb image for some tiles only: expected all or none")
         weight = np.outer(self._down_shares[self._number], self._across_shares[column])
-        block = np.stack([weight * band for band in bands])
+        block: FloatArray = np.empty((len(bands), *weight.shape), dtype=np.float32)
+        for weighed, band in zip(block, bands, strict=True):
+            np.multiply(weight, band, out=weighed)
         if self._beside is not None and self._beside[0] == column:
             shared = self._beside[1]
             block[..., : shared.shape[-1]] += shared
@@ -67,14 +69,20 @@ class Blend:
         return self._probability, self._image if len(self._image) else None
 
     def _finish(self, block: FloatArray, columns: slice) -> None:
-        """Join columns (C, h, w) to the tiles above; keep what those below share."""
+        """Join columns (C, h, w) to the tiles above, and keep what those below share.
+
+        The columns are overwritten.
+        """
         if self._above.size:
             block[:, : self._above.shape[1]] += self._above[..., columns]
         ready = len(self._probability)
         self._shared[..., columns] = block[:, ready:]
-        finished = block[:, :ready].clip(0, 1)
+        finished = block[:, :ready]
+        np.clip(finished, 0, 1, out=finished)  # in place: fresh memory costs more than the sums
         self._probability[:, columns] = finished[0]
-        self._image[..., columns] = np.rint(255 * finished[1:])
+        grey = finished[1:]
+        grey *= 255
+        self._image[..., columns] = np.rint(grey, out=grey)
 
     def _allocate(self) -> None:
         """Make room for what this row of tiles finishes, and for what it shares with the next."""

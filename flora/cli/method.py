@@ -36,7 +36,7 @@ class ModelOptions:
     precision: Annotated[
         Literal["float32", "bfloat16"],
         typer.Option(
-            help="bfloat16 computes in half the digits: faster where the processor knows it, "
+            help="bfloat16 computes in half the digits: worth a try on a processor with AMX; "
             "probabilities move by less than a hundredth."
         ),
     ] = "float32"

@@ -171,7 +171,10 @@ def stage(source: Path) -> Path:
 
 
 def published_commit(root: Path = ROOT) -> str | None:
-    """The commit of a working tree without changes, if a branch of its remote holds it."""
+    """The commit of a working tree without changes, if a branch of its remote holds it.
+
+    In twelve digits: with forty, the line that installs it would be cut on the page.
+    """
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(root), *arguments]
@@ -182,7 +185,8 @@ def published_commit(root: Path = ROOT) -> str | None:
         return done.stdout.strip() if done.returncode == 0 else None
 
     changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "HEAD") if changed == "" and git("branch", "-r", "--contains") else None
+    published = changed == "" and git("branch", "-r", "--contains")
+    return git("rev-parse", "--short=12", "HEAD") if published else None
 
 
 def pin(notebook: Path, commit: str) -> None:

@@ -208,7 +208,7 @@ def test_pages_pin_the_commit_that_readers_can_fetch(tmp_path):
     git("remote", "add", "origin", str(tmp_path / "remote"))
     git("push", "-q", "origin", "HEAD:main")
     git("fetch", "-q", "origin")
-    commit = git("rev-parse", "HEAD")
+    commit = git("rev-parse", "--short=12", "HEAD")
     assert published_commit(tmp_path / "tree") == commit
     page.write_text("y")
     assert published_commit(tmp_path / "tree") is None  # changed since

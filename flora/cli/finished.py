@@ -51,6 +51,7 @@ def finished_maps(
     """
     from flora.grid import Grid, open_raster
     from flora.maps.floods import water_strips
+    from flora.scenes.names import PIXELS_TAG
     from flora.scenes.outputs import SceneOutputs, check_targets
     from flora.sensors import IGNORE, WATER
 
@@ -74,6 +75,11 @@ def finished_maps(
                     "options, or --overwrite without --reuse"
                 )
             _check_read(mask.tags(), scene.tags, wrong)
+            if mask.tags().get(PIXELS_TAG, scene.pixels) != scene.pixels:
+                raise FloraError(
+                    f"{wrong} of another scene of this name: its pixels are others; pass another "
+                    "--out, or --overwrite without --reuse"
+                )
         areas = Grid.of(mask).cell_areas()
         pixels, km2 = [0, 0], [0.0, 0.0]
         for row, codes in water_strips(mask):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flora.maps.likelihood import AreaIntervals
     from flora.scenes.outputs import SceneOutputs
     from flora.scenes.tiles import Tiling
+    from flora.scenes.viewing import Viewing
 
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 
@@ -97,18 +98,20 @@ class Products:
                 if name != "likelihood" or not mapped:
                     new_file(str(given.value), given.argument, self.overwrite)
 
-    def check_scene(self, pixels: Grid, source: Given) -> None:
+    def check_scene(self, pixels: Grid, viewing: Viewing | None, source: Given) -> None:
         """Refuse a scene of which these things cannot be made, before it is mapped.
 
         Args:
             pixels: What is to be mapped.
+            viewing: How the radar looked, where its annotation tells.
             source: The argument that named the scene.
 
         Raises:
-            FloraError: If it has no CRS, or permanent water or elevation lies elsewhere.
+            FloraError: If it has no CRS, permanent water or elevation lies elsewhere, or its
+                annotation says another direction of flight than was given.
         """
         self.wanted.check_scene(pixels, source)
-        self.trust.check_scene(pixels)
+        self.trust.check_scene(pixels, viewing)
 
     def make(
         self, outputs: SceneOutputs, stem: str, opened: OpenScene, year: int | None

@@ -60,7 +60,8 @@ class Run:
         outputs = self._finished(paths)
         if outputs is None:
             with bar, self._reading.opened(paths) as (scene, before):
-                self._products.check_scene(scene.grid, Given("sar_path", scene.name))
+                given = Given("sar_path", scene.name)
+                self._products.check_scene(scene.grid, scene.viewing, given)
                 bar.accepted(scene)
                 outputs = map_scene(
                     scene,
@@ -104,8 +105,8 @@ class Run:
             try:
                 outputs = self._finished([path])
                 if outputs is None:
-                    grid = self._reading.grid_of(path)
-                    self._products.check_scene(grid, Given("sar_path", path))
+                    grid, viewing = self._reading.grid_of(path), self._reading.viewing_of(path)
+                    self._products.check_scene(grid, viewing, Given("sar_path", path))
             except FloraError as error:
                 failures[path] = error
                 continue

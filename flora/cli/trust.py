@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flora.grid import Grid
     from flora.maps.trust import TrustAreas, TrustLimits
     from flora.scenes.safe.correction import Correction
+    from flora.scenes.viewing import Viewing
 
 AUTO = "auto"
 PANEL = "Where not to trust the map"
@@ -133,14 +134,21 @@ class TrustOptions:
         check_installed()
         _ = self.limits, self.correction
 
-    def check_scene(self, pixels: Grid) -> None:
-        """Refuse elevation that says nothing of a scene, before it is mapped.
+    def check_scene(self, pixels: Grid, viewing: Viewing | None) -> None:
+        """Refuse elevation or a direction of flight that does not fit a scene, before it is mapped.
+
+        Args:
+            pixels: What is to be mapped.
+            viewing: How the radar looked, where its annotation tells.
 
         Raises:
-            FloraError: If the scene has no CRS, a file is refused, or none reaches the scene.
+            FloraError: If the scene has no CRS, a file is refused, none reaches the scene, or its
+                annotation says another direction of flight.
         """
         from flora.maps.terrain import read_terrain
 
+        if self.orbit is not None:
+            self.limits.view(viewing)
         if self.files:
             read_terrain(self.files, pixels)
 

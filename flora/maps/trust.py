@@ -69,6 +69,25 @@ class TrustLimits:
         if not self.hand > 0:
             raise FloraError("expected metres above 0", argument="hand_limit", value=self.hand)
 
+    def view(self, viewing: Viewing | None) -> Viewing | OrbitDirection | None:
+        """How the radar looked: as the scene's annotation says it, else as is known otherwise.
+
+        Args:
+            viewing: Of the scene; None where no annotation tells.
+
+        Raises:
+            FloraError: If the annotation says another direction of flight than `orbit`.
+        """
+        if viewing is not None and self.orbit not in (None, viewing.flight):
+            raise FloraError(
+                f"the product's annotation says {viewing.flight}",
+                argument="orbit",
+                value=self.orbit,
+                remedy="leave {orbit} out",
+                orbit=NAME_ALONE,
+            )
+        return viewing or self.orbit
+
 
 @dataclass(frozen=True)
 class TrustAreas:
@@ -128,7 +147,7 @@ def write_trust(
     """
     inputs = [Given("classes", classes), *(Given("dem", path) for path in dem)]
     target = new_file(output, "output", overwrite, inputs)
-    view = _view(scene, limits)
+    view = limits.view(scene.viewing)
     terrain = read_terrain(dem, scene.grid)
     with ExitStack() as stack:
         mask = stack.enter_context(open_raster(Path(classes), "water_mask"))
@@ -147,20 +166,6 @@ def write_trust(
         write_cog(rows, finished, "NEAREST", np.count_nonzero, counts.marked)
         publish({"trust": finished}, {"trust": target}, temporary / "earlier")
     return counts.areas(target, "" if view is None else str(view))
-
-
-def _view(scene: SarScene, limits: TrustLimits) -> Viewing | OrbitDirection | None:
-    """How the scene was looked at: as its annotation says it, else as is known otherwise."""
-    view = scene.viewing
-    if view is not None and limits.orbit not in (None, view.flight):
-        raise FloraError(
-            f"the product's annotation says {view.flight}",
-            argument="orbit",
-            value=limits.orbit,
-            remedy="leave {orbit} out",
-            orbit=NAME_ALONE,
-        )
-    return view or limits.orbit
 
 
 def _ground(

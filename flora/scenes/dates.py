@@ -17,7 +17,7 @@ from flora.grid import Part
 from flora.scenes.bands import find_files
 from flora.scenes.before import check_overlap
 from flora.scenes.inputs import SarScene
-from flora.scenes.names import date_in_name
+from flora.scenes.names import PIXELS_TAG, date_in_name
 from flora.sensors import BoolArray, FloatArray, Units
 
 # Of an absolute orbit, the orbit in the cycle of 175 (Sentinel-1 Mission Operations Plan).
@@ -54,7 +54,7 @@ class DatedScene(SarScene):
     def tags(self) -> dict[str, str]:
         """What the maps are to say of the earlier scenes: names, and dates where known."""
         paths = [scene.paths[0] for scene in self.before]
-        said = self.after.tags | {"FLORA_SAR_BEFORE": names_of(paths)}
+        said = self.after.tags | {PIXELS_TAG: self.pixels, "FLORA_SAR_BEFORE": names_of(paths)}
         days = [str(taken) for taken in map(date_in_name, paths) if taken is not None]
         return said | ({"FLORA_SAR_BEFORE_DATES": " ".join(days)} if days else {})
 

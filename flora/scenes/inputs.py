@@ -35,6 +35,7 @@ from flora.scenes.bands import (
 )
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.layers import OpenBands, SceneFiles
+from flora.scenes.names import PIXELS_TAG
 from flora.scenes.safe.correction import TERRAIN_TAG, Correction
 from flora.scenes.safe.product import NOISE_TAG
 from flora.scenes.viewing import Viewing
@@ -187,8 +188,13 @@ class SarScene:
             "remove_noise": self._files.remove_noise,
             **self._files.quantity,
             **self._corrected_by(),
-            "pixels": hashlib.sha256(self.sample.tobytes()).hexdigest(),
+            "pixels": self.pixels,
         }
+
+    @property
+    def pixels(self) -> str:
+        """SHA-256 of the sample, by which scenes of one name are told apart."""
+        return hashlib.sha256(self.sample.tobytes()).hexdigest()
 
     @property
     def correction(self) -> Correction | None:
@@ -202,10 +208,11 @@ class SarScene:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What maps made of it keep of how it was read."""
+        """What maps made of it keep of its pixels, and of how it was read."""
         by = self._files.correction
         kept = self._files.files[0].safe is not None and not self._files.remove_noise
-        said = self._files.quantity | ({NOISE_TAG: "kept"} if kept else {})
+        said = {PIXELS_TAG: self.pixels, **self._files.quantity}
+        said |= {NOISE_TAG: "kept"} if kept else {}
         return said | ({} if by is None else {TERRAIN_TAG: str(by)})
 
     def _corrected_by(self) -> dict[str, Any]:
@@ -216,13 +223,8 @@ class SarScene:
 
     @property
     def viewing(self) -> Viewing | None:
-        """How the radar looked, as the annotation of a product says it; None of other files.
-
-        Raises:
-            FloraError: If the annotation is damaged.
-        """
-        product = self._files.files[0].safe
-        return None if product is None else product.viewing
+        """How the radar looked, see `SceneFiles.viewing`."""
+        return self._files.viewing
 
     def read(self, row: int, height: int) -> tuple[FloatArray, BoolArray]:
         """Read whole rows: backscatter (C, height, columns), and where it is valid.

@@ -24,6 +24,7 @@ from flora.scenes.safe.swath import (
     geocoded_vrt,
     mosaic_vrt,
 )
+from flora.scenes.viewing import Viewing
 from flora.sensors import FloatArray, SarScaling, Units
 
 
@@ -181,6 +182,16 @@ class SceneFiles:
     def grid(self) -> Grid:
         """The grid of the whole scene."""
         return self.files[0].grid if self.target is None else self.target
+
+    @property
+    def viewing(self) -> Viewing | None:
+        """How the radar looked, as the annotation of a product says it; None of other files.
+
+        Raises:
+            FloraError: If the annotation is damaged.
+        """
+        product = self.files[0].safe
+        return None if product is None else product.viewing
 
     @contextmanager
     def opened(self, coarse: Grid | None = None) -> Iterator[list[OpenBands]]:

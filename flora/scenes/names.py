@@ -17,9 +17,10 @@ IW_INCIDENCE = (29.1, 46.0)  # degrees, interferometric wide swath: near and far
 MIDDLE_INCIDENCE = 38.8  # degrees: `incidenceAngleMidSwath` of products
 INCIDENCE_LIMITS = (15.0, 60.0)  # degrees: of all modes of Sentinel-1, and some more
 
-# Tags of fetched files, and of maps that were made of another quantity.
+# Tags of fetched files, of maps that were made of another quantity, and of a sample of pixels.
 BACKSCATTER_TAG, INCIDENCE_TAG = "FLORA_BACKSCATTER", "FLORA_INCIDENCE_DEGREES"
 SIGMA0_TAG = "FLORA_SIGMA0_FROM"
+PIXELS_TAG = "FLORA_PIXELS_SHA256"
 
 # Sigma0 divided by each, from the incidence angle.
 SIGMA0_OF = {"gamma0": math.cos, "beta0": math.sin}

@@ -14,7 +14,9 @@ from flora.scenes.bands import find_files
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.dates import open_dates
 from flora.scenes.inputs import SarScene, open_scene
+from flora.scenes.layers import SceneFiles
 from flora.scenes.safe.correction import Correction
+from flora.scenes.viewing import Viewing
 from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalScaling, SarScaling, Units
 
 
@@ -53,9 +55,16 @@ class SceneReading:
 
     def grid_of(self, paths: str | Path | Sequence[str | Path]) -> Grid:
         """The pixels that would be read of a scene: its files are inspected, no values read."""
-        how = self.remove_noise, self.correction, self.incidence
-        files = find_files(paths, self.scaling, self.units, self.grid, *how)
+        files = self._files(paths)
         return files.grid.part(choose_part(files.grid, self.window, self.bbox, files.name))
+
+    def viewing_of(self, paths: str | Path | Sequence[str | Path]) -> Viewing | None:
+        """How the radar looked, see `SceneFiles.viewing`."""
+        return self._files(paths).viewing
+
+    def _files(self, paths: str | Path | Sequence[str | Path]) -> SceneFiles:
+        how = self.remove_noise, self.correction, self.incidence
+        return find_files(paths, self.scaling, self.units, self.grid, *how)
 
     @contextmanager
     def scene(self, paths: str | Path | Sequence[str | Path]) -> Iterator[SarScene]:

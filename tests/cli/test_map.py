@@ -227,6 +227,14 @@ def test_finished_maps_of_something_else_are_refused(scene, finished, tmp_path):
         (("--before", image), "with another image from before the flood than is asked for (none"),
     ):
         assert says in refused(scene, "--out", finished, "--reuse", *option)
+    with rasterio.open(scene) as file:
+        profile, values = file.profile, file.read()
+    namesake = tmp_path / "another" / scene.name
+    namesake.parent.mkdir()
+    with rasterio.open(namesake, "w", **profile) as file:
+        file.write(values + 0.5)
+    line = refused(namesake, "--out", finished, "--reuse")
+    assert "of another scene of this name: its pixels are others" in line
     (finished / f"{NAME}_water_mask.tif").write_bytes(b"II*\0")
     line = refused(scene, "--out", finished, "--reuse", "--polygons")
     assert "Error: --reuse " in line and "not a raster" in line
@@ -801,6 +809,9 @@ def test_product_on_a_hill_is_put_at_its_place_by_elevation(tmp_path):
         assert file.tags()["FLORA_TERRAIN_CORRECTED_BY"] == "dem.tif; geoid at 48 m"
     item = json.loads((out / f"{safe.stem}_item.json").read_text())["properties"]
     assert item["flora:terrain_corrected_by"] == "dem.tif; geoid at 48 m"
+    elsewhere = [*given[:2], tmp_path / "descending", *given[3:], "--orbit", "descending"]
+    assert "--orbit descending: the product's annotation says ascending" in refused(*elsewhere)
+    assert not list(elsewhere[2].glob("*.tif"))
     line = refused(*given[:-1], 20, "--reuse", "--overwrite")
     assert "with its terrain corrected by dem.tif; geoid at 48 m, expected corrected by" in line
 

@@ -28,6 +28,7 @@ import torch
 from benchmarks.short_trainings import described_training, trained
 from benchmarks.simulated_chips import chip_scores, described, paired, read_chips, rounded
 from flora.datasets.base import Sample, Window, collate, crop_sample, optical_stack
+from flora.datasets.changes import DIRECTIONS, moved
 from flora.datasets.registry import open_dataset
 from flora.experiments.provenance import write_record
 from flora.models.predict import predictor
@@ -40,24 +41,12 @@ from flora.training.metrics import Scores
 SHIFTS = (0, 1, 2, 4, 8)  # px
 Guided = Literal["before", "oracle"]
 ByShift = dict[int, list[Scores]]
-DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # rows, columns
 PART = 256  # px, of the parts that the two scenes of sih1733 are cut into
 FUSIONS: dict[Guided, dict[str, str]] = {
     "before": {"FLoRA": "added", "early": "early_before", "late": "late_narrow_before"},
     "oracle": {"FLoRA": "added", "early": "early_oracle"},
 }
 MARGIN = 16  # px around what is scored, so that none is scored that a shift has brought in
-
-
-def moved(stack: OpticalStack, rows: int, columns: int) -> OpticalStack:
-    """The image of one chip moved down and to the right; what came in is not valid."""
-    image = stack.map(lambda layer: torch.roll(layer, (rows, columns), (-2, -1)))
-    valid = image.valid.clone()
-    for axis, step in ((0, rows), (1, columns)):
-        edge = slice(0, step) if step > 0 else slice(valid.shape[axis] + step, None)
-        if step:
-            valid[(edge, slice(None)) if axis == 0 else (slice(None), edge)] = False
-    return OpticalStack(image.image, image.index, valid)
 
 
 def seen(layers: torch.Tensor, valid: torch.Tensor) -> np.ndarray:

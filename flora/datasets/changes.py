@@ -10,9 +10,13 @@ import torch
 from scipy.ndimage import median_filter
 from scipy.stats import rankdata
 
-from flora.datasets.base import FloodDataset, Sample, Window, crop_sample
+from flora.datasets.base import FloodDataset, Sample, Window, crop_sample, optical_stack
 from flora.datasets.wrapped import Wrapped
 from flora.models.otsu import check_dates, flood_thresholds
+from flora.sensors import OpticalStack
+
+DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # rows, columns
+SHIFT = 4  # px
 
 
 class Changed(Wrapped):
@@ -128,9 +132,58 @@ class Misaligned(Changed):
         return sample
 
 
+def moved(stack: OpticalStack, rows: int, columns: int) -> OpticalStack:
+    """The image of one chip moved down and to the right, in pixels; what came in is not valid.
+
+    Example:
+        >>> import torch
+        >>> from flora.datasets.changes import moved
+        >>> from flora.sensors import OpticalStack
+        >>> image = torch.arange(3.0).expand(1, 1, 3)
+        >>> stack = moved(OpticalStack(image, image, torch.ones(1, 3, dtype=torch.bool)), 0, 1)
+        >>> stack.image[0, 0].tolist(), stack.valid[0].tolist()
+        ([2.0, 0.0, 1.0], [False, True, True])
+    """
+    image = stack.map(lambda layer: torch.roll(layer, (rows, columns), (-2, -1)))
+    valid = image.valid.clone()
+    for axis, step in ((0, rows), (1, columns)):
+        edge = slice(0, step) if step > 0 else slice(valid.shape[axis] + step, None)
+        if step:
+            valid[(edge, slice(None)) if axis == 0 else (slice(None), edge)] = False
+    return OpticalStack(image.image, image.index, valid, of_flood=stack.of_flood)
+
+
+class Shifted(Changed):
+    """Optical images moved 4 px against radar and label, in the four directions by turns.
+
+    Both dates move alike, as where an orthorectification with a poor elevation model puts both
+    passes in the same wrong place.
+    """
+
+    change: ClassVar[str] = f"shifted {SHIFT} px"
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See `FloodDataset.read`; whole chips are moved, so a window saves no time."""
+        sample = self.dataset.read(index)
+        rows, columns = (SHIFT * step for step in DIRECTIONS[index % len(DIRECTIONS)])
+        optical = moved(optical_stack(sample, "oracle"), rows, columns)
+        changed = Sample(
+            **{
+                **sample,
+                "optical": optical.image,
+                "index": optical.index,
+                "optical_valid": optical.valid,
+            }
+        )
+        if "before" in sample:
+            changed["before"] = moved(sample["before"], rows, columns)
+        return changed if window is None else crop_sample(changed, window)
+
+
 CHANGES: dict[str, Callable[[FloodDataset], FloodDataset]] = {
     "stretched": Stretched,
     "ranked": Ranked,
     "anchored": Anchored,
     "misaligned": Misaligned,
+    "shifted": Shifted,
 }

@@ -52,6 +52,8 @@ class Simulated(FloodDataset):
             sand, border noise) and wind that varies, see `flora.simulate.radar.LookAlikes`;
             without, they are those of version 1. To leave out one of them, pass parameters to
             `flora.simulate.scene.simulate`.
+        cloud: Share of both optical images under cloud, 0 to 1, in every scene; None draws the
+            weather, which leaves half of the images free of cloud. What radar sees stays the same.
 
     Raises:
         FloraError: If an argument is out of range.
@@ -69,6 +71,7 @@ class Simulated(FloodDataset):
         seed: int = 0,
         sar_dates: Sequence[str] = ("after",),
         look_alikes: bool = True,
+        cloud: float | None = None,
     ) -> None:
         if split not in self.splits:
             raise FloraError(f"{self.name}: no split {split!r}; choose {', '.join(self.splits)}")
@@ -78,6 +81,8 @@ class Simulated(FloodDataset):
             raise FloraError(f"size {size}: a scene needs {SMALLEST} px or more a side")
         if seed < 0:
             raise FloraError(f"seed {seed}: expected an integer from 0")
+        if cloud is not None and not 0 <= cloud <= 1:
+            raise FloraError("expected a share from 0 to 1", argument="cloud", value=cloud)
         self.sar_dates = tuple(sar_dates)
         self._season = _season(self.sar_dates)
         if self._season is None and self.sar_dates not in _STACKED:
@@ -92,6 +97,7 @@ class Simulated(FloodDataset):
         self.split = split
         self.size = size
         self.look_alikes = look_alikes
+        self.cloud = cloud
         first = (seed * len(self.splits) + self.splits.index(split)) * _SPAN
         self.seeds = range(first, first + count)
 
@@ -112,6 +118,8 @@ class Simulated(FloodDataset):
         drawn = draw_parameters(seed)
         if not self.look_alikes:
             drawn = replace(drawn, sar=replace(drawn.sar, look_alikes=LookAlikes()))
+        if self.cloud is not None:
+            drawn = replace(drawn, optical=replace(drawn.optical, cloud=(self.cloud, self.cloud)))
         return simulate(seed, self.size, drawn, self.dates_before(index) - 1)
 
     def dates_before(self, index: int) -> int:
@@ -174,7 +182,8 @@ class Simulated(FloodDataset):
 
     def _identifier(self, seed: int) -> str:
         version = SIMULATOR_VERSION if self.look_alikes else 1
-        return f"simulated-v{version}-{self.size}px-{seed}"
+        cloud = "" if self.cloud is None else f"-cloud-{self.cloud:g}"
+        return f"simulated-v{version}-{self.size}px-{seed}{cloud}"
 
 
 def _season(sar_dates: tuple[str, ...]) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ from flora.experiments.field import (
     UNET_WATER,
     WITHOUT_TEACHER,
 )
+from flora.experiments.labels import HEARING, SIMULATED_LABELS
 from flora.experiments.makers import ForSteps, MakeFlora, MakeUNet, Otsu, ZScore
 from flora.experiments.ombria import HELD_OUT_FLOODS, OMBRIA, OMBRIA_LABELS, OMBRIA_SITES
 from flora.experiments.runner import Experiment, Source
@@ -293,6 +294,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     **HELD_OUT_FLOODS,
     "ombria_labels": OMBRIA_LABELS,
     **OMBRIA_SITES,
+    "simulated_labels": SIMULATED_LABELS,
+    "hearing": HEARING,
     "true_colour": TRUE_COLOUR,
     "sim_to_real": SIM_TO_REAL,
     "normalisations": NORMALISATIONS,

@@ -349,11 +349,11 @@ class FewLabels:
         elif labelled is None:
             raise FloraError("0 labels: only a water index can teach without any")
         elif self.word == "output":
-            run = job.folder.parent / f"optical-{self.labels}-{self.dates}-{training.seed}"
+            of = f"{labelled.manifest_hash()[:12]}-{self.dates}-{training.seed}"
             seen, model = with_pairs(
                 labelled,
                 chips,
-                run,  # what it learns depends on nothing else, so competitors share it
+                job.folder.parent / f"optical-{of}",  # of nothing else, so competitors share it
                 training=training,
                 dates=self.dates,
                 confidence=self.confidence,

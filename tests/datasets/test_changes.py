@@ -2,8 +2,8 @@ import pytest
 import torch
 from scipy.ndimage import median_filter
 
-from flora.datasets.base import Window
-from flora.datasets.changes import Anchored, Misaligned, Ranked, Stretched
+from flora.datasets.base import Window, optical_stack
+from flora.datasets.changes import Anchored, Misaligned, Ranked, Shifted, Stretched
 from flora.datasets.crops import RandomCrops
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
@@ -115,6 +115,29 @@ def test_misaligned_crops_show_different_ground(chips) -> None:
 def test_misaligned_crops_are_the_same_in_every_run(chips) -> None:
     first, second = (RandomCrops(Misaligned(chips), 32, 4, seed=0)[3] for _ in range(2))
     assert torch.equal(first["water"], second["water"])
+
+
+def test_shifted_images_leave_radar_and_label_where_they_are() -> None:
+    chips = Simulated("train", count=4, size=64, cloud=0.0)
+    offsets = []
+    for index, chip in enumerate(chips):
+        shifted = Shifted(chips)[index]
+        for layer in ("sar", "sar_valid", "water"):
+            assert torch.equal(shifted[layer], chip[layer])
+        for mode in ("oracle", "before"):
+            was, now = optical_stack(chip, mode), optical_stack(shifted, mode)
+            assert now.of_flood == was.of_flood
+            rows, columns = now.valid.nonzero().T
+            # Nothing is cloudy: what is not valid came in from beyond the edge.
+            down, right = ((low + high - 63) for low, high in (rows.aminmax(), columns.aminmax()))
+            assert sorted((abs(int(down)), abs(int(right)))) == [0, 4]
+            before = was.image[:, rows - down, columns - right]
+            assert torch.equal(now.image[:, rows, columns], before)
+            offsets.append((int(down), int(right)))
+    assert offsets[::2] == offsets[1::2] and len(set(offsets)) == 4
+    window = Window(8, 16, 24, 32)
+    part, whole = Shifted(chips).read(0, window), Shifted(chips)[0]
+    assert torch.equal(part["optical"], whole["optical"][:, 8:32, 16:48])
 
 
 def test_changed_chips_have_another_manifest(chips) -> None:

@@ -145,6 +145,7 @@ def test_windows_crops_and_batches_work_as_on_every_dataset():
         ({"split": "train", "count": 0}, "count 0"),
         ({"split": "train", "size": 16}, "size 16"),
         ({"split": "train", "seed": -1}, "seed -1"),
+        ({"split": "train", "cloud": 1.5}, "a share from 0 to 1"),
         ({"split": "train", "sar_dates": ("after", "before")}, "earliest first"),
         ({"split": "train", "sar_dates": ("before:0", "after")}, "one date or more"),
         ({"split": "train", "sar_dates": ("before:3-2", "after")}, "the smaller number first"),
@@ -167,3 +168,15 @@ def test_look_alikes_are_on_unless_left_out():
     assert torch.equal(with_some[number]["water"], without[number]["water"])
     assert without.manifest()[0].startswith("simulated-v1-")
     assert not set(without.manifest()) & set(with_some.manifest())
+
+
+@pytest.mark.parametrize("cloud", [0.0, 0.7])
+def test_clouds_asked_for_hide_the_ground_and_change_nothing_that_radar_sees(cloud):
+    drawn, asked = (Simulated("train", count=6, size=SIZE, cloud=c) for c in (None, cloud))
+    assert not set(drawn.manifest()) & set(asked.manifest())
+    for number in range(len(asked)):
+        weather, sample, scene = drawn[number], asked[number], asked.scene(number)
+        for layer in ("sar", "sar_valid", "water"):
+            assert torch.equal(sample[layer], weather[layer])
+        for mask in (scene.cloud_before, scene.cloud_after):  # thin edges of a cloud count as clear
+            assert cloud - 0.1 <= mask.mean() <= cloud

@@ -8,6 +8,8 @@ from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
+from flora.experiments.competitors import prepared
+from flora.experiments.labels import SIMULATED_LABELS
 from flora.experiments.makers import FewLabels, ForSteps, Job, MakeFlora, MakeUNet, Setting
 from flora.models.checkpoints import read_metadata
 from flora.models.config import SIZES, FloraConfig
@@ -254,6 +256,23 @@ def test_few_labels_hide_the_others_and_the_teacher_speaks_instead(
         Job(chips, SHORT, tmp_path / "free", setting, quiet=True)
     )
     assert free.notes == {"labelled": 0, "labelled_ids": []}
+
+
+def test_a_teacher_under_other_clouds_is_another_teacher(tmp_path) -> None:
+    few = FewLabels(MakeFlora(teacher=False), 1, "output", confidence=0.5, dates="after")
+    for cloud in (0.0, 0.5):
+        chips = InMemory(Simulated("train", count=2, size=64, cloud=cloud))
+        folder = tmp_path / f"student-{cloud}"  # beside each other, as one experiment's trials
+        few.make(Job(chips, SHORT, folder, Setting(), quiet=True))
+    assert len(list(tmp_path.glob("optical-*"))) == 2
+
+
+def test_images_are_shifted_for_the_teacher_and_not_in_the_test(chips) -> None:
+    shifted = SIMULATED_LABELS.competitors["output_32_shifted"]
+    trained_on, tested = (prepared(chips, shifted, test) for test in (False, True))
+    assert not torch.equal(trained_on[0]["optical"], chips[0]["optical"])
+    assert torch.equal(trained_on[0]["sar"], chips[0]["sar"])
+    assert torch.equal(tested[0]["optical"], chips[0]["optical"])
 
 
 def test_another_length_is_the_students_and_in_proportion_the_teachers(chips, tmp_path) -> None:

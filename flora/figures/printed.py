@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,16 @@ from flora.figures.plots import (
 from flora.maps.layers import RGB, SceneMap, area_text
 from flora.sensors import ByteArray
 
+SIDE = 2.4  # inches a panel: four of them, however tall, fit on a page of a report
+
 
 def print_figure(
     scene: SceneMap, *, threshold: float | None = None, before: str | None = None
 ) -> BookFigure:
     """A figure for print: before, after, and the flood over the radar image.
 
-    Save it with `figure.savefig("flood.pdf", dpi=300, bbox_inches="tight")`.
+    Four panels stand two by two, fewer in a row. Save it with
+    `figure.savefig("flood.pdf", dpi=300, bbox_inches="tight")`.
 
     Args:
         scene: What to draw; its `size` is the resolution of the panels.
@@ -63,15 +67,18 @@ def print_figure(
     names = [name for name in (before, scene.radar, RGB) if name is not None]
     names = [name for name in names if name in scene.images]
     rows, columns = scene.levels.shape
-    side = 3.2
-    panel = (side, min(side * rows / columns, 2 * side) + 0.3)
-    made, axes = figure(1, len(names) + 1, panel=panel)
+    across = 2 if len(names) == 3 else len(names) + 1
+    made, axes = figure(
+        (len(names) + 1) // across,
+        across,
+        panel=(SIDE, min(SIDE * rows / columns, 2 * SIDE) + 0.3),
+    )
     codes = scene.classes(threshold)
     ground = scene.radar or next(iter(scene.images), None)
     with style():
-        for ax, name in zip(axes[0], names, strict=False):
+        for ax, name in zip(axes.flat, names, strict=False):
             _show(ax, scene.images[name], name)
-        last = axes[0, -1]
+        last = axes[-1, -1]
         if ground is None:
             show_probability(last, np.where(codes == 255, np.nan, 1.0))
         else:
@@ -89,7 +96,8 @@ def print_figure(
             scale_bar(axes[0, 0], pixel_on_ground(scene))
             _north_arrow(axes[0, 0])
         made.suptitle(scene.title, fontsize=11)
-        made.supxlabel(f"{scene.attribution}. Made with FLoRA.", fontsize=7, color="0.35")
+        source = fill(f"{scene.attribution}. Made with FLoRA.", 75)
+        made.supxlabel(source, fontsize=8, color="0.35")
     return made
 
 

@@ -478,7 +478,11 @@ def test_figure_for_print(scene, tmp_path):
     written = [text.get_text() for ax in made.axes for text in ax.texts]
     assert "N" in written
     assert any(text.endswith(" m") for text in written)
-    assert "Copernicus Sentinel data 2019" in made.get_supxlabel()
+    # Four panels that fit a page stand two by two, under lines that fit them.
+    assert made.axes[0].get_subplotspec().get_gridspec().get_geometry() == (2, 2)
+    source = made.get_supxlabel()
+    assert "Copernicus Sentinel data 2019" in source.replace("\n", " ")
+    assert max(map(len, source.splitlines())) <= 75
     made.savefig(tmp_path / "flood.pdf")
     assert (tmp_path / "flood.pdf").read_bytes()[:5] == b"%PDF-"
     with pytest.raises(FloraError, match="expected one of"):

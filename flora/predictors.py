@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,4 +40,21 @@ class Predictor(Protocol):
             guide: The optical image that may be looked at: that from before the flood, or in mode
                 `oracle` the very image that is to be drawn; None for SAR alone.
         """
+        ...
+
+
+@runtime_checkable
+class PartPredictor(Predictor, Protocol):
+    """A model that answers for a part of what it sees at less than the price of the whole."""
+
+    def part(
+        self,
+        sar: Tensor,
+        valid: Tensor,
+        guide: OpticalStack | None,
+        rows: slice,
+        columns: slice,
+        /,
+    ) -> Prediction:
+        """Predict rows [start, stop) and columns of a batch, otherwise as a `Predictor`."""
         ...

@@ -148,8 +148,8 @@ class Flora(nn.Module):
                 f"optical of shape {tuple(optical.shape)} and index of shape {tuple(index.shape)}: "
                 f"this model's teacher sees {expected[0]} optical bands and {expected[1]} index"
             )
-        optical, index = self._pad(optical), self._pad(index)
-        unseen = 1 - self._pad(valid.unsqueeze(1).to(optical.dtype))
+        optical, index = self.pad(optical), self.pad(index)
+        unseen = 1 - self.pad(valid.unsqueeze(1).to(optical.dtype))
         features = self.teacher(optical, index, unseen.squeeze(1) == 0)
         return Guide(
             features,
@@ -170,15 +170,10 @@ class Flora(nn.Module):
         """
         check_bands(sar, self.config.sar_channels)
         height, width = sar.shape[-2:]
-        self._check_guide(sar, guide)
-        student = self.sar_encoder(self._pad(sar))
+        self.check_guide(sar, guide)
+        student = self.sar_encoder(self.pad(sar))
         prior = self.prior(student)
-        guidance = prior
-        if guide is not None:
-            guidance = [
-                torch.where(valid, t, p)
-                for valid, t, p in zip(guide.valid, self._marked(guide), prior, strict=True)
-            ]
+        guidance = [self.guidance(level, p, guide) for level, p in enumerate(prior)]
         fused = [block(s, g) for block, s, g in zip(self.fusion, student, guidance, strict=True)]
         rgb, water_logits = self.decode(fused, height, width)
         return FloraOutput(rgb, water_logits, fused, prior)
@@ -205,15 +200,34 @@ class Flora(nn.Module):
         water_logits = self.water_decoder(pyramid).float()
         return rgb[..., :height, :width], water_logits[..., :height, :width]
 
-    def _marked(self, guide: Guide) -> list[Tensor]:
-        """The guide's features, marked as the teacher's and with what they show."""
-        if self.marks is None:
-            return guide.features
-        which = guide.of_flood.long()
-        features = zip(guide.features, self.marks, strict=True)
-        return [t + mark[which, :, None, None] for t, mark in features]
+    def guidance(
+        self,
+        level: int,
+        prior: Tensor,
+        guide: Guide | None,
+        window: tuple[slice, slice] = (slice(None), slice(None)),
+    ) -> Tensor:
+        """g_l: the teacher's feature where it saw something, elsewhere the prior p_l.
 
-    def _check_guide(self, sar: Tensor, guide: Guide | None) -> None:
+        Args:
+            level: Which level.
+            prior: p_l (B, C_l, h, w), of the whole level or of a window of it.
+            guide: The guide, or None for SAR alone.
+            window: Rows and columns of that window.
+        """
+        if guide is None:
+            return prior
+        t, valid = (of[level][..., *window] for of in (guide.features, guide.valid))
+        if self.marks is not None:
+            t = t + self.marks[level][guide.of_flood.long(), :, None, None]
+        return torch.where(valid, t, prior)
+
+    def check_guide(self, sar: Tensor, guide: Guide | None) -> None:
+        """Refuse the guide of another image.
+
+        Raises:
+            FloraError: If it has not as many pixels as sar (B, C_s, H, W).
+        """
         if guide is None:
             return
         sides = [-(-side // self.config.stride) for side in sar.shape[-2:]]
@@ -224,7 +238,8 @@ class Flora(nn.Module):
                 "optical image on the same pixels"
             )
 
-    def _pad(self, image: Tensor) -> Tensor:
+    def pad(self, image: Tensor) -> Tensor:
+        """Repeat the edge of (B, C, H, W) until both sides are multiples of the stride."""
         height, width = image.shape[-2:]
         stride = self.config.stride
         return F.pad(image, (0, -width % stride, 0, -height % stride), mode="replicate")

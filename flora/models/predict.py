@@ -6,10 +6,11 @@ import copy
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flora.errors import FloraError
 from flora.models.network import Flora
+from flora.models.pieces import answer_part
 from flora.models.unet import LateFusion, UNet, stack_inputs
 from flora.predictors import Prediction, Predictor
 from flora.sensors import OpticalStack
@@ -57,27 +58,67 @@ def predictor(
     model = (model if device is None else model.to(device)).eval()
     if precision != "float32":
         model = copy.deepcopy(model).to(dtype=kind).to(memory_format=torch.channels_last)
-    here = next(model.parameters()).device
+    return FloraPredictor(model) if isinstance(model, Flora) else BaselinePredictor(model)
 
-    def as_kind(layer: Tensor) -> Tensor:
-        return layer if layer.dtype == torch.bool else layer.to(kind)
+
+class FloraPredictor:
+    """FLoRA's answer to a batch, or to a part of it; see `predictor`."""
+
+    def __init__(self, model: Flora) -> None:
+        self._model = model
+
+    def __call__(self, sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
+        """See `flora.predictors.Predictor`."""
+        rows, columns = (slice(0, side) for side in sar.shape[-2:])
+        return self.part(sar, valid, guide, rows, columns)
 
     @torch.inference_mode()
-    def predict(sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
-        asked, sar = sar.device, sar.to(here, kind)
-        stack = None if guide is None else guide.to(here).map(as_kind)
-        if isinstance(model, Flora):
-            seen = None if stack is None else model.look(stack)
-            output = model(sar, seen)
-        else:
-            if (guide is None) != (model.sees == "sar"):
-                raise FloraError(
-                    f'this {type(model).__name__} was trained for mode "{model.sees}"',
-                    argument="mode",
-                    remedy="use that mode",
-                )
-            output = model(stack_inputs(sar, stack))
+    def part(
+        self,
+        sar: Tensor,
+        valid: Tensor,
+        guide: OpticalStack | None,
+        rows: slice,
+        columns: slice,
+        /,
+    ) -> Prediction:
+        """See `flora.predictors.PartPredictor`."""
+        asked = sar.device
+        sar, guide = _as_model(self._model, sar, guide)
+        seen = None if guide is None else self._model.look(guide)
+        rgb, water = answer_part(self._model, sar, seen, rows, columns)
+        return Prediction(torch.sigmoid(water).to(asked), rgb.to(asked))
+
+
+class BaselinePredictor:
+    """A baseline's answer to a batch; see `predictor`."""
+
+    def __init__(self, model: UNet | LateFusion) -> None:
+        self._model = model
+
+    @torch.inference_mode()
+    def __call__(self, sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
+        """See `flora.predictors.Predictor`."""
+        if (guide is None) != (self._model.sees == "sar"):
+            raise FloraError(
+                f'this {type(self._model).__name__} was trained for mode "{self._model.sees}"',
+                argument="mode",
+                remedy="use that mode",
+            )
+        asked = sar.device
+        output = self._model(stack_inputs(*_as_model(self._model, sar, guide)))
         rgb = None if output.rgb is None else output.rgb.to(asked)
         return Prediction(torch.sigmoid(output.water_logits).to(asked), rgb)
 
-    return predict
+
+def _as_model(
+    model: nn.Module, sar: Tensor, guide: OpticalStack | None
+) -> tuple[Tensor, OpticalStack | None]:
+    """Inputs on the device of a model, in its number of digits."""
+    weights = next(model.parameters())
+
+    def converted(layer: Tensor) -> Tensor:
+        return layer if layer.dtype == torch.bool else layer.to(weights.dtype)
+
+    stack = None if guide is None else guide.to(weights.device).map(converted)
+    return sar.to(weights.device, weights.dtype), stack

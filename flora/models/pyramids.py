@@ -125,15 +125,25 @@ class PriorEstimator(nn.Module):
         """Estimate the teacher's pyramid from the student's, each (B, C_l, H_l, W_l)."""
         finest = [] if self.detail is None else student[:1]
         student = student[len(finest) :]
-        x = self.levels[-1](student[-1])
-        prior = [self.norms[-1](self.heads[-1](x))]
-        for level in reversed(range(len(self.lateral))):
-            x = student[level] + upsample(self.lateral[level](x))
-            x = self.levels[level](x)
-            prior.append(self.norms[level](self.heads[level](x)))
+        x, prior = None, []
+        for level in reversed(range(len(self.levels))):
+            x = self.step(level, student[level], x)
+            prior.append(self.estimate(level, x))
         if self.detail is not None:
             prior.append(self.detail(torch.cat([*finest, self.finer(x)], dim=1)))
         return prior[::-1]
+
+    def step(self, level: int, student: Tensor, below: Tensor | None) -> Tensor:
+        """From the features of the level below, None at the coarsest, to those of a level."""
+        if below is not None:
+            student = student + upsample(self.lateral[level](below))
+        features: Tensor = self.levels[level](student)
+        return features
+
+    def estimate(self, level: int, features: Tensor) -> Tensor:
+        """The estimate p_l (B, C_l, H_l, W_l) that a level's features give."""
+        estimate: Tensor = self.norms[level](self.heads[level](features))
+        return estimate
 
 
 class Finer(nn.Sequential):
@@ -190,14 +200,21 @@ class PyramidDecoder(nn.Module):
         """Decode a pyramid to (B, out_channels, H, W)."""
         finest = [] if self.detail is None else pyramid[:1]
         pyramid = pyramid[len(finest) :]
-        x = pyramid[-1]
-        for level in reversed(range(len(self.levels))):
-            x = torch.cat([upsample(self.lateral[level](x)), pyramid[level]], dim=1)
-            x = self.levels[level](x)
+        x = None
+        for level in reversed(range(len(pyramid))):
+            x = self.step(level, pyramid[level], x)
         image: Tensor = self.head(x)
         if self.detail is not None:
             image = self.detail(torch.cat([*finest, image], dim=1))
         return image
+
+    def step(self, level: int, fused: Tensor, below: Tensor | None) -> Tensor:
+        """Join a level of the pyramid to the features of the level below, if there is one."""
+        if below is None:
+            return fused
+        joined = torch.cat([upsample(self.lateral[level](below)), fused], dim=1)
+        features: Tensor = self.levels[level](joined)
+        return features
 
 
 def pyramid_levels(

@@ -15,10 +15,10 @@ from flora.sensors import FloatArray
 class Blend:
     """The weighed mean of the answers to tiles, from top to bottom and from left to right.
 
-    A tile weighs what `Axis.shares` says. What two tiles share is kept until the second one comes:
-    a few columns, and a few rows as wide as the scene. All else is finished at once, in the types
-    in which it is stored. Tiles without a valid pixel are never added: where they lie, nothing is
-    valid.
+    The core of a tile weighs what `Axis.shares` says. What two cores share is kept until the second
+    one comes: a few columns, and a few rows as wide as the scene. All else is finished at once, in
+    the types in which it is stored. Cores without a valid pixel are never added: where they lie,
+    nothing is valid.
 
     Args:
         down: How the rows of the scene are cut.
@@ -39,7 +39,7 @@ class Blend:
         self._allocate()
 
     def add(self, column: int, answer: Sequence[FloatArray]) -> None:
-        """Add the answer to a tile, layers (C, h, w) in [0, 1]: the probability, then an image.
+        """Add the core of a tile, layers (C, h, w) in [0, 1]: the probability, then an image.
 
         Raises:
             FloraError: If earlier tiles had another number of channels.
@@ -57,7 +57,7 @@ class Blend:
         if self._beside is not None and self._beside[0] == column:
             shared = self._beside[1]
             block[..., : shared.shape[-1]] += shared
-        start, step = self._across.starts[column], self._across.steps[column]
+        start, step = self._across.cores[column].start, self._across.steps[column]
         self._beside = column + 1, block[..., step:].copy()
         self._finish(block[..., :step], slice(start, start + step))
 
@@ -86,7 +86,7 @@ class Blend:
 
     def _allocate(self) -> None:
         """Make room for what this row of tiles finishes, and for what it shares with the next."""
-        ready, place = self._down.steps[self._number], self._down.places[self._number]
+        ready, place = self._down.steps[self._number], self._down.cores[self._number]
         below, width = place.stop - place.start - ready, self._across.end
         self._probability: FloatArray = np.zeros((ready, width), dtype=np.float32)
         self._image = np.zeros((max(self._channels - 1, 0), ready, width), dtype=np.uint8)

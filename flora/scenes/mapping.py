@@ -109,7 +109,7 @@ def map_scene(
     job = None
     if model_id is not None:
         job = {
-            "versions": [4, __version__],
+            "versions": [5, __version__],
             "scene": scene.identity(),
             "before": before and before.identity(),
             "options": [tiling.tile, tiling.shared, tiling.batch, threshold],

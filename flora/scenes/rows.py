@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flora.errors import FloraError
-from flora.predictors import Prediction, Predictor
+from flora.predictors import PartPredictor, Prediction, Predictor
 from flora.scenes.before import BeforeScene
 from flora.scenes.blending import Blend
 from flora.scenes.inputs import SarScene
@@ -79,44 +79,59 @@ def predict_rows(
         blend.begin(k)
         for first in range(0, len(columns), tiling.batch):
             group = columns[first : first + tiling.batch]
-            for column, answer in _answers(model, strip, across, group):
+            for column, answer in _answers(model, strip, down, k, across, group):
                 blend.add(column, answer)
             if progress is not None and k >= done_rows:
                 progress(k * len(columns) + group[-1] + 1, total)
         if k >= done_rows:
-            start = down.starts[k]
+            start = down.cores[k].start
             rows = slice(max(down.before - start, 0), min(down.steps[k], down.mapped.stop - start))
             part = np.s_[..., rows, across.mapped]
+            read = start - down.starts[k]
+            valid = strip.valid[read + rows.start : read + rows.stop, across.mapped]
             probability, rgb = blend.rows()
             image = None if rgb is None else rgb[part]
             row = start + rows.start - down.before
-            yield PredictedRows(row, probability[part], image, strip.valid[part])
+            yield PredictedRows(row, probability[part], image, valid)
 
 
 def _answers(
-    model: Predictor, strip: Strip, across: Axis, group: Sequence[int]
+    model: Predictor, strip: Strip, down: Axis, number: int, across: Axis, group: Sequence[int]
 ) -> Iterator[tuple[int, list[FloatArray]]]:
-    """The tiles of a group that hold a valid pixel, and the layers (C, h, w) of their answers."""
-    seen = [k for k in group if strip.valid[:, across.places[k]].any()]
+    """The tiles of a group whose cores hold a valid pixel, and layers (C, h, w) of their cores."""
+    rows = down.core_in_tile(number)
+    seen = [k for k in group if strip.valid[rows, across.cores[k]].any()]
+
     for _, same in itertools.groupby(seen, lambda k: across.places[k].stop - across.starts[k]):
         numbers = list(same)
-        layers = _predict(model, *strip.batch([across.places[k] for k in numbers]))
-        for number, *answer in zip(numbers, *layers, strict=True):
-            yield number, answer
+        inside = [across.core_in_tile(k) for k in numbers]
+        columns = slice(min(core.start for core in inside), max(core.stop for core in inside))
+        inputs = strip.batch([across.places[k] for k in numbers])
+        layers = _predict(model, inputs, rows, columns)
+        for k, core, *answer in zip(numbers, inside, *layers, strict=True):
+            own = slice(core.start - columns.start, core.stop - columns.start)
+            yield k, [layer[..., own] for layer in answer]
 
 
 def _predict(
-    model: Predictor, sar: Tensor, valid: Tensor, guide: OpticalStack | None
+    model: Predictor,
+    inputs: tuple[Tensor, Tensor, OpticalStack | None],
+    rows: slice,
+    columns: slice,
 ) -> list[FloatArray]:
-    """The probability (B, 1, h, w), then the image (B, 3, h, w) if there is one."""
+    """The probability (B, 1, h, w) in a part, then the image (B, 3, h, w) if there is one."""
     with torch.no_grad():
-        water, rgb = Prediction(*model(sar, valid, guide))
-    batch, _, height, width = sar.shape
+        if partly := isinstance(model, PartPredictor):
+            water, rgb = Prediction(*model.part(*inputs, rows, columns))
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+        else:
+            water, rgb = Prediction(*model(*inputs))
+            height, width = inputs[0].shape[-2:]
     layers = [(water, 1, "water probability")]
     layers += [] if rgb is None else [(rgb, 3, "rgb")]
     arrays = []
     for layer, channels, name in layers:
-        expected = (batch, channels, height, width)
+        expected = (len(inputs[0]), channels, height, width)
         if layer is None or tuple(layer.shape) != expected:
             shape = None if layer is None else tuple(layer.shape)
             raise FloraError(f"model gave {name} of shape {shape}: expected {expected}")
@@ -127,5 +142,5 @@ def _predict(
                 f"model gave {name} from {low:.4g} to {high:.4g}: expected finite values in "
                 "[0, 1]; check the weights, and that logits went through a sigmoid"
             )
-        arrays.append(values.numpy())
+        arrays.append((values if partly else values[..., rows, columns]).numpy())
     return arrays

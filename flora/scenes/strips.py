@@ -58,8 +58,8 @@ def read_ahead(
     """
     if done_rows == len(down.starts):
         return
-    first = down.starts[done_rows]
-    wanted = [k for k, place in enumerate(down.places) if place.stop > first]
+    first = down.cores[done_rows].start
+    wanted = [k for k, core in enumerate(down.cores) if core.stop > first]
     with ThreadPoolExecutor(1, "flora-read") as reader:
         coming = reader.submit(read_strip, scene, before, down, across, wanted[0])
         for k in wanted:

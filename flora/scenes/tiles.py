@@ -1,8 +1,8 @@
 """How a scene is cut into tiles.
 
 A local model answers at a pixel by what is around it. Tiles therefore do not show: they overlap,
-what lies near their edges has no weight, and they begin where the attention windows of the whole
-scene do. No statistics of the scene are needed.
+each answers for its core, at some distance from its edges, and they begin where the attention
+windows of the whole scene do. No statistics of the scene are needed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from flora.sensors import FloatArray
 # counted from the origin of the scene's grid, are cut into the same windows as the whole scene.
 ALIGNMENT = 64
 OVERLAP = 256  # px; the weights that ship answer in such tiles as they do in one piece, to 1e-4
-BLEND = 32  # px: tiles are blended over at most so much of their overlap
-FAINT = 1e-6  # weight of a tile's margin
+BLEND = 32  # px: tiles are blended over at most so much of their overlap, and over half of it
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,16 @@ class Axis(NamedTuple):
     Attributes:
         starts: First pixels of its tiles.
         tile: Side of a tile; less than asked for where the scene is smaller.
-        overlap: Pixels over which neighbouring tiles are weighed.
+        margin: From where a tile begins, or the one before it ends, to where they are blended.
+        blended: Pixels over which neighbouring tiles are blended.
         before: Pixels from the last place where a tile may begin to the mapped part.
         length: Pixels of the mapped part.
     """
 
     starts: list[int]
     tile: int
-    overlap: int
+    margin: int
+    blended: int
     before: int
     length: int
 
@@ -107,7 +108,9 @@ class Axis(NamedTuple):
         before = origin % tiling.grain
         starts = tile_starts(before + length, tiling)
         tile = min(tiling.tile, -(-(before + length) // ALIGNMENT) * ALIGNMENT)
-        return cls(starts, tile, tiling.shared if len(starts) > 1 else 0, before, length)
+        overlap = tiling.tile - tiling.step if len(starts) > 1 else 0
+        margin = max(overlap // 4, (overlap - BLEND) // 2)
+        return cls(starts, tile, margin, overlap - 2 * margin, before, length)
 
     @property
     def end(self) -> int:
@@ -121,9 +124,22 @@ class Axis(NamedTuple):
         return [slice(start, min(start + self.tile, self.end)) for start in self.starts]
 
     @property
+    def cores(self) -> list[slice]:
+        """What each tile answers for: without margins, but at the ends of the scene."""
+        begins = [start + self.margin for start in self.starts[1:]]
+        stops = [begin + self.blended for begin in begins]
+        return [*map(slice, [0, *begins], [*stops, self.end])]
+
+    def core_in_tile(self, number: int) -> slice:
+        """Where the core of a tile lies in it."""
+        core, start = self.cores[number], self.starts[number]
+        return slice(core.start - start, core.stop - start)
+
+    @property
     def steps(self) -> list[int]:
-        """From each tile to the next one, from the last one to its end."""
-        return [b - a for a, b in itertools.pairwise([*self.starts, self.end])]
+        """From each core to the next one, from the last one to its end."""
+        begins = [core.start for core in self.cores]
+        return [b - a for a, b in itertools.pairwise([*begins, self.end])]
 
     @property
     def mapped(self) -> slice:
@@ -131,19 +147,17 @@ class Axis(NamedTuple):
         return slice(self.before, self.before + self.length)
 
     def shares(self) -> list[FloatArray]:
-        """Weights of each tile, (its side,), which sum to 1 at every pixel."""
-        rising = rise(self.overlap)
-        total = np.zeros(self.end, dtype=np.float32)
+        """Weights of each core, (its side,), which sum to 1 at every pixel."""
+        rising = rise(self.blended)
         weights: list[FloatArray] = []
-        for place in self.places:
-            weight: FloatArray = np.ones(place.stop - place.start, dtype=np.float32)
-            if place.start > 0:
-                weight[: len(rising)] = rising
-            if place.stop < self.end:
-                weight[len(weight) - len(rising) :] = rising[::-1]
-            total[place] += weight
+        for core in self.cores:
+            weight: FloatArray = np.ones(core.stop - core.start, dtype=np.float32)
+            if core.start > 0:
+                weight[: self.blended] = rising
+            if core.stop < self.end:
+                weight[len(weight) - self.blended :] = rising[::-1]
             weights.append(weight)
-        return [w / total[place] for w, place in zip(weights, self.places, strict=True)]
+        return weights
 
     def inside(self, start: int, stop: int) -> tuple[slice, tuple[int, int]]:
         """The pixels of the mapped part in [start, stop), and how many lack before and after."""
@@ -157,17 +171,11 @@ def tile_starts(length: int, tiling: Tiling) -> list[int]:
     return [*range(0, max(length - shared, 1), tiling.step)]
 
 
-def rise(overlap: int) -> FloatArray:
-    """Weights (overlap,) in (0, 1) with which a tile begins where it overlaps the one before.
+def rise(blended: int) -> FloatArray:
+    """Weights (blended,) in (0, 1) with which a core begins where the one before it ends.
 
-    The outer part of the overlap, where a tile lacks context, counts nearly nothing: a quarter of
-    it, or more where more than `BLEND` pixels were left. Between such margins follows a raised
-    cosine, sin^2(pi/2 (i + 1/2) / n) over n pixels. Reversed, it is how the tile before ends: both
-    sum to 1.
+    A raised cosine, sin^2(pi/2 (i + 1/2) / n) over n pixels. Reversed, it is how the core before
+    ends: both sum to 1.
     """
-    margin = max(overlap // 4, (overlap - BLEND) // 2)
-    blended = overlap - 2 * margin
-    ramp = np.sin(np.pi / 2 * (np.arange(blended) + 0.5) / max(blended, 1)) ** 2
-    # Not 0: the tile beside may have been left out.
-    weights = np.concatenate([np.full(margin, FAINT), ramp, np.full(margin, 1 - FAINT)])
+    weights = np.sin(np.pi / 2 * (np.arange(blended) + 0.5) / max(blended, 1)) ** 2
     return weights.astype(np.float32)

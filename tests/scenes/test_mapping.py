@@ -145,12 +145,19 @@ def test_blending_leaves_no_step_where_tiles_disagree(tmp_path, out):
 
 
 def test_where_tiles_overlap_one_rises_as_the_other_falls():
-    for overlap in (0, 1, 7, 64):
-        weights = rise(overlap)
+    for blended in (0, 1, 7, 64):
+        weights = rise(blended)
         np.testing.assert_allclose(weights + weights[::-1], 1, atol=1e-6)
         assert (weights > 0).all()
-    # The margin, a quarter of the overlap, counts nearly nothing; sin^2 of pi/8 and 3 pi/8.
-    assert rise(4).tolist() == pytest.approx([0, 0.1464, 0.8536, 1], abs=1e-4)
+    # sin^2 of pi/8 and 3 pi/8
+    assert rise(2).tolist() == pytest.approx([0.1464, 0.8536], abs=1e-4)
+    # The margin is a quarter of the overlap, and more where that would leave more than 32 px.
+    axis = Axis.cut(896, Tiling(512, 64))
+    assert (axis.margin, axis.blended) == (16, 32)
+    assert axis.cores == [slice(0, 496), slice(464, 896)]
+    axis = Axis.cut(704, Tiling(512))
+    assert (axis.margin, axis.blended) == (112, 32)
+    assert axis.cores == [slice(0, 400), slice(368, 704)]
 
 
 def test_tiles_cover_the_scene_and_the_last_one_is_cut_to_what_is_left():
@@ -188,8 +195,8 @@ def test_the_shares_of_tiles_sum_to_one_at_every_pixel():
     for length, tiling in ((500, Tiling(256, 64)), (700, Tiling(190, 95)), (90, Tiling(128, 60))):
         axis = Axis.cut(length, tiling)
         total = np.zeros(axis.end)
-        for place, share in zip(axis.places, axis.shares(), strict=True):
-            total[place] += share
+        for core, share in zip(axis.cores, axis.shares(), strict=True):
+            total[core] += share
         np.testing.assert_allclose(total, 1, atol=1e-6)
 
 

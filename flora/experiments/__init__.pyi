@@ -1,3 +1,4 @@
+from .beyond import beyond_the_paper as beyond_the_paper
 from .catalogue import SIMULATED as SIMULATED
 from .catalogue import named_experiment as named_experiment
 from .competitors import Competitor as Competitor

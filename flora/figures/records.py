@@ -17,7 +17,15 @@ from flora.figures.plots import BookFigure, figure, style
 SEED = "#555555"
 MEAN = {True: "#0072B2", False: "#D55E00"}  # better and worse than the reference
 # Told apart by shape, too: Okabe and Ito's colours, safe for colour-blind readers.
-MARKS = (("#0072B2", "o"), ("#D55E00", "s"), ("#555555", "|"), ("#009E73", "^"), ("#CC79A7", "D"))
+MARKS = (
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#555555", "|"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#56B4E9", "v"),
+    ("#E69F00", "P"),
+)
 
 
 def difference_figure(
@@ -101,7 +109,7 @@ def places_figure(
     Args:
         records: From `flora.load_record`, each with other places in its test chips.
         test: Name of the test chips in all of them.
-        competitors: Names of the competitors, at most five.
+        competitors: Names of the competitors, at most seven.
         metric: Name from `flora.experiments.records.METRICS`.
         mode: Guidance mode of all.
 
@@ -115,7 +123,7 @@ def places_figure(
     for name, found in scores.items():
         if not places or set(found) != set(places):
             raise FloraError(f"{name}: not recorded on the same places as {competitors[0]}")
-    fig, axes = figure(panel=(7.0, 0.9 + 0.27 * len(places)))
+    fig, axes = figure(panel=(5.8, 0.9 + 0.27 * len(places)))
     with style():
         ax = axes[0, 0]
         for name, (colour, marker) in zip(competitors, MARKS, strict=False):
@@ -136,7 +144,7 @@ def places_figure(
 
 def score_curve(
     record: Mapping[str, Any],
-    test: str,
+    tests: str | Sequence[str],
     metric: str,
     families: Mapping[str, str],
     level: tuple[str, str] | None = None,
@@ -149,9 +157,9 @@ def score_curve(
 
     Args:
         record: From `flora.load_record`; competitors are called "FAMILY_N".
-        test: Name of the test chips.
+        tests: Name of the test chips; of several, each has a panel, one below the other.
         metric: Name from `flora.experiments.METRICS`.
-        families: What each family is called in the legend, at most five.
+        families: What each family is called in the legend, at most seven.
         level: A competitor without a number, and what it is called: a dashed line.
         mode: Guidance mode of all.
         along: What N counts.
@@ -161,47 +169,69 @@ def score_curve(
     """
     if not 0 < len(families) <= len(MARKS):
         raise FloraError(f"{len(families)} families: expected 1 to {len(MARKS)}")
+    panels = [tests] if isinstance(tests, str) else list(tests)
+    fig, axes = figure(len(panels), panel=(5.6, 3.4 if len(panels) == 1 else 2.9))
+    with style():
+        for ax, test in zip(axes[:, 0], panels, strict=True):
+            scores = _by_competitor(record, test, metric, mode)
+            ticks = _lines(ax, scores, families, test)
+            if level is not None and level[0] in scores:
+                height = float(np.mean(scores[level[0]]))
+                ax.axhline(height, color="#555555", linestyle="--", linewidth=1.2, label=level[1])
+            ax.set_xscale("log")
+            ax.set_xticks(sorted(ticks), labels=[str(tick) for tick in sorted(ticks)])
+            ax.minorticks_off()
+            ax.set_ylabel(f"{METRICS[metric][0]} ({test})")
+            ax.grid(axis="y", linewidth=0.4, color="#dddddd")
+        ax.set_xlabel(along)
+        many = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}  # would hide the dots
+        few = {"loc": "lower right"}
+        axes[0, 0].legend(fontsize=8, **(many if len(families) > 3 else few))
+    return fig
+
+
+def _by_competitor(
+    record: Mapping[str, Any], test: str, metric: str, mode: str
+) -> dict[str, list[float]]:
+    """The scores of all seeds of each competitor that has one."""
     scores: dict[str, list[float]] = {}
     for trial in record["trials"].values():
         score = trial["scores"].get(test, {}).get(mode, {}).get("all", {})
         if metric in score:
             scores.setdefault(trial["competitor"], []).append(score[metric])
-    fig, axes = figure(panel=(6.4, 3.6))
-    with style():
-        ax = axes[0, 0]
-        ticks: set[int] = set()
-        for number, (family, says) in enumerate(families.items()):
-            colour, marker = MARKS[number]
-            aside = 1.04 ** (number - (len(families) - 1) / 2)  # so that no dot hides another
-            named = {
-                int(name.removeprefix(f"{family}_")): values
-                for name, values in scores.items()
-                if name.removeprefix(f"{family}_").isdecimal()
-            }
-            if not named:
-                raise FloraError(f"{family}: nothing of that family is recorded on {test}")
-            counts = sorted(named)
-            ticks |= set(counts)
-            for count in counts:
-                x = [count * aside] * len(named[count])
-                ax.plot(x, named[count], marker, color=colour, markersize=4, alpha=0.5)
-            means = [float(np.mean(named[count])) for count in counts]
-            ax.plot(counts, means, marker + "-", color=colour, markersize=6, label=says)
-        if level is not None and level[0] in scores:
-            height = float(np.mean(scores[level[0]]))
-            ax.axhline(height, color="#555555", linestyle="--", linewidth=1.2, label=level[1])
-        ax.set_xscale("log")
-        ax.set_xticks(sorted(ticks), labels=[str(tick) for tick in sorted(ticks)])
-        ax.minorticks_off()
-        ax.set_xlabel(along)
-        ax.set_ylabel(f"{METRICS[metric][0]} ({test})")
-        ax.grid(axis="y", linewidth=0.4, color="#dddddd")
-        ax.legend(loc="lower right", fontsize=8)
-    return fig
+    return scores
+
+
+def _lines(
+    ax: Axes, scores: Mapping[str, Sequence[float]], families: Mapping[str, str], test: str
+) -> set[int]:
+    """Draw the line and the dots of each family, and return the numbers at which there are any."""
+    ticks: set[int] = set()
+    for number, (family, says) in enumerate(families.items()):
+        colour, marker = MARKS[number]
+        aside = 1.04 ** (number - (len(families) - 1) / 2)  # so that no dot hides another
+        named = {
+            int(name.removeprefix(f"{family}_")): values
+            for name, values in scores.items()
+            if name.removeprefix(f"{family}_").isdecimal()
+        }
+        if not named:
+            raise FloraError(f"{family}: nothing of that family is recorded on {test}")
+        counts = sorted(named)
+        ticks |= set(counts)
+        for count in counts:
+            x = [count * aside] * len(named[count])
+            ax.plot(x, named[count], marker, color=colour, markersize=4, alpha=0.5)
+        means = [float(np.mean(named[count])) for count in counts]
+        ax.plot(counts, means, marker + "-", color=colour, markersize=6, label=says)
+    return ticks
 
 
 def forest_figure(
-    groups: Mapping[str, Mapping[str, Sequence[float]]], label: str, scale: float = 1.0
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    label: str,
+    scale: float = 1.0,
+    width: float = 7.2,
 ) -> BookFigure:
     """Differences with their intervals, one row each, on one axis: a forest plot.
 
@@ -213,12 +243,13 @@ def forest_figure(
         groups: Differences by row, by heading.
         label: What the axis shows.
         scale: Times which the values are drawn.
+        width: Of the figure with the names of its rows, in inches; short names need less.
 
     Raises:
         FloraError: If a row holds fewer than two values.
     """
     count = sum(len(rows) + 1 for rows in groups.values())
-    fig, axes = figure(panel=(7.2, 0.7 + 0.26 * count))
+    fig, axes = figure(panel=(width, 0.7 + 0.26 * count))
     with style():
         ax = axes[0, 0]
         names, places, ends, row = [], [], [0.0], 0

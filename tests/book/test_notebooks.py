@@ -136,13 +136,12 @@ def test_small(path):
 
 # What 390 px show of a printed line (book/_static/book.css); wider tables are tables.
 PRINTED = 57
-WIDE = {"05_ablations"}  # printed lines that are still to be narrowed
 
 
 def test_what_a_cell_prints_fits_a_narrow_screen(path):
     printed = [o.text for c in code_cells(path) for o in c.outputs if o.output_type == "stream"]
     wide = [line for text in printed for line in text.splitlines() if len(line) > PRINTED]
-    assert wide == [] or path.stem in WIDE, wide
+    assert wide == []
 
 
 def test_no_number_says_nothing(path):

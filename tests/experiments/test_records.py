@@ -161,6 +161,13 @@ def test_the_curve_of_labels_joins_means_and_leaves_out_what_is_not_recorded() -
     assert ax.get_xlabel() == "labelled chips"
     steps = score_curve(record, "test", "miou", families, along="steps").axes[0]
     assert steps.get_xlabel() == "steps"
+    second = trial("labels_27", 0, 0.5) | {"scores": {"other": {"sar": {"all": {"miou": 0.3}}}}}
+    both = {"trials": {**record["trials"], "second": second}}
+    panels = score_curve(both, ("test", "other"), "miou", {"labels": "labels alone"}).axes
+    assert [list(ax.lines[-1].get_ydata()) for ax in panels] == [[pytest.approx(0.55), 0.7], [0.3]]
+    assert [ax.get_ylabel()[-7:] for ax in panels] == [" (test)", "(other)"]
+    with pytest.raises(FloraError, match="output: nothing of that family is recorded on other"):
+        score_curve(both, ("test", "other"), "miou", families)
     with pytest.raises(FloraError, match="both: nothing of that family"):
         score_curve(record, "test", "miou", {"both": "both"})
 

@@ -96,6 +96,25 @@ def test_lines_are_encoded_exactly_and_speckle_in_fewer_bytes():
         assert abs(image.width - 2 * width) <= 1
 
 
+def test_many_soft_lines_keep_their_colours_in_fewer_bytes_than_jpeg():
+    made, axes = plots.figure(1, 2, panel=(3.0, 2.4))
+    random = np.random.default_rng(0)
+    for ax in axes.flat:
+        ax.plot(random.random((200, 2)) + np.array([0, 2]))
+        ax.plot([30], [0.5], ".", color="#123456", markersize=1)  # one dot of a colour of its own
+    image, _ = made.picture()
+    assert image.getcolors(256) is None
+    kind, encoded = plots.smallest(image)
+    near = io.BytesIO()
+    image.save(near, format="jpeg", quality=70)
+    assert kind == "image/png"
+    assert len(encoded) < len(near.getvalue())
+    decoded = Image.open(io.BytesIO(encoded)).convert("RGB")
+    apart = np.abs(np.asarray(decoded, float) - np.asarray(image, float))
+    assert np.percentile(apart, 99.9) <= 6
+    assert apart.max() <= 30
+
+
 def test_a_wide_figure_has_no_more_pixels_than_a_page_has_room_for():
     made, _ = plots.figure(1, 5)
     image, width = made.picture()

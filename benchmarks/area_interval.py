@@ -23,7 +23,8 @@ from benchmarks.likelihood import COVERAGE, DATES, MODES, Areas, areas_of, cover
 from benchmarks.simulated_chips import rounded
 from flora.datasets.simulated import Simulated
 from flora.experiments.provenance import write_record
-from flora.models.calibration import Calibration, load_calibration
+from flora.models.beside import load_calibration
+from flora.models.calibration import Calibration
 from flora.models.checkpoints import shipped_weights
 from flora.models.predict import predictor
 from flora.models.weights import load_model, sensor_of

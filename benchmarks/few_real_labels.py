@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.test_chips import HAND, LOOKED_AT, score
+from benchmarks.test_chips import HAND, LOOKED_AT, Counts, counted, probability, score
 from benchmarks.test_chips import chips as test_chips
 from flora import InMemory, TrainingConfig, load_model, open_dataset, predictor
 from flora.datasets.base import FloodDataset
@@ -31,12 +31,12 @@ from flora.datasets.unlabelled import Chosen, Mixed
 from flora.experiments.evidence import judge
 from flora.experiments.provenance import write_record
 from flora.predictors import Predictor
-from flora.sensors import DRY, SENTINEL1, WATER
+from flora.sensors import SENTINEL1
 from flora.training.recipes import UNDISTILLED, Lesson, fine_tune
 
 RELABELLED = "sen1floods11_few/relabelled"
 LESSONS = {"without the teacher": Lesson(UNDISTILLED), "with the teacher": Lesson()}
-Counts = np.ndarray  # hits, false alarms, misses
+EVEN = 0.5  # where these maps call water
 
 
 def labelled_chips(data: Path, folder: Path) -> FloodDataset:
@@ -47,19 +47,12 @@ def labelled_chips(data: Path, folder: Path) -> FloodDataset:
     return InMemory(open_dataset("folder", folder, "all"))
 
 
-def counted(predict: Predictor, sar: torch.Tensor, valid: torch.Tensor, label: Any) -> Counts:
-    """Hits, false alarms and misses of one chip, where it is measured and labelled."""
-    found = (predict(sar[None], valid[None], None).water[0, 0] >= 0.5).numpy()
-    scored, truth = valid.numpy() & np.isin(label, (DRY, WATER)), np.asarray(label) == WATER
-    parts = (truth & found, ~truth & found, truth & ~found)
-    return np.array([(part & scored).sum() for part in parts])
-
-
 def on_labelled(predict: Predictor, chips: FloodDataset) -> Iterator[tuple[str, Counts]]:
     """Counts of each chip of a dataset."""
     for chip in (chips[index] for index in range(len(chips))):
         label = chip["water"].numpy()
-        yield chip["meta"]["id"], counted(predict, chip["sar"], chip["sar_valid"], label)
+        found = probability(predict, chip["sar"], chip["sar_valid"]) >= EVEN
+        yield chip["meta"]["id"], counted(found, chip["sar_valid"], label)
 
 
 def on_test(predict: Predictor, data: Path) -> Iterator[tuple[str, Counts]]:
@@ -67,7 +60,7 @@ def on_test(predict: Predictor, data: Path) -> Iterator[tuple[str, Counts]]:
     for name, sigma0, valid, label in test_chips(data):
         if name != LOOKED_AT and valid.any():
             sar = torch.from_numpy(SENTINEL1.normalise(sigma0, valid))
-            yield name, counted(predict, sar, torch.from_numpy(valid), label)
+            yield name, counted(probability(predict, sar, valid) >= EVEN, valid, label)
 
 
 def tuned(

@@ -28,12 +28,8 @@ from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
 from flora.experiments.provenance import write_record
 from flora.files import write_whole
-from flora.models.calibration import (
-    Calibration,
-    conformal_quantile,
-    fit_likelihood,
-    save_calibrations,
-)
+from flora.models.beside import Held, save_calibrations
+from flora.models.calibration import Calibration, conformal_quantile, fit_likelihood
 from flora.models.checkpoints import shipped_weights
 from flora.models.predict import predictor
 from flora.models.weights import load_model, sensor_of
@@ -244,6 +240,7 @@ def main() -> None:
     held_out = Simulated("test", asked.test, asked.size, TEST_SEED, dates)
     known, tests = kept(asked.keep, predict, (source, held_out))
     calibrations, modes = {}, {}
+    held: dict[Mode, Held] = {}
     for mode in MODES:
         scenes = [scene[mode] for scene in known]
         fit = fitted(joined(scenes[: asked.fit]), scenes[asked.fit :], COVERAGE)
@@ -254,13 +251,15 @@ def main() -> None:
         chips = list(real(predict, Path(os.environ["FLORA_DATA"])))
         on_chips = judged([scene for _, scene in chips], calibrations["sar"])
         modes["sar"]["real"] = on_chips | {"chips": each(chips, calibrations["sar"])}
+        covered = on_chips["intervals"]["water"]
+        held["sar"] = Held(len(chips), round(covered["covered"] * len(chips)))
         print(modes["sar"]["real"]["intervals"], flush=True)
     said = {
         "likelihood": _named(source, 0, asked.fit),
         "interval": _named(source, asked.fit, count),
     }
     if asked.write:
-        print(save_calibrations(weights, calibrations, said))
+        print(save_calibrations(weights, calibrations, said, held))
     if asked.record:
         record = {
             "question": "How often is there water where the map says so, and how large is its "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from flora.sensors import OpticalStack
@@ -14,6 +16,8 @@ Mode = Literal["sar", "before", "oracle"]
 """What may be looked at: SAR alone, an optical image from before the flood too, or the very image
 that is to be drawn."""
 MODES: tuple[Mode, ...] = get_args(Mode)
+EVEN = 0.5
+"""Probability from which a pixel is water where nothing better is known of a model."""
 
 
 class Prediction(NamedTuple):
@@ -58,3 +62,20 @@ class PartPredictor(Predictor, Protocol):
     ) -> Prediction:
         """Predict rows [start, stop) and columns of a batch, otherwise as a `Predictor`."""
         ...
+
+
+def threshold_of(model: Predictor, mode: Mode) -> float:
+    """Probability from which a pixel is water on the maps of a model.
+
+    A model of which a better one is known than 0.5 has `thresholds`, by mode, as `flora.predictor`
+    gives those of its weights.
+
+    Example:
+        >>> from flora import load_model, predictor
+        >>> from flora.predictors import threshold_of
+        >>> predict = predictor(load_model())
+        >>> threshold_of(predict, "sar"), threshold_of(predict, "before")
+        (0.1, 0.5)
+    """
+    own: Mapping[Mode, float] = getattr(model, "thresholds", {})
+    return own.get(mode, EVEN)

@@ -60,13 +60,13 @@ def finished_maps(
         return None
     wrong = f"--reuse: {targets['water_mask']} was made"
     with open_raster(targets["water_mask"], "reuse") as mask:
+        _check_made_by(mask.tags(), made_by, wrong)  # first: the threshold may follow from it
         used = float(mask.tags().get("FLORA_WATER_THRESHOLD", "nan"))
         if f"{used:g}" != f"{threshold:g}":
             raise FloraError(
                 f"{wrong} with --threshold {used:g}, expected {threshold:g}; pass that threshold, "
                 "or --overwrite without --reuse"
             )
-        _check_made_by(mask.tags(), made_by, wrong)
         _check_aligned(mask.tags(), align, wrong)
         with opened() as scene:
             if not Grid.of(mask).same_as(scene.grid):

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flora.maps.likelihood import AreaIntervals
+    from flora.models.beside import Held
     from flora.models.calibration import AreaInterval, Calibration
+    from flora.predictors import Mode
+    from flora.scenes.outputs import SceneOutputs
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class Likely:
         why_not: What to say without one.
         reuse: Take a likelihood that is there, if it was made by this calibration.
         fitted_on: What the calibration was fitted on, as JSON values.
+        held: How often its interval held on real chips; None where that is not known.
     """
 
     calibration: Calibration | None
     why_not: str
     reuse: bool
     fitted_on: Mapping[str, Any]
+    held: Held | None = None
 
     @classmethod
     def of(cls, weights: Path | None, guided: bool, reuse: bool) -> Likely:
@@ -40,14 +45,20 @@ class Likely:
         Raises:
             FloraError: If the calibration beside the weights is damaged, or of other weights.
         """
-        from flora.models.calibration import calibrated_on, calibration_file, load_calibration
+        from flora.models.beside import (
+            calibrated_on,
+            calibration_file,
+            held_on_real,
+            load_calibration,
+        )
 
         if weights is None:
             return cls(None, "Otsu's method has none", reuse, {})
-        found = load_calibration(weights, "before" if guided else "sar")
+        mode: Mode = "before" if guided else "sar"
+        found, held = load_calibration(weights, mode), held_on_real(weights, mode)
         missing = f"these weights have none (no {calibration_file(weights).name} beside them"
         missing += ", or not with an image from before)" if guided else ")"
-        return cls(found, missing, reuse, calibrated_on(weights))
+        return cls(found, missing, reuse, calibrated_on(weights), held)
 
     def target(self, folder: Path, stem: str) -> Path | None:
         """The file of a scene; None if none is written."""
@@ -67,17 +78,43 @@ class Likely:
             write_likelihood(probability, target, self.calibration, overwrite=overwrite)
         yield f"  {target}"
 
-    def said(self, intervals: AreaIntervals | None) -> str:
-        """What the terminal says of the true areas."""
+    def promise(self) -> str:
+        """Of which scenes the interval holds, and how often, as it follows upon "an interval"."""
+        if self.calibration is None:
+            return ""
+        share = f"made to hold for {100 * self.calibration.coverage:.0f} % of"
+        return f"{share} {self._kind}, whatever the threshold; {self._on_real}"
+
+    @property
+    def _kind(self) -> str:
+        first = str(self.fitted_on.get("interval", {}).get("first", ""))
+        return (
+            "simulated scenes"
+            if first.startswith("simulated")
+            else "scenes like those it was fitted on"
+        )
+
+    @property
+    def _on_real(self) -> str:
+        if self.held is None:
+            return "on real chips it was not tested"
+        return f"of {self.held.chips} real chips it held for {self.held.covered}"
+
+    def said(self, intervals: AreaIntervals | None, outputs: SceneOutputs) -> str:
+        """What the terminal says of the true areas, and where the map's lies beyond them."""
         if intervals is None or self.calibration is None:
             return f"No likelihood, and no interval of the area: {self.why_not}"
         named = {"flood": intervals.flood, "water": intervals.water}
         areas = "; ".join(
             f"{name} {_ends(one, intervals.unit)}" for name, one in named.items() if one is not None
         )
+        water, square = intervals.water, outputs.water_km2
+        mapped = outputs.water_pixels if square is None else square
+        away = "more" if mapped > water.high else "less" if mapped < water.low else ""
+        shown = f"; the map shows {away}, {mapped:.4g} {intervals.unit}" if away else ""
         return (
-            f"True area, {self.calibration.coverage:.0%} interval for scenes like the simulated "
-            f"ones: {areas}"
+            f"True area, {self.calibration.coverage:.0%} interval for {self._kind} "
+            f"({self._on_real}): {areas}{shown}"
         )
 
     def facts(self, intervals: AreaIntervals | None) -> dict[str, Any]:
@@ -91,7 +128,10 @@ class Likely:
             if one is not None
         }
         how = {"coverage": intervals.water.coverage, "unit": intervals.unit}
-        return {"flora:area_interval": how | ends | {"calibrated_on": dict(self.fitted_on)}}
+        known = {"calibrated_on": dict(self.fitted_on)}
+        if self.held is not None:
+            known["real_chips"] = self.held._asdict()
+        return {"flora:area_interval": how | ends | known}
 
     def _taken(self, target: Path) -> bool:
         """Whether a likelihood is there that this calibration made."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flora.cli.bars import SceneBar
+from flora.cli.console import console
 from flora.cli.likely import Likely
 from flora.cli.method import ModelOptions
 from flora.cli.options import Quiet
@@ -149,9 +150,11 @@ def map_(
     several = len(found.paths) > 1 and scenes.vh is None and not scenes.as_one
     stems = [path.stem for path in (found.paths if several else found.paths[:1])]
     check_names(found.paths if several else found.paths[:1])
-    likely = Likely.of(model.chosen(scenes.dates), found.before is not None, existing.reuse)
+    guided = found.before is not None
+    threshold, remark = model.least(scenes.dates, guided)
+    likely = Likely.of(model.chosen(scenes.dates), guided, existing.reuse)
     facts = model.facts(place, scenes.dates)
-    mapping = _mapping(part, model.threshold, facts, existing.overwrite)
+    mapping = _mapping(part, threshold, facts, existing.overwrite)
     products = Products(
         wanted, trust, likely, mapping.tiling, out, several, found.before, existing.overwrite
     )
@@ -165,6 +168,8 @@ def map_(
         products = replace(products, trust=trust)
     reading = replace(reading, correction=trust.correction, incidence=scenes.incidence)
     makes, reuse = model.makes(scenes.dates), existing.reuse
+    if remark:
+        console().print(remark)
     run = Run(out, makes, products, reading, mapping, reuse=reuse, year=found.year)
     if several or workers.workers or workers.dask:
         run.many(found.paths, workers.workers, workers.dask, place)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flora.cli.options import Device, Threshold, Weights
+from flora.cli.options import Device, Weights
 from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
@@ -31,7 +31,15 @@ class ModelOptions:
         ),
     ] = "flora"
     weights: Weights = None
-    threshold: Threshold = 0.5
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Probability that counts as water; default: what the weights bring for radar of "
+            "one date alone, else 0.5.",
+        ),
+    ] = None
     device: Device = None
     precision: Annotated[
         Literal["float32", "bfloat16"],
@@ -49,10 +57,9 @@ class ModelOptions:
         """
         if self.method == "flora":
             return
-        threshold = None if self.threshold == 0.5 else self.threshold
         for argument, value in (
             ("weights", self.weights),
-            ("threshold", threshold),
+            ("threshold", self.threshold),
             ("device", self.device),
             ("precision", None if self.precision == "float32" else self.precision),
             ("before_path", before),
@@ -70,6 +77,30 @@ class ModelOptions:
         from flora.models.checkpoints import shipped_weights
 
         return None if self.method == "otsu" else self.weights or shipped_weights(dates)
+
+    def least(self, dates: int, guided: bool) -> tuple[float, str]:
+        """The probability from which a pixel is water, and what the terminal says of it.
+
+        Args:
+            dates: Of radar.
+            guided: Whether an image from before the flood is looked at.
+
+        Raises:
+            FloraError: If what lies beside the weights is refused.
+        """
+        from flora.models.beside import load_thresholds
+        from flora.predictors import EVEN
+
+        weights = self.chosen(dates)
+        if weights is None or self.threshold is not None:
+            return EVEN if self.threshold is None else self.threshold, ""
+        own = load_thresholds(weights).get("before" if guided else "sar")
+        if own is None:
+            return EVEN, f"Water from a probability of {EVEN:g} on: none was chosen for these maps"
+        return own.value, (
+            f"Water from a probability of {own.value:g} on, which {len(own.chosen_on)} real chips "
+            "chose for these weights; --threshold sets another"
+        )
 
     def sensors(
         self, dates: int, sar_before: Sequence[str] | None

@@ -139,7 +139,7 @@ class Products:
         if "likelihood" in targets:
             chance, made = outputs.water_probability, targets["likelihood"]
             yield from self.likely.write(chance, made, self.overwrite)
-        yield self.likely.said(intervals)
+        yield self.likely.said(intervals, outputs)
         if wanted.polygons:
             found = write_polygons(
                 classes,
@@ -323,7 +323,7 @@ class Products:
             if "against" in targets:
                 page = page.with_differences(targets["against"])
             if intervals is not None:
-                page = page.with_intervals(intervals)
+                page = page.with_intervals(intervals, self.likely.promise())
             write_html(page, target, overwrite=self.overwrite)
 
     def _attribution(self, year: int | None) -> str:

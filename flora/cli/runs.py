@@ -14,6 +14,7 @@ from flora.cli.finished import finished_maps
 from flora.cli.products import Products
 from flora.cli.spelling import area_words, in_one_line, offset_words
 from flora.errors import FloraError, Given
+from flora.predictors import EVEN
 
 if TYPE_CHECKING:
     from flora.cli.bars import SceneBar
@@ -141,9 +142,9 @@ class Run:
         stem = paths[0].stem
         settle(self._out, stem)
         if self._reuse:
-            threshold, made_by = self._mapping.threshold, self._made_by()
-            opened, align = self._opener(paths), self._reading.align
-            return finished_maps(self._out, stem, opened, threshold, made_by, align)
+            threshold, align = self._mapping.threshold, self._reading.align
+            asked, opened = EVEN if threshold is None else threshold, self._opener(paths)
+            return finished_maps(self._out, stem, opened, asked, self._made_by(), align)
         try:
             check_targets(self._out, stem, self._mapping.overwrite)
         except FloraError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from flora.errors import FloraError, Given
+from flora.predictors import EVEN
 
 if TYPE_CHECKING:
     from flora.grid import Grid
@@ -91,11 +92,11 @@ class ProductOptions:
         ),
     ] = None
 
-    def check(self, threshold: float, method: str) -> None:
+    def check(self, threshold: float | None, method: str) -> None:
         """Refuse options that do not go together, and permanent water that is none.
 
         Args:
-            threshold: Of the water mask.
+            threshold: Of the water mask; None is a default.
             method: What maps the scene.
 
         Raises:
@@ -123,7 +124,7 @@ class ProductOptions:
                 raise FloraError(
                     f"goes with {other}", argument=argument, value=given, remedy="add that"
                 )
-        if page is not None and not 0.01 <= threshold <= 0.99:
+        if page is not None and not 0.01 <= (EVEN if threshold is None else threshold) <= 0.99:
             raise FloraError(
                 "with --html, expected a probability from 0.01 to 0.99, where its slider ends",
                 argument="threshold",

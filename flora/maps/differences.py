@@ -16,7 +16,7 @@ from flora.errors import FloraError, Given
 from flora.files import folder_beside, new_file, publish
 from flora.grid import GDAL_ERRORS, Grid, open_raster, read_bands
 from flora.maps.floods import open_classes
-from flora.predictors import Predictor
+from flora.predictors import Predictor, threshold_of
 from flora.scenes.inputs import SarScene
 from flora.scenes.rows import predict_rows
 from flora.scenes.tiles import Tiling
@@ -57,7 +57,7 @@ def write_differences(
     output: str | Path,
     *,
     tiling: Tiling = Tiling(),
-    threshold: float = 0.5,
+    threshold: float | None = None,
     overwrite: bool = False,
 ) -> MapDifferences:
     """Map a scene by another model, and write where that differs from its map.
@@ -71,7 +71,7 @@ def write_differences(
             are kept in the file.
         output: Cloud-optimised GeoTIFF to write, on the same grid.
         tiling: How the scene is cut.
-        threshold: Probability of the rival from which a pixel is water.
+        threshold: Probability of the rival from which a pixel is water; None takes its own, or 0.5.
         overwrite: Replace an existing output.
 
     Raises:
@@ -93,6 +93,7 @@ def write_differences(
         (1.0, 0)
     """
     target = new_file(output, "output", overwrite, [Given("water_mask", water_mask)])
+    least = threshold_of(rival, "sar") if threshold is None else threshold
     pixels, km2 = np.zeros(len(CODES), dtype=np.int64), np.zeros(len(CODES))
     with ExitStack() as stack:
         mask = stack.enter_context(open_raster(Path(water_mask), "water_mask"))
@@ -114,7 +115,7 @@ def write_differences(
             for part in predicted:
                 window = Window(0, part.row, mask.width, len(part.valid))
                 codes = read_bands(mask, indexes=1, window=window)
-                found = _compared(codes, (part.probability >= threshold), part.valid)
+                found = _compared(codes, part.probability >= least, part.valid)
                 file.write(found, 1, window=window)
                 pixels += _histogram(found)
                 if cells is not None:

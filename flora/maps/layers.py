@@ -76,6 +76,7 @@ class SceneMap:
         outlines_left_out: How many smaller ones are not drawn.
         attribution: What the sources ask to have said.
         intervals: Between which areas the true one should lie, where that is known.
+        promise: Of which scenes these intervals hold, and how often, in words.
     """
 
     title: str
@@ -91,6 +92,7 @@ class SceneMap:
     outlines_left_out: int
     attribution: str
     intervals: AreaIntervals | None = None
+    promise: str = ""
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.threshold <= 0.99:
@@ -150,9 +152,15 @@ class SceneMap:
         over = read_overlays(Path(differences), "differences", self.grid, names)
         return replace(self, images={**self.images, **over})
 
-    def with_intervals(self, intervals: AreaIntervals) -> Self:
-        """The same map, which says between which areas the true one should lie."""
-        return replace(self, intervals=intervals)
+    def with_intervals(self, intervals: AreaIntervals, promise: str) -> Self:
+        """The same map, which says between which areas the true one should lie.
+
+        Args:
+            intervals: Of `flora.maps.likelihood.area_intervals`.
+            promise: Of which scenes they hold, and how often, as it follows upon "an interval":
+                "made to hold for 90 % of simulated scenes; of 6 real chips it held for 3".
+        """
+        return replace(self, intervals=intervals, promise=promise)
 
     @property
     def radar(self) -> str | None:

@@ -55,7 +55,7 @@ def write_likelihood(
     Args:
         probability: Water probability of `map_scene`.
         output: Cloud-optimised GeoTIFF to write, uint8, on the same grid: 0 to 100, 255 nodata.
-        calibration: Of the weights that made it, see `flora.models.calibration.load_calibration`.
+        calibration: Of the weights that made it, see `flora.models.beside.load_calibration`.
         overwrite: Replace an existing output.
 
     Raises:

@@ -187,7 +187,7 @@ def _intervals(scene: SceneMap) -> list[dict[str, Any]]:
         {
             "of": name,
             "ends": [_short(one.low), _short(one.high)],
-            "percent": round(100 * one.coverage),
+            "promise": scene.promise,
         }
         for name, one in found.items()
         if one is not None

@@ -1,28 +1,23 @@
 """What a probability of water came to be worth: a likelihood, and an interval of the water's area.
 
-Both are fitted on scenes that the weights were not trained on, and lie beside the weights.
+Both are fitted on scenes that the weights were not trained on, and lie beside the weights
+(`flora.models.beside`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flora.errors import FloraError
-from flora.files import write_text
-from flora.predictors import Mode
 from flora.sensors import BoolArray
 
 LEAST = 1e-6  # probabilities nearer to 0 or 1 are taken for this
-ENDING = ".calibration.json"
 
 Values = NDArray[np.float64]
 
@@ -169,100 +164,6 @@ def conformal_quantile(scores: Sequence[float], share: float) -> float:
             remedy="take more scenes",
         )
     return sorted(scores)[max(rank, 1) - 1]
-
-
-def calibration_file(weights: Path) -> Path:
-    """Where the calibrations of a weights file lie."""
-    return weights.with_name(f"{weights.stem}{ENDING}")
-
-
-def save_calibrations(
-    weights: Path, calibrations: Mapping[Mode, Calibration], said: Mapping[str, Any]
-) -> Path:
-    """Write calibrations beside their weights.
-
-    Args:
-        weights: The weights file.
-        calibrations: One for each mode in which the model was asked.
-        said: What they were fitted on, as JSON values.
-
-    Raises:
-        FloraError: If the disk refuses.
-    """
-    record = {
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "fitted_on": dict(said),
-        "modes": {mode: asdict(calibration) for mode, calibration in calibrations.items()},
-    }
-    path = calibration_file(weights)
-    write_text(path, json.dumps(record, indent=1) + "\n")
-    return path
-
-
-def load_calibration(weights: Path, mode: Mode = "sar") -> Calibration | None:
-    """The calibration that lies beside a weights file; None where there is none for this mode.
-
-    Args:
-        weights: The weights file.
-        mode: What the model looks at.
-
-    Raises:
-        FloraError: If it belongs to other weights, or is damaged.
-
-    Example:
-        >>> from flora.models import shipped_weights
-        >>> from flora.models.calibration import load_calibration
-        >>> load_calibration(shipped_weights()).coverage
-        0.9
-    """
-    found = _read(weights)
-    if found is None:
-        return None
-    calibrations, _ = found
-    return calibrations.get(mode)
-
-
-def calibrated_on(weights: Path) -> dict[str, Any]:
-    """What the calibrations of a weights file were fitted on, as JSON values; {} without any.
-
-    Raises:
-        FloraError: See `load_calibration`.
-
-    Example:
-        >>> from flora.models import shipped_weights
-        >>> from flora.models.calibration import calibrated_on
-        >>> calibrated_on(shipped_weights())["interval"]["scenes"]
-        99
-    """
-    found = _read(weights)
-    return {} if found is None else found[1]
-
-
-def _read(weights: Path) -> tuple[dict[str, Calibration], dict[str, Any]] | None:
-    """The calibrations that lie beside a weights file, by mode, and what they were fitted on."""
-    path = calibration_file(weights)
-    if not path.is_file():
-        return None
-    remedy = "fit it anew with benchmarks/likelihood.py, or move it away"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        belongs, fitted_on = record["weights_sha256"], dict(record["fitted_on"])
-        found = {mode: Calibration(**values) for mode, values in record["modes"].items()}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise FloraError(
-            f"its calibration {path.name} is damaged ({type(error).__name__}: {error})",
-            argument="weights",
-            value=weights,
-            remedy=remedy,
-        ) from error
-    if belongs != hashlib.sha256(weights.read_bytes()).hexdigest():
-        raise FloraError(
-            f"{path.name} beside it is of other weights",
-            argument="weights",
-            value=weights,
-            remedy=remedy,
-        )
-    return found, fitted_on
 
 
 def _logs(values: NDArray[np.floating[Any]]) -> Values:

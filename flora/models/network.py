@@ -79,6 +79,11 @@ class Flora(nn.Module):
     Args:
         config: The model's shape.
 
+    Attributes:
+        config: The same.
+        thresholds: Probability from which a pixel is water, by mode, where its weights bring one;
+            training empties it.
+
     Example:
         >>> import torch
         >>> from flora import Flora, named_config
@@ -95,6 +100,7 @@ class Flora(nn.Module):
     def __init__(self, config: FloraConfig) -> None:
         super().__init__()
         self.config = config
+        self.thresholds: dict[Mode, float] = {}
         widths, stem, norm = config.widths, config.stem_stride, config.norm
         detail = config.detail
         seen = config.optical_channels + config.index_channels

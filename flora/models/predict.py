@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +13,7 @@ from flora.errors import FloraError
 from flora.models.network import Flora
 from flora.models.pieces import answer_part
 from flora.models.unet import LateFusion, UNet, stack_inputs
-from flora.predictors import Prediction, Predictor
+from flora.predictors import Mode, Prediction, Predictor
 from flora.sensors import OpticalStack
 
 Precision = Literal["float32", "bfloat16"]
@@ -66,6 +67,11 @@ class FloraPredictor:
 
     def __init__(self, model: Flora) -> None:
         self._model = model
+
+    @property
+    def thresholds(self) -> Mapping[Mode, float]:
+        """See `Flora`; what was chosen in one precision serves the other."""
+        return self._model.thresholds
 
     def __call__(self, sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
         """See `flora.predictors.Predictor`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
+from flora.models.beside import load_thresholds
 from flora.models.checkpoints import load_weights, read_metadata, shipped_weights
 from flora.models.config import FloraConfig
 from flora.models.network import Flora
@@ -25,7 +26,8 @@ def load_model(path: Path | None = None, dates: int = 1) -> Flora:
 
     Raises:
         FloraError: If it is no such file, belongs to another kind of model, or none comes for so
-            many dates.
+            many dates; or if what lies beside it is refused, see
+            `flora.models.beside.load_calibration`.
 
     Example:
         >>> import torch
@@ -37,12 +39,14 @@ def load_model(path: Path | None = None, dates: int = 1) -> Flora:
         >>> torch.sigmoid(output.water_logits).shape  # probability of water
         torch.Size([1, 1, 64, 64])
     """
-    model = load_any(path or shipped_weights(dates))
+    file = path or shipped_weights(dates)
+    model = load_any(file)
     if not isinstance(model, Flora):
         raise FloraError(
             f"weights {path}: of a {type(model).__name__}, expected those of FLoRA; choose a file "
             "that `flora train` wrote without --model"
         )
+    model.thresholds = {mode: own.value for mode, own in load_thresholds(file).items()}
     return model
 
 

@@ -90,13 +90,13 @@ class MapOptions:
 
     Attributes:
         tiling: How a scene is cut.
-        threshold: Probability from which a pixel is water.
+        threshold: Probability from which a pixel is water; None takes the model's own, or 0.5.
         model_id: A text, or facts by name, that differ where the model does.
         overwrite: Replace existing maps.
     """
 
     tiling: Tiling = Tiling()
-    threshold: float = 0.5
+    threshold: float | None = None
     model_id: str | dict[str, str] | None = None
     overwrite: bool = False
 

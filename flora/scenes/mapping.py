@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from flora import __version__
 from flora.areas import CellAreas
 from flora.errors import FloraError, Given
-from flora.predictors import Predictor
+from flora.predictors import Predictor, threshold_of
 from flora.scenes.inputs import BeforeScene, SarScene
 from flora.scenes.outputs import (
     SceneOutputs,
@@ -45,7 +45,7 @@ def map_scene(
     *,
     before: BeforeScene | None = None,
     tiling: Tiling = Tiling(),
-    threshold: float = 0.5,
+    threshold: float | None = None,
     overwrite: bool = False,
     model_id: str | dict[str, str] | None = None,
     progress: TilesDone | None = None,
@@ -73,7 +73,9 @@ def map_scene(
         before: An image from before the flood, opened by `flora.open_before` on this scene.
         tiling: How the scene is cut; the maps depend on it by rounding alone if the model is
             local and the overlap wide enough.
-        threshold: Probability from which a pixel is water.
+        threshold: Probability from which a pixel is water. By default the one that the weights
+            bring for maps from radar of one date alone; with an image from before the flood, and
+            for a model that brings none, 0.5: see `flora.predictors.threshold_of`.
         overwrite: Replace existing results.
         model_id: A text that differs where the model does, such as the checksum of its weights;
             or several by name, which the maps then keep as tags (`weights` as FLORA_WEIGHTS).
@@ -98,6 +100,8 @@ def map_scene(
         >>> outputs.water_mask.name, outputs.valid_pixels
         ('Simulated_7_S1Hand_water_mask.tif', 4096)
     """
+    if threshold is None:
+        threshold = threshold_of(model, "sar" if before is None else "before")
     if not 0 < threshold < 1:
         raise FloraError(
             "expected a probability between 0 and 1", argument="threshold", value=threshold

@@ -16,11 +16,15 @@ from rasterio.transform import Affine
 from typer.testing import CliRunner
 
 import flora
+from flora.cli.likely import Likely
 from flora.cli.main import app
 from flora.cli.view import multilook
-from flora.models.calibration import calibration_file, load_calibration
+from flora.maps.likelihood import AreaIntervals
+from flora.models.beside import calibration_file, load_calibration, load_thresholds
+from flora.models.calibration import AreaInterval
 from flora.models.checkpoints import read_metadata, save_weights, shipped_weights
 from flora.scenes.dates import open_dates
+from flora.scenes.outputs import SceneOutputs
 from flora.sensors import SENTINEL1, SENTINEL2_RGB
 from tests.support.fake_data import fake_scene, write_raster
 from tests.support.fake_orbit import CENTRE, elevation, fake_hill
@@ -213,7 +217,7 @@ def test_finished_maps_that_do_not_say_what_made_them_are_taken_with_a_word(scen
 
 
 def test_finished_maps_of_something_else_are_refused(scene, finished, tmp_path):
-    assert "--threshold 0.5, expected 0.4" in refused(
+    assert "--threshold 0.1, expected 0.4" in refused(
         scene, "--out", finished, "--reuse", "--threshold", 0.4
     )
     assert "another part" in refused(scene, "--out", finished, "--reuse", "--window", 0, 0, 64, 64)
@@ -575,16 +579,50 @@ def test_likelihood_and_interval_are_written_and_said(scene, occurrence, mapped,
     low, high, least, most = map(float, ends.groups())
     assert 0 <= low < high < most and low < least
     (flood, water) = page_data(page)["intervals"]
-    assert flood["of"] == "flood" and flood["percent"] == 90 and water["of"] == "water"
+    assert flood["of"] == "flood" and water["of"] == "water"
     assert flood["ends"] == pytest.approx([low, high], rel=1e-3)
+    promise = "made to hold for 90 % of simulated scenes, whatever the threshold; of 6 real chips "
+    assert flood["promise"] == promise + "it held for 3"
     item = json.loads((finished / f"{NAME}_item.json").read_text())
     kept = item["properties"]["flora:area_interval"]
     assert (kept["coverage"], kept["unit"]) == (0.9, "km2")
     assert kept["calibrated_on"]["interval"]["scenes"] == 99
+    assert kept["real_chips"] == {"chips": 6, "covered": 3}
     for name, wanted in (("flood", (low, high)), ("water", (least, most))):
         ends = kept[name]
         assert (ends["low"], ends["high"]) == pytest.approx(wanted, rel=1e-3)
         assert ends["low"] < ends["expected"] < ends["high"]
+
+
+@pytest.mark.parametrize(
+    ("square", "says"), [(0.5, "less, 0.5 km2"), (2.0, ""), (3.5, "more, 3.5 km2")]
+)
+def test_a_map_beyond_its_interval_is_told(square, says):
+    likely = Likely(load_calibration(shipped_weights()), "", reuse=False, fitted_on={})
+    outputs = SceneOutputs(Path("p.tif"), Path("m.tif"), None, None, 1, 2, square, 9.0)
+    intervals = AreaIntervals(AreaInterval(1.0, 1.5, 3.0, 0.9), None, "km2")
+    said = likely.said(intervals, outputs)
+    assert "scenes like those it was fitted on (on real chips it was not tested)" in said
+    assert said.endswith(f"water 1 to 3 km2; the map shows {says}" if says else "water 1 to 3 km2")
+
+
+def test_maps_take_the_threshold_of_their_weights_and_another_that_is_named(
+    scene, mapped, finished, tmp_path
+):
+    own = load_thresholds(shipped_weights())["sar"].value
+    chance = read(mapped / f"{NAME}_water_probability.tif")
+    np.testing.assert_array_equal(read(mapped / f"{NAME}_water_mask.tif") == 1, chance >= own)
+    page = tmp_path / "map.html"
+    said = run(scene, "--out", finished, "--reuse", "--html", page, "--item")
+    assert f"Water from a probability of {own:g} on, which 4 real chips chose" in said
+    assert page_data(page)["threshold"] == own
+    item = json.loads((finished / f"{NAME}_item.json").read_text())
+    assert item["properties"]["flora:water_threshold"] == f"{own:g}"
+    said = run(scene, "--out", tmp_path / "even", "--threshold", 0.5, "--quiet")
+    assert "Water from a probability" not in said
+    even = read(tmp_path / "even" / f"{NAME}_water_mask.tif") == 1
+    np.testing.assert_array_equal(even, chance >= 0.5)
+    assert even.sum() < (chance >= own).sum()
 
 
 @SAID
@@ -593,6 +631,7 @@ def test_what_has_no_calibration_says_so(scene, tmp_path):
     weights.write_bytes(shipped_weights().read_bytes())
     said = run(scene, "--out", tmp_path / "o", "--weights", weights, "--quiet")
     assert "No likelihood, and no interval of the area: these weights have none" in said
+    assert "Water from a probability of 0.5 on: none was chosen for these maps" in said
     assert not list((tmp_path / "o").glob("*likelihood*"))
     assert "Otsu's method has none" in run(scene, "--out", tmp_path / "p", "--method", "otsu")
 

@@ -18,9 +18,11 @@ from scipy.ndimage import gaussian_filter
 from flora.errors import FloraError
 from flora.figures.printed import print_figure
 from flora.maps.layers import read_map
+from flora.maps.likelihood import AreaIntervals
 from flora.maps.live import flood_map
 from flora.maps.page import StaticMap, write_html
 from flora.maps.polygons import write_polygons
+from flora.models.calibration import AreaInterval
 from tests.maps.test_floods import write_mask
 from tests.support.fake_data import write_raster
 
@@ -268,6 +270,21 @@ def test_slider_shows_the_area_that_python_computed(driver, scene):
     assert [url[:8] for url in driver.requests if not url.startswith(("data:", "blob:"))] == [
         "file:///"
     ]
+
+
+def test_a_map_beyond_its_interval_is_told_at_every_threshold(browser, scene, tmp_path):
+    low, high = scene.area(0.8)[0], scene.area(0.3)[0]
+    flood = AreaInterval(low, (low + high) / 2, high, 0.9)
+    told = scene.with_intervals(AreaIntervals(flood, flood, "km2"), "made for this test")
+    context = browser.new_context(offline=True)
+    page = Driver(context.new_page()).open(write_html(told, tmp_path / "map.html")).page
+    for threshold, away in ((0.5, ""), (0.05, "more"), (0.95, "less"), (0.6, "")):
+        page.locator("#threshold").fill(str(threshold))
+        said = page.locator(".interval").inner_text()
+        assert "True area of flood" in said and "an interval made for this test." in said
+        beyond = f"At this threshold, the map shows {away}."
+        assert said.endswith(beyond) if away else "shows" not in said
+    context.close()
 
 
 def test_layers_are_switched_and_faded(driver):

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-
 import numpy as np
 import pytest
 
 from flora.errors import FloraError
-from flora.models.calibration import (
-    Calibration,
-    calibrated_on,
-    calibration_file,
-    conformal_quantile,
-    fit_likelihood,
-    load_calibration,
-    save_calibrations,
-)
-from flora.models.checkpoints import shipped_weights
+from flora.models.calibration import Calibration, conformal_quantile, fit_likelihood
 
 HONEST = Calibration(wet=1, dry=1, shift=0, less=2, more=3, coverage=0.9)
 
@@ -79,43 +67,3 @@ def test_interval_is_of_areas_that_there_can_be():
 def test_what_is_no_calibration_is_refused(wrong):
     with pytest.raises(FloraError, match="fit it anew"):
         Calibration(**(vars(HONEST) | wrong))
-
-
-def test_calibrations_lie_beside_their_weights_and_serve_no_others(tmp_path):
-    weights = tmp_path / "mine.safetensors"
-    shutil.copy(shipped_weights(), weights)
-    assert load_calibration(weights) is None
-    said = {"interval": {"scenes": 99}}
-    assert calibrated_on(weights) == {}
-    assert save_calibrations(weights, {"sar": HONEST}, said) == tmp_path / "mine.calibration.json"
-    assert calibrated_on(weights) == said
-    assert load_calibration(weights) == HONEST
-    assert load_calibration(weights, "before") is None
-    with weights.open("ab") as file:
-        file.write(b" ")
-    with pytest.raises(FloraError, match="of other weights"):
-        load_calibration(weights)
-
-
-@pytest.mark.parametrize(
-    "record", [b"", b"[]", b"{}", b"\xff", b'{"weights_sha256": "", "modes": {"sar": {"wet": 1}}}']
-)
-def test_a_damaged_calibration_is_refused(tmp_path, record):
-    weights = tmp_path / "mine.safetensors"
-    shutil.copy(shipped_weights(), weights)
-    calibration_file(weights).write_bytes(record)
-    with pytest.raises(FloraError, match="damaged"):
-        load_calibration(weights)
-
-
-def test_the_shipped_calibrations_are_those_of_the_record():
-    from tests.test_project import ROOT
-
-    record = json.loads((ROOT / "results/likelihood.json").read_text())
-    for mode in ("sar", "before"):
-        shipped = load_calibration(shipped_weights(), mode)
-        assert vars(shipped) == pytest.approx(record["modes"][mode]["fitted"])
-        for found in record["modes"][mode]["simulated"]["intervals"].values():
-            # Three standard deviations below what was promised.
-            least = shipped.coverage - 3 * np.sqrt(0.9 * 0.1 / found["scenes"])
-            assert found["covered"] >= least

@@ -403,6 +403,32 @@ def test_before_reaches_the_model_as_image_index_and_validity(scene, tmp_path, o
     np.testing.assert_allclose(read(result.water_probability)[0], (ndvi + 1) / 2, atol=1e-5)
 
 
+def test_a_model_brings_the_threshold_of_its_maps_from_radar_alone(scene, tmp_path, out):
+    class Own:
+        """A model of which 0.9 is known to be better than 0.5."""
+
+        def __init__(self):
+            self.thresholds = {"sar": 0.9}
+
+        def __call__(self, sar, valid, guide):
+            return by_vh(sar, valid, guide)
+
+    def wet(**options):
+        result = map_file(scene, out, Own(), overwrite=True, **options)
+        with rasterio.open(result.water_mask) as mask:
+            assert mask.tags()["FLORA_WATER_THRESHOLD"] == f"{options.get('threshold', least):g}"
+        (chance,), (codes,) = read(result.water_probability), read(result.water_mask)
+        np.testing.assert_array_equal(codes == 1, chance >= options.get("threshold", least))
+        return result.water_pixels
+
+    least = 0.9
+    own, even = wet(), wet(threshold=0.5)
+    assert 0 < own < even
+    image = write_tif(tmp_path / "before.tif", reflectance(300, 260), nodata=0)
+    least = 0.5
+    assert wet(before_path=image) == even
+
+
 def test_before_bands_are_found_by_position_or_by_name(scene, tmp_path, out):
     bands = dict(zip(("B4", "B3", "B2", "B8"), reflectance(300, 260), strict=True))
     level1c = np.stack([bands.get(name, np.full((300, 260), 77)) for name in SENTINEL2_BANDS])

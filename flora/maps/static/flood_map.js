@@ -241,8 +241,21 @@
       maximumFractionDigits: digits })} ${data.unit}`;
   };
 
+  const [interval] = data.intervals;
+  // The interval does not move with the threshold, so the map can leave it: that is said.
+  const judge = flood => {
+    if (!interval) return;
+    const [low, high] = interval.ends;
+    const away = flood > high ? "more" : flood < low ? "less" : "";
+    find(".interval").hidden = false;
+    find(".interval").textContent = `True area of ${interval.of}: ${area(low)} to ${area(high)}, an `
+      + `interval ${interval.promise}.`
+      + (away && ` At this threshold, the map shows ${away}.`);
+  };
+
   const read = () => {
     const [flood, permanent] = data.areas[limit()];
+    judge(flood);
     find("label output").textContent = Number(slider.value).toFixed(2);
     const rows = data.split
       ? [[key(data.flood), "flood", flood], [key(data.permanent), "permanent water", permanent]]
@@ -415,13 +428,6 @@
     stage.addEventListener(kind, () => { fitted = false; }, { passive: true });
   }
 
-  const [interval] = data.intervals;
-  if (interval) {
-    const [low, high] = interval.ends;
-    find(".interval").hidden = false;
-    find(".interval").textContent = `True area of ${interval.of}: ${area(low)} to ${area(high)}, an `
-      + `interval made to hold for ${interval.percent} % of simulated scenes, whatever the threshold.`;
-  }
   slider.value = data.threshold;
   find(".ramp").style.background = `linear-gradient(to right, ${data.rampColours.join(", ")})`;
   find(".north").hidden = data.pixel === null;

@@ -22,18 +22,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
 from benchmarks.few_real_labels import labelled_chips
 from benchmarks.simulated_chips import rounded
-from benchmarks.test_chips import CITE, OURS, counted, probability, rows_of
-from flora import load_model, predictor
+from benchmarks.test_chips import CITE, MEDIAN, OURS, counted, probability, rows_of
+from flora import InMemory, load_model, predictor
 from flora.datasets.base import FloodDataset
 from flora.datasets.simulated import Simulated
+from flora.datasets.unlabelled import Chosen
 from flora.experiments.evidence import judge
 from flora.experiments.provenance import write_record
 from flora.models.beside import ChosenThreshold, save_thresholds
 from flora.models.checkpoints import shipped_weights
 from flora.predictors import EVEN, Predictor
+from flora.sensors import SENTINEL1, WATER
 
 STEPS = [step / 100 for step in range(5, 100, 5)]
 Values = NDArray[np.float64]
@@ -47,6 +50,28 @@ def curves(predict: Predictor, chips: FloodDataset) -> dict[str, Values]:
         chance = probability(predict, chip["sar"], seen)
         found[chip["meta"]["id"]] = np.array([counted(chance >= at, seen, label) for at in STEPS])
     return found
+
+
+def brightness(predict: Predictor, chips: FloodDataset) -> dict[str, dict[str, list[float]]]:
+    """Quarters of the backscatter (dB, VV and VH) of water that is found and missed at 0.5.
+
+    Of all chips together, after a median filter against speckle.
+    """
+    found: dict[str, list[NDArray[np.float32]]] = {"found": [], "missed": []}
+    for chip in (chips[index] for index in range(len(chips))):
+        sigma0 = SENTINEL1.restore(chip["sar"].numpy())
+        smooth = np.stack([median_filter(band, MEDIAN) for band in sigma0])
+        wet = ((chip["water"] == WATER) & chip["sar_valid"]).numpy()
+        called = probability(predict, chip["sar"], chip["sar_valid"]) >= EVEN
+        for name, part in (("found", wet & called), ("missed", wet & ~called)):
+            found[name].append(smooth[:, part])
+    return {
+        name: {
+            band: np.percentile(values, (25, 50, 75)).round(1).tolist()
+            for band, values in zip(SENTINEL1.bands, np.concatenate(parts, axis=1), strict=True)
+        }
+        for name, parts in found.items()
+    }
 
 
 def water_iou(counts: Values) -> Values:
@@ -91,7 +116,10 @@ def main() -> None:
     data, weights = Path(os.environ["FLORA_DATA"]), asked.weights or shipped_weights()
     predict = predictor(load_model(weights))
     with tempfile.TemporaryDirectory() as folder:
-        counts = curves(predict, labelled_chips(data, Path(folder)))
+        real = labelled_chips(data, Path(folder))
+        counts = curves(predict, real)
+        each = [Chosen(real, [number]) for number in range(len(real))]
+        bright = {name: brightness(predict, one) for name, one in zip(counts, each, strict=True)}
     ious = {name: water_iou(one) for name, one in counts.items()}
     rows, gains = left_out(ious)
     gain = judge(gains)
@@ -105,8 +133,8 @@ def main() -> None:
         return
     tested = rows_of(data, predict, {f"{OURS}, {at:g}": at for at in (EVEN, threshold)})
     print("test, pooled:", tested["pooled"], flush=True)
-    scenes = curves(predict, Simulated("test", count=asked.scenes, size=160))
-    simulated = water_iou(np.sum(list(scenes.values()), axis=0))
+    scenes = InMemory(Simulated("test", count=asked.scenes, size=160))
+    simulated = water_iou(np.sum(list(curves(predict, scenes).values()), axis=0))
     record = {
         "question": "Which threshold does the probability of water need on real chips?",
         "steps": STEPS,
@@ -117,6 +145,7 @@ def main() -> None:
         "ships": ships,
         "test": tested,
         "simulated": {"scenes": asked.scenes, "water_iou": drawn(simulated)},
+        "backscatter_of_water_dB": bright | {"simulated": brightness(predict, scenes)},
         "holds_out": "left_out: the chip, of another flood than the others. test: seven chips of "
         "the official test split, which choose nothing; Spain_7370579, which is among the four "
         "that choose, is not in the pooled row. simulated: scenes of the test split, pooled.",

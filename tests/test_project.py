@@ -272,6 +272,11 @@ def test_answers_beyond_the_paper_are_those_of_the_records():
         loaded("leakage")["counts"][scheme]["test chips that share an edge with a training chip"]
         for scheme in ("official", "blocked")
     ]
+    chosen = loaded("real_threshold")
+    tested = {
+        at: chosen["test"]["pooled"][f"FLoRA, weights that ship, {at:g}"]["water_iou"]
+        for at in (0.5, chosen["chosen"])
+    }
     pooled = [f"{seed['pooled']['water_iou']:.3f}" for seed in few["test"]["without the teacher"]]
     answers = [
         held(loaded("two_dates")["rows"]["two dates"]["water_iou"]),
@@ -284,6 +289,8 @@ def test_answers_beyond_the_paper_are_those_of_the_records():
         few["left_out"]["without the teacher"]["less those that ship"],
         f"{pooled[0]}, {pooled[1]} and {pooled[2]} in place of "
         f"{few['test']['weights that ship']['pooled']['water_iou']:.3f}",
+        chosen["left_out"]["less_0.5"],
+        f"{chosen['chosen']:g} has {tested[chosen['chosen']]:.3f} and 0.5 has {tested[0.5]:.3f}",
         f"{touching[0]} of 90 along an edge; under the split that holds out blocks {touching[1]}",
     ]
     assert [answer for answer in answers if answer not in text] == []

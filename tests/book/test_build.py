@@ -336,6 +336,13 @@ def test_real_chips_are_quoted_as_they_are_recorded():
     table = TABLES["test_chips_table"]()
     assert f"{rows['pooled']['VH < -20 dB, 9 px median']['water_iou']:.3f} |" in table
     assert "Paraguay" not in table  # no radar, so no score
+    chosen = load_record("real_threshold")
+    ours = f"FLoRA, weights that ship, {chosen['ships']:g}"
+    own = {name: row.get("FLoRA, weights that ship") for name, row in rows.items()}
+    assert own == {name: row.get(ours) for name, row in chosen["test"].items()}
+    cells = TABLES["real_threshold_table"]().splitlines()[2].split("|")
+    at = chosen["labelled"]["Spain_7370579"]
+    assert [cells[2].strip(), cells[4].strip()] == [f"{at[t]:.3f}" for t in ("0.5", "0.1")]
     weights = load_record("spain_bound")["shipped"]["water_iou_at_threshold"]
     assert f"| {weights['0.5']:.3f} |" in TABLES["bound_table"]()
 

@@ -89,7 +89,7 @@ def answer_part(
         slice(side.start - stem * part.start, side.stop - stem * part.start)
         for side, part in zip((rows, columns), (tall, wide), strict=True)
     )
-    return torch.sigmoid(image[..., y, x]), water[..., y, x]
+    return image[..., y, x].sigmoid_(), water[..., y, x]
 
 
 def has_local_finest_level(config: FloraConfig) -> bool:
@@ -145,7 +145,12 @@ def _encode(model: Flora, sar: Tensor) -> list[Tensor]:
     """The student's pyramid of a padded image."""
     levels, stem = model.sar_encoder.levels, model.config.stem_stride
     height, width = (side // stem for side in sar.shape[-2:])
-    finest = sar.new_empty(len(sar), model.config.widths[0], height, width)
+    finest = torch.empty(  # channels last, as the normalisations leave all that it is joined to
+        (len(sar), model.config.widths[0], height, width),
+        dtype=sar.dtype,
+        device=sar.device,
+        memory_format=torch.channels_last,
+    )
     halo = model.config.encoder_depth
     for piece in cut(slice(0, height), slice(0, width), halo, (height, width)):
         rows, columns = (slice(stem * side.start, stem * side.stop) for side in piece.seen)

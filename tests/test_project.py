@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 import flora
-from flora.experiments import by_place, differences, judge, load_record, mean_and_spread
+from flora.experiments import by_place, differences, judge, load_record, mean_and_spread, scored
 from tools.build_book import book_config, repository_url, toc_pages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -278,7 +278,15 @@ def test_answers_beyond_the_paper_are_those_of_the_records():
         for at in (0.5, chosen["chosen"])
     }
     pooled = [f"{seed['pooled']['water_iou']:.3f}" for seed in few["test"]["without the teacher"]]
+    few_scenes = loaded("simulated_labels")
+
+    def iou(name: str) -> str:
+        return f"{scored(few_scenes, name, 'test', 'sar')['water_iou']['mean']:.3f}"
+
     answers = [
+        f"{iou('output_8')} of water IoU in place of {iou('labels_8')}",
+        *(f"{iou(f'output_{n}')} in place of {iou(f'labels_{n}')}" for n in (32, 256)),
+        f"with 32 labelled scenes {iou('output_32_shifted')}",
         held(loaded("two_dates")["rows"]["two dates"]["water_iou"]),
         *(held(dates[step], "mean") for step in ("0 to 1", "1 to 2", "2 to 4")),
         held(shifted["water_iou"]),

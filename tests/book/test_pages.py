@@ -188,13 +188,6 @@ def test_walk(
     assert theme == scheme
 
 
-# Chapters that open with prose; a picture comes later.
-PICTURE_LATER = {
-    1440: {"05_ablations", "08_verdict"},
-    390: {"05_ablations", "08_verdict"},
-}
-
-
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
 def test_a_chapter_opens_with_a_picture(
     browser: Browser, address: str, pages: dict[str, Links], width: int, height: int
@@ -209,7 +202,7 @@ def test_a_chapter_opens_with_a_picture(
             if height - first["y"] < min(first["height"], height / 6):
                 below.add(Path(path).stem)
     page.context.close()
-    assert below <= PICTURE_LATER[width]
+    assert below == set()
 
 
 def test_no_code_is_cut_on_a_wide_screen(

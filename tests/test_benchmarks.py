@@ -12,16 +12,25 @@ import torch
 from scipy.stats import binom
 from torch import nn
 
-from benchmarks import area_interval, calibration, roofline, scenes, season, throughput, uncertainty
+from benchmarks import (
+    area_interval,
+    averaging,
+    calibration,
+    roofline,
+    scenes,
+    season,
+    throughput,
+    uncertainty,
+)
 from benchmarks.alignment import displacements, moved_by, offset_field, sampled, true_offsets
 from benchmarks.likelihood import Areas
-from benchmarks.misalignment import moved
 from benchmarks.other_products import OfProduct, changed, coarse, fewer_looks, gamma0
 from benchmarks.roofline import bound, count_operations, count_traffic, take_turns
 from benchmarks.speed import medians
 from benchmarks.throughput import figures, prepare, waiting
 from benchmarks.variants import Setup, Variant, build, left_out, native_precision, variants
 from flora.datasets.base import Window
+from flora.datasets.changes import moved
 from flora.datasets.simulated import Simulated
 from flora.datasets.wrapped import InMemory
 from flora.models.calibration import Calibration
@@ -631,3 +640,14 @@ def test_answers_that_are_kept_are_gone_on_from(tmp_path, monkeypatch):
         found = [one["1 sar"]["water"] for one in area_interval.continued(keep, count, 160)]
         assert found == [Areas(n, 0.3, 0.1, 1.0) for n in range(count)]
     assert asked == [0, 2]
+
+
+def test_averages_are_of_the_steps_and_leave_the_batch_alone():
+    model = torch.nn.Linear(1, 1, bias=False)
+    averages, batch = averaging.Averages(model), {"sar": torch.ones(1)}
+    for weight in (0.0, 1.0, 2.0):
+        torch.nn.init.constant_(model.weight, weight)
+        assert averages(batch) is batch
+    # The first weights as they are, then a hundredth of what comes: .99 * (.01 * 1) + .01 * 2.
+    assert averages.of[0.99].module.weight.item() == pytest.approx(0.0299)
+    assert averages.of[0.998].module.weight.item() == pytest.approx(0.998 * 0.002 + 0.004)

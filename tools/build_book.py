@@ -284,7 +284,7 @@ MENDED = {
 def mend(page: Path) -> None:
     """Correct what the generators write into a page and its readers stumble on.
 
-    A line does not break between a number and its spread.
+    A line does not break between a number and its spread, nor, in a table, in an interval.
     """
     text = mended = page.read_text(encoding="utf-8")
     for wrong, right in MENDED.items():
@@ -292,9 +292,15 @@ def mend(page: Path) -> None:
     # Every other part is a block of code, whose text somebody may copy.
     parts = re.split(r"(<pre.*?</pre>)", mended, flags=re.DOTALL)
     parts[::2] = [part.replace(" ± ", "\u00a0±\u00a0") for part in parts[::2]]
+    parts[::2] = [re.sub(r"<td>.*?</td>", _unbroken, part) for part in parts[::2]]
     mended = "".join(parts)
     if mended != text:
         page.write_text(mended, encoding="utf-8")
+
+
+def _unbroken(cell: re.Match[str]) -> str:
+    """A cell of a table with its intervals in one piece."""
+    return re.sub(r"(\[[-+]?[\d.]+,) (?=[-+]?[\d.]+\])", "\\1\u00a0", cell[0])
 
 
 if __name__ == "__main__":

@@ -189,4 +189,4 @@ def _write_rows(work: Work, rows: PredictedRows, threshold: float, areas: CellAr
         if areas is not None:
             totals[f"{name}_km2"] = areas.sum(rows.row, chosen)
     layers = layers_of(rows.probability, water, rows.rgb, rows.valid)
-    work.add(rows.row, layers, totals)
+    work.add(rows.row, len(rows.valid), layers, totals)

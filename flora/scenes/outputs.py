@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -103,8 +103,10 @@ def check_targets(
 
 def layers_of(
     probability: FloatArray, water: BoolArray, rgb: NDArray[np.uint8] | None, valid: BoolArray
-) -> dict[str, NDArray[Any]]:
+) -> Iterator[tuple[str, NDArray[Any]]]:
     """What is stored of each layer, (bands, h, w) in the type and with the nodata of `LAYERS`.
+
+    One after the other: each is as large as the rows themselves.
 
     Args:
         probability: (h, w) in [0, 1].
@@ -112,16 +114,14 @@ def layers_of(
         rgb: (3, h, w) uint8, or None.
         valid: (h, w); elsewhere is nodata.
     """
-    layers: dict[str, NDArray[Any]] = {
-        "water_probability": np.where(valid, probability, np.float32("nan"))[None],
-        "water_mask": np.where(valid, water, np.uint8(IGNORE))[None],
-    }
+    yield "water_probability", np.where(valid, probability, np.float32("nan"))[None]
+    yield "water_mask", np.where(valid, water, np.uint8(IGNORE))[None]
     if rgb is not None:
-        layers["rgb"] = np.empty((4, *valid.shape), dtype=np.uint8)
-        for stored, band in zip(layers["rgb"], rgb, strict=False):
+        image = np.empty((4, *valid.shape), dtype=np.uint8)
+        for stored, band in zip(image, rgb, strict=False):
             np.multiply(band, valid, out=stored)
-        np.multiply(valid, np.uint8(255), out=layers["rgb"][3])
-    return layers
+        np.multiply(valid, np.uint8(255), out=image[3])
+        yield "rgb", image
 
 
 def encode_rows(name: str, values: NDArray[Any]) -> bytes:

@@ -13,7 +13,7 @@ import json
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +73,11 @@ class Work:
             row += band.height
 
     def add(
-        self, row: int, layers: Mapping[str, NDArray[Any]], totals: Mapping[str, float]
+        self,
+        row: int,
+        height: int,
+        layers: Iterable[tuple[str, NDArray[Any]]],
+        totals: Mapping[str, float],
     ) -> None:
         """Write rows of layers (bands, height, columns) that begin where the last band ended.
 
@@ -82,14 +86,13 @@ class Work:
         """
         files = {}
         with writing("output_folder", self.path.parent, GDAL_ERRORS):
-            for layer, values in layers.items():
+            for layer, values in layers:
                 data = encode_rows(layer, values)
                 name = _file_name(row, layer)
                 write_durably(self.path / name, data)
                 files[layer] = StoredLayer(
                     name, len(data), zlib.crc32(data), count_seen(layer, values)
                 )
-            height = next(iter(layers.values())).shape[1]
             band = Band(row, height, files, dict(totals))
             write_durably(self._record(row), json.dumps(asdict(band)).encode())
         self.bands.append(band)

@@ -284,7 +284,7 @@ MENDED = {
 def mend(page: Path) -> None:
     """Correct what the generators write into a page and its readers stumble on.
 
-    A line does not break between a number and its spread, nor, in a table, in an interval.
+    A line does not break between a number and its spread or its "%", nor, in a table, in an interval.
     """
     text = mended = page.read_text(encoding="utf-8")
     for wrong, right in MENDED.items():
@@ -292,6 +292,7 @@ def mend(page: Path) -> None:
     # Every other part is a block of code, whose text somebody may copy.
     parts = re.split(r"(<pre.*?</pre>)", mended, flags=re.DOTALL)
     parts[::2] = [part.replace(" ± ", "\u00a0±\u00a0") for part in parts[::2]]
+    parts[::2] = [re.sub(r"(?<=\d) %", "\u00a0%", part) for part in parts[::2]]
     parts[::2] = [re.sub(r"<td>.*?</td>", _unbroken, part) for part in parts[::2]]
     mended = "".join(parts)
     if mended != text:

@@ -284,7 +284,8 @@ MENDED = {
 def mend(page: Path) -> None:
     """Correct what the generators write into a page and its readers stumble on.
 
-    A line does not break between a number and its spread or its "%", nor, in a table, in an interval.
+    A line does not break between a number and its spread or its "%", nor, in a table, in an
+    interval.
     """
     text = mended = page.read_text(encoding="utf-8")
     for wrong, right in MENDED.items():
@@ -300,8 +301,9 @@ def mend(page: Path) -> None:
 
 
 def _unbroken(cell: re.Match[str]) -> str:
-    """A cell of a table with its intervals in one piece."""
-    return re.sub(r"(\[[-+]?[\d.]+,) (?=[-+]?[\d.]+\])", "\\1\u00a0", cell[0])
+    """A cell of a table with its intervals in one piece, but for those of four decimals."""
+    end = r"[-+]?\d*\.?\d{1,3}"
+    return re.sub(rf"(\[{end},) (?={end}\])", "\\1\u00a0", cell[0])
 
 
 if __name__ == "__main__":

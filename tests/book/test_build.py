@@ -349,10 +349,11 @@ def test_real_chips_are_quoted_as_they_are_recorded():
 
 def test_a_number_stays_with_its_spread_but_code_is_left_alone(tmp_path):
     page = tmp_path / "page.html"
-    cell, script = "<td>+0.1 [-0.2, +0.3] of 4</td>", "<script>[0.1, 0.2]</script>"
+    cell = "<td>+0.1 [-0.2, +0.3] of 4 [-0.0012, +0.0003]</td>"
+    script = "<script>[0.1, 0.2]</script>"
     other = f"<td>1.0 ± 0.1</td><pre>print(7 % 5, '1 ± 2')</pre><p>3 ± 4 %</p>{script}"
     page.write_text(cell + other, encoding="utf-8")
     mend(page)
     text = page.read_text(encoding="utf-8").replace("\u00a0", "_")
     mended = f"<td>1.0_±_0.1</td><pre>print(7 % 5, '1 ± 2')</pre><p>3_±_4_%</p>{script}"
-    assert text == "<td>+0.1 [-0.2,_+0.3] of 4</td>" + mended
+    assert text == "<td>+0.1 [-0.2,_+0.3] of 4 [-0.0012, +0.0003]</td>" + mended

@@ -16,6 +16,7 @@ from benchmarks import (
     area_interval,
     averaging,
     calibration,
+    real_threshold,
     roofline,
     scenes,
     season,
@@ -651,3 +652,18 @@ def test_averages_are_of_the_steps_and_leave_the_batch_alone():
     # The first weights as they are, then a hundredth of what comes: .99 * (.01 * 1) + .01 * 2.
     assert averages.of[0.99].module.weight.item() == pytest.approx(0.0299)
     assert averages.of[0.998].module.weight.item() == pytest.approx(0.998 * 0.002 + 0.004)
+
+
+def test_the_chip_left_out_does_not_choose_its_threshold():
+    def curve(best, height, even):
+        ious = np.zeros(len(real_threshold.STEPS))
+        ious[[real_threshold.STEPS.index(at) for at in (best, 0.5)]] = height, even
+        return ious
+
+    # Taken alike, heights decide: 0.9 for 0.8 against 0.4 and 0.3 for 0.1.
+    ious = {"a": curve(0.1, 0.4, 0.2), "b": curve(0.1, 0.3, 0.1), "c": curve(0.8, 0.9, 0.0)}
+    assert real_threshold.STEPS[real_threshold.chosen(ious.values())] == 0.8
+    rows, gains = real_threshold.left_out(ious)
+    assert [row["threshold"] for row in rows.values()] == [0.8, 0.8, 0.1]
+    assert gains == pytest.approx([-0.2, -0.1, 0.0])
+    assert rows["a"]["water_iou_at_0.5"] == 0.2

@@ -20,7 +20,14 @@ from flora.experiments.field import (
     UNET_WATER,
     WITHOUT_TEACHER,
 )
-from flora.experiments.makers import Adapted, FewLabels, MakeFlora, MakeUNet, OtsuChange
+from flora.experiments.makers import (
+    Adapted,
+    FewLabels,
+    ForSteps,
+    MakeFlora,
+    MakeUNet,
+    OtsuChange,
+)
 from flora.experiments.runner import Experiment, Source
 from flora.training.config import TrainingConfig
 
@@ -120,7 +127,9 @@ _UNET = MakeUNet(norm="group")
 LABELS = (27, 55, 109, 273, 545)
 
 
-def _few(says: str, by: FewLabels | Adapted | MakeFlora, group: str = "FLoRA") -> Competitor:
+def _few(
+    says: str, by: FewLabels | Adapted | ForSteps | MakeFlora, group: str = "FLoRA"
+) -> Competitor:
     return Competitor(says, by, group, options=BOTH_DATES)
 
 
@@ -200,6 +209,8 @@ OMBRIA_SITES = {
             "adapted": _few(
                 "FLoRA, adapted to the pairs of the new sites", Adapted(WITHOUT_TEACHER)
             ),
+            # As many steps as what is adapted has had in all, on the labels of the other sites.
+            "longer": _few("FLoRA, 2000 steps, not adapted", ForSteps(WITHOUT_TEACHER, 2000)),
             "otsu_two_dates": TWO_DATES["otsu_two_dates"],
         },
         training=TrainingConfig(steps=1500, crop=96),

@@ -233,6 +233,12 @@ def test_answers_in_the_readme_are_those_of_the_records():
     }
     ours = by_site.pop("flora_two_dates")
     gains = [judge([ours[site] - rival[site] for site in ours]) for rival in by_site.values()]
+    new = [records[f"ombria_sites_{number}"] for number in range(4)]
+    adapted, not_adapted = (
+        by_place(new, "unseen", name, "miou") for name in ("adapted", "not_adapted")
+    )
+    by_pairs = [adapted[site] - not_adapted[site] for site in adapted]
+    gaining = f"{len(by_pairs)} sites, {sum(gain > 0 for gain in by_pairs)} of which gain"
     pooled = records["test_chips"]["rows"]["pooled"]
     spain = records["spain_flora_tiny_sar"]["scores"]["all"]
     chips = [f"{m['water_iou']:.3f}" for m in pooled.values() if isinstance(m, dict)]
@@ -247,6 +253,7 @@ def test_answers_in_the_readme_are_those_of_the_records():
     answers = [
         f"on {counts[0]} simulated scenes; on {counts[1]} real chips",
         judge(without).text(),
+        f"{judge(by_pairs).text()} of mIoU over {gaining}; the worst loses {-min(by_pairs):.3f}",
         *(gain.text() for gain in few),
         *(gain.text() for gain in gains),
         *chips,
@@ -284,7 +291,14 @@ def test_answers_beyond_the_paper_are_those_of_the_records():
         return f"{scored(few_scenes, name, 'test', 'sar')['water_iou']['mean']:.3f}"
 
     averages = loaded("averaging")["found"]["no_teacher"]
+    new = [loaded(f"ombria_sites_{number}") for number in range(4)]
+    adapted, plain, otsu = (
+        by_place(new, "unseen", name, "miou")
+        for name in ("adapted", "not_adapted", "otsu_two_dates")
+    )
+    pairs = [(adapted, plain), (adapted, otsu), (plain, otsu)]
     answers = [
+        *(judge([one[site] - other[site] for site in one]).text() for one, other in pairs),
         *(held(averages[f"average_{of}"]["water_iou"]) for of in (0.99, 0.995, 0.998)),
         f"{iou('output_8')} of water IoU in place of {iou('labels_8')}",
         *(f"{iou(f'output_{n}')} in place of {iou(f'labels_{n}')}" for n in (32, 256)),

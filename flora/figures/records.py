@@ -20,7 +20,7 @@ MEAN = {True: "#0072B2", False: "#D55E00"}  # better and worse than the referenc
 MARKS = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
-    ("#555555", "|"),
+    ("#555555", "X"),
     ("#009E73", "^"),
     ("#CC79A7", "D"),
     ("#56B4E9", "v"),

@@ -40,5 +40,9 @@ def test_answers_hold_the_numbers_of_their_records():
     lost = sum(after) / len(after) - before
     assert f"{lost:+.3f} [" in rows["few_real_labels"]
     assert f"from {before:.3f} pooled" in rows["few_real_labels"]
+    threshold = read("real_threshold")
+    assert f"{threshold['left_out']['less_0.5']}; on the test" in rows["real_threshold"]
+    pooled = threshold["test"]["pooled"]["FLoRA, weights that ship, 0.1"]["water_iou"]
+    assert f"{pooled:.3f} in place of" in rows["real_threshold"]
     tried = sum(read("offsets_real")[pairs]["shifted"]["tried"] for pairs in ("ombria", "sih1733"))
     assert f"of {tried}**" in rows["offsets_real"]

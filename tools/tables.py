@@ -86,7 +86,7 @@ def larger_scenes_held() -> str:
     """What the share of larger scenes in their interval may be, from results/area_interval.json."""
     found = record("area_interval")["sizes"]["512"]["modes"]["1 sar"]["water"]
     low, high = found["interval"]
-    return f"{low:.0%} to {high:.0%}"
+    return f"{100 * low:.0f} % to {100 * high:.0f} %"
 
 
 def points_of_iou(row: str) -> str:
@@ -186,7 +186,7 @@ def test_chips_table() -> str:
         for chip, row in rows.items()
         if chip == "pooled" or all("water_iou" in row.get(name, {}) for name in methods)
     ]
-    shown = [name.replace(", weights that ship, ", ", from a probability of ") for name in methods]
+    shown = [name.replace(", weights that ship, ", ", from ") for name in methods]
     return table(["test chip", "water, % of pixels", *shown], cells)
 
 

@@ -129,7 +129,7 @@ def main() -> None:
 def described(training: TrainingConfig, found: dict[str, Any]) -> dict[str, Any]:
     """The record."""
     return {
-        "experiment": "averaging",
+        "benchmark": "averaging",
         "question": "Does an average of the weights over the last steps beat the last ones?",
         "train": {"dataset": "simulated", "split": "train", "scenes": SCENES, "size": SIDE},
         "valid": {"dataset": "simulated", "split": "valid", "scenes": TESTED, "size": SIDE},

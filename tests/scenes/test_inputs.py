@@ -265,7 +265,7 @@ def test_a_quantity_in_the_bands_names_is_read_as_sigma0(tmp_path, quantity, say
         values, _ = opened(path)
     np.testing.assert_allclose(values, decibel() + 10 * math.log10(share), atol=1e-4)
     with open_scene(path, incidence=38.8) as scene:  # known: nothing to warn of
-        assert scene.tags == {"FLORA_SIGMA0_FROM": f"{quantity.lower()} at 38.8 degrees"}
+        assert scene.tags["FLORA_SIGMA0_FROM"] == f"{quantity.lower()} at 38.8 degrees"
         identity = scene.identity()
     np.testing.assert_allclose(opened(path, incidence=0)[0], decibel(), atol=1e-4)
     with open_scene(path, incidence=40.0) as scene:

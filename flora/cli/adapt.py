@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,12 +10,14 @@ import typer
 
 from flora.cli.console import console
 from flora.cli.options import ChipOptions, Confidence, LearningRate, Quiet, TrainingOptions, Weights
+from flora.datasets import DatasetName
 from flora.errors import FloraError, Given
 
 if TYPE_CHECKING:
     from flora.datasets.base import FloodDataset
     from flora.models.network import Flora
     from flora.models.unet import UNet
+    from flora.training.config import TrainingConfig
     from flora.training.teaching import Teacher
 
 
@@ -24,38 +26,95 @@ class AdaptingOptions(TrainingOptions):
     """How weights are adapted."""
 
     teacher: Annotated[
-        Literal["weights", "index"],
+        Literal["labels", "weights", "index"] | None,
         typer.Option(
-            help="Who says what the optical images show: the teacher in the weights, or a water "
-            "index of the image."
+            help="Who says what the optical images show: a network that learns it from the chips "
+            "of --labelled, the teacher in the weights, or a water index of the image. Default: "
+            "labels, where there are any, else weights."
         ),
-    ] = "weights"
+    ] = None
+    teacher_steps: Annotated[
+        int,
+        typer.Option(min=1, help="Optimiser steps of a teacher that learns from labels."),
+    ] = 1500
     confidence: Confidence = 0.8
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 500
     learning_rate: LearningRate = 5e-4
+
+    def teaching(self) -> TrainingConfig:
+        """Length and schedule of a teacher that learns from labels, which starts at random."""
+        rate = TrainingOptions.learning_rate
+        return replace(self.config(), steps=self.teacher_steps, learning_rate=rate)
+
+
+@dataclass(frozen=True)
+class LabelledOptions:
+    """Chips of other floods, with labels."""
+
+    labelled: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of chips of other floods with labels. They take half of every batch, and "
+            "a teacher may learn from them."
+        ),
+    ] = None
+    labelled_dataset: Annotated[
+        DatasetName | None,
+        typer.Option(help="Their dataset; default: that of the pairs, with its options."),
+    ] = None
+    labelled_split: Annotated[str, typer.Option(help="Their split.")] = "train"
+    rehearse: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Simulated scenes with labels that take half of every batch in place of "
+            "--labelled, so that what the weights know is not forgotten; only for weights of "
+            "Sentinel-1 in dB.",
+        ),
+    ] = 0
+
+    def open(self, pairs: ChipOptions) -> FloodDataset | None:
+        """The chips, if there are any.
+
+        Raises:
+            FloraError: If two kinds are asked for, or they have no labels.
+        """
+        from flora.datasets.check import require_labels
+        from flora.datasets.registry import open_dataset
+        from flora.datasets.wrapped import InMemory
+
+        if self.labelled is None:
+            if not self.rehearse:
+                return None
+            return InMemory(open_dataset("simulated", None, "train", count=self.rehearse))
+        if self.rehearse:
+            raise FloraError(
+                "the chips of --labelled take half of every batch already",
+                argument="rehearse",
+                value=str(self.rehearse),
+                remedy="leave one of both out",
+            )
+        if self.labelled_dataset is None:
+            chips = replace(pairs, root=self.labelled).open(self.labelled_split)
+        else:
+            chips = open_dataset(self.labelled_dataset, self.labelled, self.labelled_split)
+        require_labels(chips)
+        return InMemory(chips)
 
 
 def adapt(
     chips: ChipOptions,
     adapting: AdaptingOptions,
+    others: LabelledOptions,
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one continues.")],
     split: Annotated[str, typer.Option(help="Split of the pairs.")] = "all",
     weights: Weights = None,
-    rehearse: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Simulated scenes with labels that take half of every batch, so that what the "
-            "weights know is not forgotten; only for weights of Sentinel-1 in dB.",
-        ),
-    ] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Adapt weights to pairs of radar and optical images of a region or a flood, without labels.
 
     Writes OUT/weights.safetensors. Mapping with them needs radar alone.
     """
-    from flora.datasets.registry import open_dataset
     from flora.datasets.wrapped import InMemory
     from flora.files import check_outputs, write_whole
     from flora.models.checkpoints import shipped_weights
@@ -75,7 +134,26 @@ def adapt(
             value=str(path),
             remedy="choose weights of FLoRA or of a U-Net",
         )
-    teacher = _teacher(adapting.teacher, model, path, pairs)
+    labelled = others.open(chips)
+    name = adapting.teacher or ("weights" if others.labelled is None else "labels")
+    if name != "labels":
+        teacher = _teacher(name, model, path, pairs)
+    elif labelled is None or others.labelled is None:
+        raise FloraError(
+            "expected chips that it can learn from",
+            argument="teacher",
+            value=name,
+            remedy="name their folder by --labelled",
+        )
+    else:
+        check_sensor(path, labelled)
+        teacher = recipes.train_optical(
+            labelled,
+            out / "optical",
+            training=adapting.teaching(),
+            dates=recipes.dates_shown(labelled, pairs),
+            quiet=quiet,
+        ).teach
     result = recipes.adapt(
         model,
         pairs,
@@ -83,9 +161,7 @@ def adapt(
         teacher=teacher,
         training=adapting.config(),
         confidence=adapting.confidence,
-        labelled=InMemory(open_dataset("simulated", None, "train", count=rehearse))
-        if rehearse
-        else None,
+        labelled=labelled,
         quiet=quiet,
     )
     write_whole(target, lambda partial: partial.write_bytes(result.last.read_bytes()))

@@ -77,8 +77,7 @@ class PairOptions:
         from flora.datasets.registry import open_dataset
         from flora.datasets.unlabelled import drawn
         from flora.datasets.wrapped import InMemory
-        from flora.training.recipes import with_pairs
-        from flora.training.teaching import Dates
+        from flora.training.recipes import dates_shown, with_pairs
 
         if self.unlabelled is None and self.labels is None:
             return seen
@@ -94,13 +93,12 @@ class PairOptions:
             labelled = drawn(seen, self.labels, config.seed)
         else:
             pairs = InMemory(open_dataset("folder", self.unlabelled, "all"))
-        dates: Dates = "both" if "before" in labelled[0] and "before" in pairs[0] else "after"
         mixed, _ = with_pairs(
             labelled,
             pairs,
             out / "optical",
             training=config,
-            dates=dates,
+            dates=dates_shown(labelled, pairs),
             confidence=self.confidence,
             quiet=quiet,
         )

@@ -50,7 +50,7 @@ def parts_map(
     ]
     if not names:
         raise FloraError(f"group {group}: no trial of it is recorded beside FLoRA")
-    fig, axes = figure(panel=(2.6 + 1.15 * len(full), 0.8 + 0.29 * len(names)))
+    fig, axes = figure(panel=(2.0 + 0.8 * len(full), 0.8 + 0.31 * len(names)))
     with style():
         ax = axes[0, 0]
         colours = np.zeros((len(names), len(full)))
@@ -66,7 +66,7 @@ def parts_map(
                 ax.text(column, row, _cell(gain, scale), ha="center", va="center", **look)
         ax.imshow(colours, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto")
         ax.set_yticks(range(len(names)))
-        ax.set_yticklabels([fill(record["competitors"][name]["says"], 44) for name in names])
+        ax.set_yticklabels([fill(record["competitors"][name]["says"], 28) for name in names])
         units = {metric: METRICS[metric][0].replace(", dB", "") for metric in full}
         unit = {metric: "dB" if metric in SHOWN_IN else "points" for metric in full}
         ax.set_xticks(range(len(full)), [f"{units[m]}\n({unit[m]})" for m in full])

@@ -65,7 +65,9 @@ def difference_figure(
         raise FloraError(f"groups {', '.join(groups)}: no trial of theirs is recorded beside FLoRA")
     if limits is not None and not limits[0] < 0 < limits[1]:
         raise FloraError(f"limits {limits}: expected a lower end below 0 and an upper one above it")
-    fig, axes = figure(panel=(7.0, 0.6 + 0.34 * len(names)))
+    labels = [fill(record["competitors"][name]["says"], 28) for name in reversed(names)]
+    lines = max(label.count("\n") + 1 for label in labels)
+    fig, axes = figure(panel=(5.4, 0.6 + max(0.34, 0.17 * lines) * len(names)))
     with style():
         ax = axes[0, 0]
         if limits is not None:
@@ -82,9 +84,7 @@ def difference_figure(
             if limits is not None and not limits[0] <= mean <= limits[1]:
                 _break_off(ax, row, limits[mean > 0], signed(mean, METRICS[metric][1]))
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_yticks(range(len(names)))
-        labels = [fill(record["competitors"][name]["says"], 44) for name in reversed(names)]
-        ax.set_yticklabels(labels)
+        ax.set_yticks(range(len(names)), labels)
         ax.set_xlabel(f"{METRICS[metric][0]}, difference to FLoRA (mode {mode}, {test})")
     return fig
 

@@ -131,6 +131,11 @@ def train_optical(
     return model
 
 
+def dates_shown(labelled: FloodDataset, pairs: FloodDataset) -> Dates:
+    """What an optical teacher can look at: both dates, where all chips show the one before too."""
+    return "both" if "before" in labelled[0] and "before" in pairs[0] else "after"
+
+
 def with_pairs(
     labelled: FloodDataset,
     pairs: FloodDataset,

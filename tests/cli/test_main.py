@@ -322,6 +322,28 @@ def test_train_with_few_labels(ombria: Path, tmp_path: Path) -> None:
     refused(*arguments, "--labels", 1, "--unlabelled", tmp_path)
 
 
+def test_adapt_to_a_flood_by_labels_of_others(ombria: Path, tmp_path: Path) -> None:
+    """A teacher learns from labelled chips, as in the experiment, and its maps are learnt."""
+    short = ["--batch", 2, "--crop", 32, "--quiet"]
+    chips = ["--dataset", "ombria", "--root", ombria]
+    taught = ["--size", "tiny", "--steps", 2, "--teacher-steps", 0]
+    flora("train", *chips, "--out", tmp_path / "base", *taught, *short)
+    weights = tmp_path / "base" / "weights.safetensors"
+    pairs = ["adapt", *chips, "--split", "valid", "--weights", weights, "--steps", 2, *short]
+    out = ["--out", tmp_path / "new", "--confidence", 0.5]
+    line = refused(*pairs, *out, "--teacher", "labels")
+    assert "--labelled" in line
+    assert "--rehearse" in refused(*pairs, *out, "--labelled", ombria, "--rehearse", 2)
+    flora(*pairs, *out, "--labelled", ombria, "--teacher-steps", 3)
+    teacher = read_metadata(tmp_path / "new" / "optical" / "last.safetensors")
+    assert teacher["config"]["dates"] == "both" and teacher["training"]["steps"] == 3
+    # The same chips beside the pairs, and another teacher: other weights.
+    flora(*pairs, "--out", tmp_path / "index", "--labelled", ombria, "--teacher", "index")
+    assert not (tmp_path / "index" / "optical").exists()
+    first, second = (tmp_path / name / "weights.safetensors" for name in ("new", "index"))
+    assert first.read_bytes() != second.read_bytes()
+
+
 def test_weights_of_statistics_take_no_stacked_dates(tmp_path: Path) -> None:
     chips = Simulated("train", count=1, size=64, sar_dates=("before:2", "after"))
     config = replace(named_config("tiny"), sar_channels=len(chips.sar_scaling.bands))

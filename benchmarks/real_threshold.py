@@ -147,8 +147,9 @@ def main() -> None:
         "simulated": {"scenes": asked.scenes, "water_iou": drawn(simulated)},
         "backscatter_of_water_dB": bright | {"simulated": brightness(predict, scenes)},
         "holds_out": "left_out: the chip, of another flood than the others. test: seven chips of "
-        "the official test split, which choose nothing; Spain_7370579, which is among the four "
-        "that choose, is not in the pooled row. simulated: scenes of the test split, pooled.",
+        "the official test split, which choose nothing; those of India, Paraguay and Spain are of "
+        "floods of which another chip is among the four that choose. Spain_7370579, which is one "
+        "of these four, is not in the pooled row. simulated: scenes of the test split, pooled.",
         "cite": f"{CITE} Labels of three chips by Cloud to Street and Microsoft.",
     }
     write_record(asked.record, record)

@@ -181,12 +181,15 @@ class ModelOptions:
         """What identifies this model, by name: kept as tags of the maps."""
         import torch
 
+        from flora.models.checkpoints import read_metadata
+
         path = self.chosen(dates)
         if path is None:
             return {"method": self.method}
         return {
             "method": self.method,
             "weights": path.name,
+            "trained_on": str(read_metadata(path).get("dataset", "")),
             "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "device": place,
             "precision": self.precision,

@@ -174,8 +174,8 @@ class Mixed(FloodDataset):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The name of the labelled dataset, which weights are filed under."""
-        return self.labelled.name
+        """The names of both, which weights are filed under."""
+        return " and ".join(dict.fromkeys((self.labelled.name, self.unlabelled.name)))
 
     def __len__(self) -> int:
         return sum(self._counts)

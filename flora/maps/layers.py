@@ -77,6 +77,7 @@ class SceneMap:
         attribution: What the sources ask to have said.
         intervals: Between which areas the true one should lie, where that is known.
         promise: Of which scenes these intervals hold, and how often, in words.
+        maker: What made the map, as it follows upon "made by".
     """
 
     title: str
@@ -93,6 +94,7 @@ class SceneMap:
     attribution: str
     intervals: AreaIntervals | None = None
     promise: str = ""
+    maker: str = "a model"
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.threshold <= 0.99:
@@ -293,7 +295,18 @@ def read_map(
             outlines=tuple(outlines[:MOST_OUTLINES]),
             outlines_left_out=max(0, len(outlines) - MOST_OUTLINES),
             attribution=ATTRIBUTION,
+            maker=_maker(tags),
         )
+
+
+def _maker(tags: Mapping[str, str]) -> str:
+    """What made a map, in words, by its tags."""
+    if tags.get("FLORA_METHOD") == "otsu":
+        return "Otsu's threshold"
+    trained = tags.get("FLORA_TRAINED_ON", "")
+    if trained == "simulated":
+        return "a model that was trained on simulated scenes only"
+    return f"a model, trained last on {trained}" if trained else "a model"
 
 
 def area_text(value: float, unit: str) -> str:

@@ -70,6 +70,7 @@ class StaticMap:
         said = [scene.attribution, tiles_attribution]
         parts = {
             "title": html.escape(scene.title),
+            "maker": html.escape(scene.maker),
             "attribution": html.escape(". ".join(text for text in said if text)),
             "style": _static("flood_map.css"),
             "script": _static("flood_map.js"),

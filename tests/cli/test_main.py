@@ -299,9 +299,13 @@ def test_adapt_then_map(scene: Path, tmp_path: Path) -> None:
     for name, extra in (("own", []), ("index", ["--teacher", "index", "--rehearse", 2])):
         assert "weights.safetensors" in flora(*arguments, "--out", tmp_path / name, *extra)
         weights = tmp_path / name / "weights.safetensors"
+        page = tmp_path / f"{name}.html"
         assert "Water: " in flora(
-            "map", scene, "--out", tmp_path / f"{name}-maps", "--weights", weights
-        )
+            "map", scene, "--out", tmp_path / f"{name}-maps", "--weights", weights,
+            "--html", page, "--attribution", "Simulated",
+        )  # fmt: skip
+        trained = {"own": "folder", "index": "simulated and folder"}[name]
+        assert f"by a model, trained last on {trained} and is" in page.read_text()
     line = refused(*arguments, "--out", tmp_path / "unsure", "--confidence", 1)
     assert "sure of no pixel" in line and not (tmp_path / "unsure" / "weights.safetensors").exists()
     # The same pairs beside labelled chips, for a training from the start.

@@ -66,6 +66,12 @@ def page_data(page: Path) -> dict:
     return json.loads(found[1])
 
 
+def made_by(page: Path) -> str:
+    """What a page says of its map's maker."""
+    said = re.search(r"made\s+by (.*?)\s+and\s+is\s+not\s+a\s+survey", page.read_text())
+    return said[1]
+
+
 def layer_names(page: Path) -> list[str]:
     return [image["name"] for image in page_data(page)["images"]]
 
@@ -583,6 +589,7 @@ def test_likelihood_and_interval_are_written_and_said(scene, occurrence, mapped,
     assert flood["ends"] == pytest.approx([low, high], rel=1e-3)
     promise = "made to hold for 90 % of simulated scenes, whatever the threshold; of 6 real chips "
     assert flood["promise"] == promise + "it held for 3"
+    assert made_by(page) == "a model that was trained on simulated scenes only"
     item = json.loads((finished / f"{NAME}_item.json").read_text())
     kept = item["properties"]["flora:area_interval"]
     assert (kept["coverage"], kept["unit"]) == (0.9, "km2")
@@ -682,6 +689,7 @@ def test_otsu_writes_the_same_products_and_says_its_threshold(scene, tmp_path):
         tags = file.tags()
     assert f"Otsu: VH below {tags['FLORA_OTSU_VH_BELOW_DB']} dB" in said
     assert tags["FLORA_METHOD"] == "otsu"
+    assert made_by(page) == "Otsu&#x27;s threshold"
     assert layer_names(page) == ["SAR VV"]
     chance = read(out / f"{NAME}_water_probability.tif")
     np.testing.assert_array_equal(chance.astype(int), read(out / f"{NAME}_water_mask.tif"))

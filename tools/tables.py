@@ -187,7 +187,7 @@ def test_chips_table() -> str:
         if chip == "pooled" or all("water_iou" in row.get(name, {}) for name in methods)
     ]
     shown = [name.replace(", weights that ship, ", ", from ") for name in methods]
-    return table(["test chip", "water, % of pixels", *shown], cells)
+    return table(["test chip", "water, %", *shown], cells)
 
 
 def real_threshold_table() -> str:

@@ -106,7 +106,7 @@ class Run:
             try:
                 outputs = self._finished([path])
                 if outputs is None:
-                    grid, viewing = self._reading.grid_of(path), self._reading.viewing_of(path)
+                    grid, viewing = self._reading.inspected(path)
                     self._products.check_scene(grid, viewing, Given("sar_path", path))
             except FloraError as error:
                 failures[path] = error

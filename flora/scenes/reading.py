@@ -14,7 +14,6 @@ from flora.scenes.bands import find_files
 from flora.scenes.before import BeforeScene, open_before
 from flora.scenes.dates import open_dates
 from flora.scenes.inputs import SarScene, open_scene
-from flora.scenes.layers import SceneFiles
 from flora.scenes.safe.correction import Correction
 from flora.scenes.viewing import Viewing
 from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalScaling, SarScaling, Units
@@ -55,16 +54,14 @@ class SceneReading:
 
     def grid_of(self, paths: str | Path | Sequence[str | Path]) -> Grid:
         """The pixels that would be read of a scene: its files are inspected, no values read."""
-        files = self._files(paths)
-        return files.grid.part(choose_part(files.grid, self.window, self.bbox, files.name))
+        return self.inspected(paths)[0]
 
-    def viewing_of(self, paths: str | Path | Sequence[str | Path]) -> Viewing | None:
-        """How the radar looked, see `SceneFiles.viewing`."""
-        return self._files(paths).viewing
-
-    def _files(self, paths: str | Path | Sequence[str | Path]) -> SceneFiles:
+    def inspected(self, paths: str | Path | Sequence[str | Path]) -> tuple[Grid, Viewing | None]:
+        """The same pixels, and how the radar looked, see `SceneFiles.viewing`."""
         how = self.remove_noise, self.correction, self.incidence
-        return find_files(paths, self.scaling, self.units, self.grid, *how)
+        files = find_files(paths, self.scaling, self.units, self.grid, *how)
+        part = choose_part(files.grid, self.window, self.bbox, files.name)
+        return files.grid.part(part), files.viewing
 
     @contextmanager
     def scene(self, paths: str | Path | Sequence[str | Path]) -> Iterator[SarScene]:

@@ -50,6 +50,21 @@ def test_on_one_grid_both_dates_are_read_as_they_are_the_earlier_first(tmp_path)
     np.testing.assert_allclose(values, [*(expected - 3), *expected], atol=1e-4)
 
 
+def test_the_checksum_of_stacked_dates_is_of_all_of_them(tmp_path):
+    """Maps of other pixels of either date are not taken for this scene's."""
+    paths = {
+        shift: write_truth(tmp_path / f"{name}.tif", shift=shift)
+        for name, shift in (("plain", 0.0), ("darker", -3.0), ("brighter", 2.0))
+    }
+
+    def checksum(before: float, after: float) -> str:
+        with open_scene(paths[after]) as scene, open_dates(scene, paths[before]) as both:
+            return both.pixels
+
+    stacks = [(0.0, -3.0), (0.0, 2.0), (2.0, -3.0), (-3.0, 0.0)]
+    assert len({checksum(*stack) for stack in stacks}) == len(stacks)
+
+
 def test_another_grid_is_resampled_onto_the_part_that_is_mapped(tmp_path):
     after = write_truth(tmp_path / "after.tif")
     shifted = Affine(12, 0, GRID.c - 207, 0, -12, GRID.f + 203)

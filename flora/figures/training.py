@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from flora.errors import FloraError
@@ -16,13 +17,13 @@ from flora.figures.plots import BookFigure, figure, style
 # Share of the pixels whose gradients lie within the colour limits: few outliers set no scale.
 WITHIN_LIMITS = 99.0
 LEVELS = 15
+WIDTH = 4.1  # inches of a whole figure: its letters can be read on a telephone
 
 
 def training_curves(
     rows: Sequence[Mapping[str, float]],
     *,
     terms: Sequence[str] | None = None,
-    columns: int = 4,
 ) -> BookFigure:
     """Plot the log of a training run, one panel a loss term (no unit), against the step.
 
@@ -32,7 +33,6 @@ def training_curves(
     Args:
         rows: Rows with a `step` and numbers; a row may lack a term.
         terms: Which columns to plot; by default all but `step`, `epoch` and `lr`.
-        columns: Panels in a row.
 
     Raises:
         FloraError: If there is no row, or nowhere a value of a term.
@@ -47,8 +47,9 @@ def training_curves(
         terms = [name for name in terms if name not in ("step", "epoch", "lr")]
     if not rows or not terms:
         raise FloraError("the training log is empty: expected rows with a step and loss terms")
-    columns = min(columns, len(terms))
-    made, axes = figure(math.ceil(len(terms) / columns), columns, panel=(2.6, 2.0))
+    columns = 2 if len(terms) in (2, 4) else min(3, len(terms))
+    panel = (WIDTH / columns, 1.35 if columns == 3 else 1.7)
+    made, axes = figure(math.ceil(len(terms) / columns), columns, panel=panel)
     with style():
         for ax, name in zip(axes.flat, terms, strict=False):
             points = [(row["step"], row[name]) for row in rows if name in row]
@@ -62,9 +63,10 @@ def training_curves(
             sparse = "o-" if len(values) < 40 else "-"
             ax.plot(steps[window // 2 :][: len(mean)], mean, sparse, color="C0", markersize=3)
             ax.set_title(name.replace("_", " "))
-            ax.set_xlabel("step")
+            ax.locator_params(nbins=3)
         for unused in axes.flat[len(terms) :]:
             unused.set_axis_off()
+        made.supxlabel("step", fontsize=9)
     return made
 
 
@@ -73,7 +75,8 @@ def show_penalties(
 ) -> Axes:
     """Draw a table of losses: a row an error, a column a term, shaded within each column.
 
-    A column's largest value is darkest, since the terms differ in scale. What rounds to 0 is blank.
+    A column's largest value is darkest, since the terms differ in scale. What rounds to 0 is blank;
+    0.25 is written .25, so that ten columns fit on a telephone.
 
     Args:
         ax: Where to draw.
@@ -102,13 +105,13 @@ def show_penalties(
         ax.text(
             column,
             row,
-            f"{table[row, column]:.{decimals}f}",
+            f"{table[row, column]:.{decimals}f}".removeprefix("0"),
             ha="center",
             va="center",
             fontsize=8,
             color="white" if shares[row, column] > 0.8 else "black",
         )
-    ax.set_xticks(range(len(terms)), terms, rotation=35, ha="left", rotation_mode="anchor")
+    ax.set_xticks(range(len(terms)), terms, rotation=90)
     ax.set_yticks(range(len(errors)), errors)
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     ax.spines[:].set_visible(False)
@@ -120,7 +123,6 @@ def show_gradient(
     gradient: ArrayLike,
     *,
     title: str,
-    label: str = "",
     signed: bool = True,
     limit: float | None = None,
 ) -> Axes:
@@ -130,7 +132,6 @@ def show_gradient(
         ax: Where to draw.
         gradient: (H, W), finite.
         title: Above the panel.
-        label: Beside the colour bar.
         signed: False for lengths, which have no values below 0: the colours begin at white.
         limit: Magnitude drawn in full colour; by default the 99th percentile of those above 0.
 
@@ -155,8 +156,10 @@ def show_gradient(
     owner = ax.get_figure()
     if owner is not None:
         extend = "both" if signed else "max"
-        bar = owner.colorbar(image, ax=ax, shrink=0.8, pad=0.02, extend=extend, label=label)
-        bar.ax.tick_params(labelsize=7)
+        bar = owner.colorbar(image, ax=ax, shrink=0.8, pad=0.02, extend=extend)
+        bar.ax.tick_params(labelsize=8)
+        bar.locator = MaxNLocator(4)
+        bar.update_ticks()
     return ax
 
 

@@ -26,7 +26,7 @@ def test_each_column_is_shaded_by_its_own_largest_value(ax):
 def test_values_stand_in_their_cells_and_what_rounds_to_zero_is_blank(ax):
     show_penalties(ax, [[0.004, 0.5], [0.25, 0.0]], ["a", "b"], ["x", "y"])
     written = {text.get_position(): text.get_text() for text in ax.texts}
-    assert written == {(1, 0): "0.50", (0, 1): "0.25"}  # (column, row)
+    assert written == {(1, 0): ".50", (0, 1): ".25"}  # (column, row)
 
 
 def test_text_is_legible_on_its_shade(ax):

@@ -1,13 +1,13 @@
 r"""What the weights that ship make of five real chips, in pictures; four have no flood label.
 
-    FLORA_DATA=my-data python benchmarks/real_chips.py --figure book/images/real_chips.png \
+    FLORA_DATA=my-data python benchmarks/real_chips.py --figure book/images/real_chips.webp \
         --record results/real_chips.json
 
 Rows: the chip "Spain" of Sen1Floods11, three chips of TerraMesh (a coast, farmland, a snowy plain;
 their radar is gamma0, terrain-corrected), one patch of SEN12MS. Columns: VH; the real Sentinel-2
-image; the image drawn from radar alone; the water found in it, from a probability of 0.5 on.
-Beside each row the record holds the share of water, also at the weights' own threshold, and how far
-the drawn image is from the real one, next to a constant image.
+image; the image drawn from radar alone; the water found in it, from the weights' own threshold on.
+Beside each row the record holds the share of water, there and at 0.5, and how far the drawn image
+is from the real one, next to a constant image.
 """
 
 from __future__ import annotations
@@ -101,25 +101,28 @@ def psnr(image: FloatArray, real: FloatArray, valid: BoolArray) -> float:
 def main() -> None:
     """Draw, and record if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--figure", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--figure", type=Path, required=True, help="picture to write")
     parser.add_argument("--record", type=Path, help="write the figures as JSON to this file")
     arguments = parser.parse_args()
     data = Path(os.environ["FLORA_DATA"])
     model = load_model().eval()
     threshold = model.thresholds.get("sar", EVEN)
-    made, axes = figure(len(CHIPS), 4, panel=(1.9, 1.95))
+    made, axes = figure(len(CHIPS), 4, panel=(1.05, 1.1))
     rows: list[dict[str, Any]] = []
     for panels, chip in zip(axes, CHIPS, strict=True):
         seen = look(chip, data, model)
         show_backscatter(panels[0], seen.vh, band="VH", colour_bar=False)
-        show_rgb(panels[1], seen.real, title="Sentinel-2")
-        show_rgb(panels[2], seen.drawn, seen.valid, title="drawn from SAR")
+        show_rgb(panels[1], seen.real, title="optical")
+        show_rgb(panels[2], seen.drawn, seen.valid, title="drawn")
         show_backscatter(panels[3], seen.vh, band="VH", colour_bar=False)
-        codes = np.where(seen.valid, seen.water >= EVEN, IGNORE)
+        codes = np.where(seen.valid, seen.water >= threshold, IGNORE)
         show_water_over(panels[3], codes, legend=False)
         panels[3].set_title("water")
-        panels[0].set_ylabel(chip.says)
+        panels[0].set_ylabel(chip.says.partition(",")[0])
         scale_bar(panels[0], PIXEL)
+        if chip is not CHIPS[0]:
+            for ax in panels:
+                ax.set_title("")
         constant = np.broadcast_to(
             seen.real[:, seen.valid].mean(axis=1)[:, None, None], seen.real.shape
         )
@@ -135,7 +138,7 @@ def main() -> None:
             }
         )
         print(rows[-1])
-    made.picture()[0].save(arguments.figure, optimize=True)
+    made.picture()[0].save(arguments.figure, quality=82)
     if arguments.record:
         write_record(
             arguments.record,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from flora.errors import FloraError
@@ -23,6 +24,8 @@ from flora.figures.plots import (
     style,
 )
 from flora.sensors import SENTINEL1, SENTINEL2_RGB, OpticalScaling, SarScaling
+
+QUICKLOOK_WIDTH = 4.2  # inches
 
 
 def sample_figure(
@@ -83,6 +86,9 @@ def quicklook(
 ) -> BookFigure:
     """The results of a scene at a glance: SAR, reconstruction, water over SAR.
 
+    With a reconstruction the water is drawn twice as large, below the two others, unless the scene
+    is a strip. Letters are large enough for the width of a telephone.
+
     Args:
         backscatter: (H, W) in `unit`, NaN in nodata.
         water: Label codes (H, W): 0 dry, 1 water, 255 no data.
@@ -104,22 +110,36 @@ def quicklook(
     width_metres, height_metres = pixel_metres or (1.0, 1.0)
     aspect = height_metres / width_metres
     shape = codes.shape[0] * aspect / codes.shape[1]
-    side = 4.2
-    panel = (side, min(max(side * shape, 0.8), 2 * side) + 0.6)
-    count = 2 if rgb is None else 3
-    made, axes = figure(*((count, 1) if shape < 0.4 else (1, count)), panel=panel)
-    panels = axes.ravel()
+    made, panels = _quicklook_panels(shape, 2 if rgb is None else 3)
     with style():
         for ax in (panels[0], panels[-1]):
             show_backscatter(ax, backscatter, band=band, unit=unit, colour_bar=False, aspect=aspect)
-        colour_bar_beside(panels[0], panels[0].images[0], f"backscatter ({unit})", extend="both")
         if rgb is not None:
-            name = "optical image, reconstructed"
-            show_rgb(panels[1], rgb, codes != 255, title=name, aspect=aspect)
+            show_rgb(panels[1], rgb, codes != 255, title="drawn from SAR", aspect=aspect)
         panels[-1].set_title(f"water on SAR {band}")
         show_water_over(panels[-1], codes)
+        colour_bar_beside(panels[-1], panels[-1].images[0], f"SAR ({unit})", extend="both")
         if pixel_metres is not None:
             scale_bar(panels[0], width_metres)
         if title:
             made.suptitle(title, fontsize=10, parse_math=False)
     return made
+
+
+def _quicklook_panels(shape: float, count: int) -> tuple[BookFigure, list[Axes]]:
+    """A figure for a scene of `shape` times its width in height, and its panels, water last."""
+    if shape < 0.4:
+        made, axes = figure(count, 1, panel=(QUICKLOOK_WIDTH, QUICKLOOK_WIDTH * shape + 0.6))
+        return made, list(axes.flat)
+    if count == 2 or shape > 1.5:
+        side = QUICKLOOK_WIDTH / count
+        made, axes = figure(1, count, panel=(side, min(side * shape, 8.0) + 0.6))
+        return made, list(axes.flat)
+    half = QUICKLOOK_WIDTH / 2
+    made, axes = figure(2, 2, panel=(half, 1.5 * half * shape + 0.5))
+    grid = axes[0, 0].get_gridspec()
+    grid.set_height_ratios((1, 2))
+    for ax in axes[1]:
+        ax.remove()
+    with style():
+        return made, [*axes[0], made.add_subplot(grid[1, :])]

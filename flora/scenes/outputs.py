@@ -237,7 +237,9 @@ def draw_quicklook(
 
 
 def _quicklook(maps: Mapping[str, Path], scene: SarScene, title: str) -> bytes:
-    from flora.figures.sheets import quicklook  # matplotlib is loaded when something is drawn
+    # matplotlib is loaded when something is drawn
+    from flora.figures.plots import SCREEN_DPI
+    from flora.figures.sheets import quicklook
 
     rows, columns = scene.sample.shape[1:]
 
@@ -257,7 +259,7 @@ def _quicklook(maps: Mapping[str, Path], scene: SarScene, title: str) -> bytes:
         title=title,
     )
     picture = io.BytesIO()
-    drawn.savefig(picture, format="png", bbox_inches="tight")
+    drawn.savefig(picture, format="png", bbox_inches="tight", dpi=1.5 * SCREEN_DPI)
     return picture.getvalue()
 
 

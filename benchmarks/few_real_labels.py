@@ -143,8 +143,9 @@ def main() -> None:
             "simulated_scenes": asked.scenes,
             "left_out": left_out(real, simulated, training),
             "test": tested(real, simulated, data, training, asked.seeds),
-            "holds_out": "left_out: the chip, of other floods than two of the others. test: seven "
-            "chips of the official test split, on which nothing was chosen.",
+            "holds_out": "left_out: the chip, of another flood than the others. test: seven chips "
+            "of the official test split, on which nothing was chosen; those of India, Paraguay and "
+            "Spain are of floods of which another chip is among the four.",
             "cite": "Sen1Floods11, Bonafilia et al. 2020; labels of three chips by Cloud to Street "
             "and Microsoft. Contains modified Copernicus Sentinel data 2016-2019.",
         }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from flora.grid import Grid
     from flora.scenes.many import MapOptions
     from flora.scenes.reading import SceneReading
+    from flora.scenes.tiles import Tiling
     from flora.sensors import OpticalScaling, SarScaling
 
 PART, MANY = "Part, grid and tiles", "Many scenes"
@@ -153,12 +154,12 @@ def map_(
     guided = found.before is not None
     threshold, remark = model.least(scenes.dates, guided)
     likely = Likely.of(model.chosen(scenes.dates), guided, existing.reuse)
-    facts = model.facts(place, scenes.dates)
-    mapping = _mapping(part, threshold, facts, existing.overwrite)
     products = Products(
-        wanted, trust, likely, mapping.tiling, out, several, found.before, existing.overwrite
+        wanted, trust, likely, _tiling(part), out, several, found.before, existing.overwrite
     )
     products.check_files(stems, _inputs(found, scenes.stac, model.weights))
+    facts = model.facts(place, scenes.dates)
+    mapping = _mapping(products.tiling, threshold, facts, existing.overwrite)
     reading = _reading(found, part, sensors, scenes.align)
     if trust.catalogue is not None:
         scenes_of = [[path] for path in found.paths] if several else [found.paths]
@@ -244,12 +245,17 @@ def _reading(
     )
 
 
+def _tiling(part: PartOptions) -> Tiling:
+    """How scenes are cut."""
+    from flora.scenes.tiles import Tiling
+
+    return Tiling(part.tile, part.overlap, part.batch)
+
+
 def _mapping(
-    part: PartOptions, threshold: float, facts: dict[str, str], overwrite: bool
+    tiling: Tiling, threshold: float, facts: dict[str, str], overwrite: bool
 ) -> MapOptions:
     """How scenes are mapped; the facts of the model change with weights, device and torch."""
     from flora.scenes.many import MapOptions
-    from flora.scenes.tiles import Tiling
 
-    tiling = Tiling(part.tile, part.overlap, part.batch)
     return MapOptions(tiling, threshold, facts, overwrite)

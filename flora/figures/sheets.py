@@ -35,7 +35,7 @@ def sample_figure(
     *,
     pixel_metres: float | None = None,
 ) -> BookFigure:
-    """Draw all layers of one sample side by side: SAR, optical, index, before, water.
+    """Draw all layers of one sample, two in a row: SAR, optical, index, before, water.
 
     Args:
         sample: A sample of a dataset (`flora.datasets.base.Sample`).
@@ -53,8 +53,7 @@ def sample_figure(
     stored = sar_scaling.restore(np.asarray(sample["sar"]))
     stored = np.where(np.asarray(sample["sar_valid"]), stored, np.nan)
     count = len(sar_scaling.bands) + 3 + ("before" in sample)
-    columns = count if count <= 4 else math.ceil(count / 2)
-    made, axes = figure(math.ceil(count / columns), columns)
+    made, axes = figure(math.ceil(count / 2), 2, panel=(2.15, 2.15))
     panels = iter(axes.flat)
     with style():
         for band, values in zip(sar_scaling.bands, stored, strict=True):

@@ -73,6 +73,21 @@ class LabelledOptions:
         ),
     ] = 0
 
+    def speaker(self, asked: str | None) -> str:
+        """Who says what the images show.
+
+        Raises:
+            FloraError: If it is to learn from labels, and there are none.
+        """
+        if asked == "labels" and self.labelled is None:
+            raise FloraError(
+                "expected chips that it can learn from",
+                argument="teacher",
+                value=asked,
+                remedy="name their folder by --labelled",
+            )
+        return asked or ("weights" if self.labelled is None else "labels")
+
     def open(self, pairs: ChipOptions) -> FloodDataset | None:
         """The chips, if there are any.
 
@@ -84,6 +99,13 @@ class LabelledOptions:
         from flora.datasets.wrapped import InMemory
 
         if self.labelled is None:
+            if self.labelled_dataset is not None:
+                raise FloraError(
+                    "there are no labelled chips that it could be of",
+                    argument="labelled_dataset",
+                    value=self.labelled_dataset,
+                    remedy="name their folder by --labelled",
+                )
             if not self.rehearse:
                 return None
             return InMemory(open_dataset("simulated", None, "train", count=self.rehearse))
@@ -135,18 +157,12 @@ def adapt(
             remedy="choose weights of FLoRA or of a U-Net",
         )
     labelled = others.open(chips)
-    name = adapting.teacher or ("weights" if others.labelled is None else "labels")
-    if name != "labels":
-        teacher = _teacher(name, model, path, pairs)
-    elif labelled is None or others.labelled is None:
-        raise FloraError(
-            "expected chips that it can learn from",
-            argument="teacher",
-            value=name,
-            remedy="name their folder by --labelled",
-        )
-    else:
+    if labelled is not None:
         check_sensor(path, labelled)
+    name = others.speaker(adapting.teacher)
+    if labelled is None or name != "labels":
+        teacher = _teacher(name, model, path, pairs)
+    else:
         teacher = recipes.train_optical(
             labelled,
             out / "optical",

@@ -182,6 +182,7 @@ class ModelOptions:
         import torch
 
         from flora.models.checkpoints import read_metadata
+        from flora.scenes.names import SHIPPED_ON
 
         path = self.chosen(dates)
         if path is None:
@@ -189,7 +190,10 @@ class ModelOptions:
         return {
             "method": self.method,
             "weights": path.name,
-            "trained_on": str(read_metadata(path).get("dataset", "")),
+            # Of other weights, the file knows the last training alone.
+            "trained_on": SHIPPED_ON
+            if self.weights is None
+            else str(read_metadata(path).get("dataset", "")),
             "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "device": place,
             "precision": self.precision,

@@ -28,6 +28,7 @@ from flora.maps.pictures import (
     radar_picture,
 )
 from flora.maps.screen import Screen
+from flora.scenes.names import SHIPPED_ON
 from flora.scenes.optical import product_raster
 from flora.sensors import BoolArray, ByteArray
 
@@ -304,8 +305,8 @@ def _maker(tags: Mapping[str, str]) -> str:
     if tags.get("FLORA_METHOD") == "otsu":
         return "Otsu's threshold"
     trained = tags.get("FLORA_TRAINED_ON", "")
-    if trained == "simulated":
-        return "a model that was trained on simulated scenes only"
+    if trained == SHIPPED_ON:
+        return f"a model that was trained on {trained}"
     return f"a model, trained last on {trained}" if trained else "a model"
 
 

@@ -132,7 +132,7 @@ def train_optical(
 
 
 def dates_shown(labelled: FloodDataset, pairs: FloodDataset) -> Dates:
-    """What an optical teacher can look at: both dates, where all chips show the one before too."""
+    """What an optical teacher can look at: both dates, where the first chip of each has both."""
     return "both" if "before" in labelled[0] and "before" in pairs[0] else "after"
 
 

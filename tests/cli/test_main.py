@@ -16,7 +16,7 @@ from flora.cli.main import app
 from flora.cli.method import ModelOptions
 from flora.datasets.simulated import Simulated
 from flora.errors import FloraError
-from flora.models.checkpoints import read_metadata, save_weights
+from flora.models.checkpoints import read_metadata, save_weights, shipped_weights
 from flora.models.config import named_config
 from flora.models.network import Flora
 from flora.simulate.scene import simulate
@@ -338,11 +338,13 @@ def test_adapt_to_a_flood_by_labels_of_others(ombria: Path, tmp_path: Path) -> N
     line = refused(*pairs, *out, "--teacher", "labels")
     assert "--labelled" in line
     assert "--rehearse" in refused(*pairs, *out, "--labelled", ombria, "--rehearse", 2)
+    assert "--labelled-dataset" in refused(*pairs, *out, "--labelled-dataset", "ombria")
     flora(*pairs, *out, "--labelled", ombria, "--teacher-steps", 3)
     teacher = read_metadata(tmp_path / "new" / "optical" / "last.safetensors")
     assert teacher["config"]["dates"] == "both" and teacher["training"]["steps"] == 3
     # The same chips beside the pairs, and another teacher: other weights.
-    flora(*pairs, "--out", tmp_path / "index", "--labelled", ombria, "--teacher", "index")
+    index = ["--out", tmp_path / "index", "--confidence", 0.5, "--teacher", "index"]
+    flora(*pairs, *index, "--labelled", ombria)
     assert not (tmp_path / "index" / "optical").exists()
     first, second = (tmp_path / name / "weights.safetensors" for name in ("new", "index"))
     assert first.read_bytes() != second.read_bytes()
@@ -359,3 +361,10 @@ def test_weights_of_statistics_take_no_stacked_dates(tmp_path: Path) -> None:
     save_weights(Flora(config), weights, {"model": "flora", "config": config.to_dict(), **scalings})
     with pytest.raises(FloraError, match="statistics of dates"):
         ModelOptions(weights=weights).sensors(5, ["1.tif", "2.tif", "3.tif", "4.tif"])
+
+
+def test_only_the_weights_of_the_package_are_known_to_have_seen_simulated_scenes_only() -> None:
+    """Others may have begun from weights that had seen more than their last training."""
+    own, named = ModelOptions(), ModelOptions(weights=shipped_weights())
+    assert own.facts("cpu", 1)["trained_on"] == "simulated scenes only"
+    assert named.facts("cpu", 1)["trained_on"] == "simulated"

@@ -22,11 +22,17 @@ from flora.experiments.field import (
     UNET_GROUP,
     UNET_JITTER,
     UNET_WATER,
-    WITHOUT_TEACHER,
+    at_lengths,
 )
 from flora.experiments.labels import HEARING, SIMULATED_LABELS
 from flora.experiments.makers import ForSteps, MakeFlora, MakeUNet, Otsu, ZScore
-from flora.experiments.ombria import HELD_OUT_FLOODS, OMBRIA, OMBRIA_LABELS, OMBRIA_SITES
+from flora.experiments.ombria import (
+    HELD_OUT_FLOODS,
+    OMBRIA,
+    OMBRIA_LABELS,
+    OMBRIA_LENGTHS,
+    OMBRIA_SITES,
+)
 from flora.experiments.runner import Experiment, Source
 from flora.models.norms import NORMS
 from flora.predictors import MODES
@@ -217,25 +223,18 @@ FUSION = replace(
     norm="layer",
 )
 
-STEPS = (500, 1500, 4500)
 LENGTHS = replace(
     SIMULATED,
     question="How long must a training be until its curve is flat, and who gains by it?",
     tests={"valid": Source("simulated", "valid", {"count": 96, "size": 128})},
     holds_out="Other scenes of the same simulator, of the split that chooses.",
-    competitors={
-        f"{name}_{steps}": replace(
-            competitor,
-            says=f"{competitor.says.partition(':')[0]}, {steps} steps",
-            by=ForSteps(maker, steps),
-        )
-        for steps in STEPS
-        for name, competitor, maker in (
-            ("flora", FLORA, MakeFlora()),
-            ("no_teacher", NO_TEACHER, WITHOUT_TEACHER),
-            ("unet", UNET, MakeUNet(norm="layer")),
-        )
-    },
+    competitors=at_lengths(
+        {
+            "flora": FLORA,
+            "no_teacher": NO_TEACHER,
+            "unet": replace(UNET, by=MakeUNet(norm="layer")),
+        }
+    ),
     norm="layer",
 )
 
@@ -302,6 +301,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "many_dates": MANY_DATES,
     "fusion": FUSION,
     "lengths": LENGTHS,
+    "ombria_lengths": OMBRIA_LENGTHS,
     "sen1floods11": SEN1FLOODS11,
     "sen12ms": SEN12MS,
     "deepflood": DEEPFLOOD,

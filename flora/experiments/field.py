@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 
 from flora.experiments.competitors import Competitor
 from flora.experiments.makers import (
+    ForSteps,
     MakeFlora,
     MakeLateFusion,
     MakePix2Pix,
@@ -130,3 +132,18 @@ SEES_OPTICAL = {
         "early fusion with the image itself", MakeUNet(sees="oracle"), "baseline", ("oracle",)
     ),
 }
+
+STEPS = (500, 1500, 4500)
+
+
+def at_lengths(competitors: Mapping[str, Competitor]) -> dict[str, Competitor]:
+    """Competitors that learn, trained for each of `STEPS`, by names like "flora_500"."""
+    return {
+        f"{name}_{steps}": replace(
+            competitor,
+            says=f"{competitor.says.partition(':')[0]}, {steps} steps",
+            by=ForSteps(competitor.by, steps),  # type: ignore[arg-type]
+        )
+        for steps in STEPS
+        for name, competitor in competitors.items()
+    }

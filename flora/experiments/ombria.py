@@ -19,6 +19,7 @@ from flora.experiments.field import (
     UNET_JITTER,
     UNET_WATER,
     WITHOUT_TEACHER,
+    at_lengths,
 )
 from flora.experiments.makers import (
     Adapted,
@@ -122,6 +123,19 @@ HELD_OUT_FLOODS = {
     )
     for number, sites in enumerate(FLOODS, start=1)
 }
+
+OMBRIA_LENGTHS = replace(
+    OMBRIA,
+    question="How long must a training on real floods be until its curve is flat, and who gains "
+    "by it?",
+    competitors=at_lengths(
+        {
+            "flora": TWO_DATES["flora_two_dates"],
+            "no_teacher": TWO_DATES["no_teacher_two_dates"],
+            "unet": TWO_DATES["unet_two_dates"],
+        }
+    ),
+)
 
 _UNET = MakeUNet(norm="group")
 LABELS = (27, 55, 109, 273, 545)

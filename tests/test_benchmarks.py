@@ -16,6 +16,7 @@ from benchmarks import (
     area_interval,
     averaging,
     calibration,
+    label_bound,
     real_threshold,
     roofline,
     scenes,
@@ -667,3 +668,37 @@ def test_the_chip_left_out_does_not_choose_its_threshold():
     assert [row["threshold"] for row in rows.values()] == [0.8, 0.8, 0.1]
     assert gains == pytest.approx([-0.2, -0.1, 0.0])
     assert rows["a"]["water_iou_at_0.5"] == 0.2
+
+
+# --- what bounds a map of OMBRIA ------------------------------------------------------------------
+
+
+def test_own_and_shared_mistakes_by_hand():
+    counts = np.zeros((2, 2, 2), dtype=np.int64)  # label, radar, optical
+    counts[0] = [[40, 6], [4, 10]]  # dry: radar alone errs on 4, both on 10
+    counts[1] = [[3, 12], [5, 20]]  # flood: both err on 3, radar alone on 12
+    found = label_bound.row(counts)
+    assert found["flood"] == pytest.approx(40 / 100)
+    assert found["errors_of_radar"] == pytest.approx((4 + 10 + 3 + 12) / 100)
+    assert found["errors_of_optical"] == pytest.approx((6 + 10 + 3 + 5) / 100)
+    assert (found["both_say_flood"], found["both_say_dry"]) == (0.10, 0.03)
+    assert found["shared"] == pytest.approx((10 + 3) / 29)
+    assert found["radar_miou"] == pytest.approx((46 / (46 + 29) + 25 / (25 + 29)) / 2)
+    assert found["optical_miou"] == pytest.approx((44 / (44 + 24) + 32 / (32 + 24)) / 2)
+    # With the label changed where both contradict it, 16 errors of radar are left.
+    believed = (49 / (49 + 16) + 35 / (35 + 16)) / 2
+    assert found["radar_miou_if_both_are_right"] == pytest.approx(believed)
+
+
+def test_networks_that_share_no_mistake_leave_the_label_as_it_is():
+    counts = np.zeros((2, 2, 2), dtype=np.int64)
+    counts[0] = [[50, 5], [7, 0]]
+    counts[1] = [[0, 8], [2, 28]]
+    found = label_bound.row(counts)
+    assert found["shared"] == 0
+    assert found["radar_miou_if_both_are_right"] == found["radar_miou"] < 1
+
+
+def test_every_answer_of_two_networks_has_one_colour():
+    cases = [case for _, *cases in label_bound.CLASSES.values() for case in cases]
+    assert sorted(cases) == sorted(np.ndindex(2, 2, 2))

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FINDER = doctest.DocTestFinder(recurse=False, exclude_empty=True)
 DIRECTIVE = re.compile(r"^\.\. auto(?:class|function|data|exception):: (\S+)", re.MULTILINE)
-CODE_NAME = re.compile(r"`(flora\.[\w.]+)`")
+CODE_NAME = re.compile(r"`~?(flora\.[\w.]+)`")
 
 
 def names_with_examples() -> Iterator[str]:
@@ -148,5 +148,6 @@ def test_values_of_the_notation_are_those_of_the_code():
 
 
 def test_loss_terms_of_the_notation_are_those_of_the_code():
-    named = re.findall(r"`flora\.training\.LossWeights\.(\w+)`", notation())
+    loss = notation().partition("## The loss")[2].partition("\n## ")[0]
+    named = re.findall(r"^\|.*\| `(\w+)` \|$", loss, re.MULTILINE)
     assert named == list(inspect.get_annotations(LossWeights))

@@ -123,6 +123,10 @@ def book_config() -> dict[str, Any]:
         "clone": f"```bash\ngit clone {url}.git\ncd {url.rsplit('/', 1)[-1]}\n```",
     }
     recorded = record("book")
+    # A new chapter has no record before the book has been built with it.
+    config["parse"]["myst_substitutions"] |= {
+        f"seconds_{path.stem}": "not measured" for path in (ROOT / "notebooks").glob("*.ipynb")
+    }
     config["parse"]["myst_substitutions"] |= {
         f"seconds_{Path(name).stem}": f"{seconds:.0f} s"
         for name, seconds in recorded["notebooks_s"].items()

@@ -1,8 +1,8 @@
 """Sphinx extension: figures and tables are numbered chapter by chapter, whatever drew them.
 
-A figure of chapter 03 is Fig. 3.1, 3.2 and so on; on a page that is no chapter, Fig. 1, 2. A figure
-of the class `table`, which is how a cell's metadata mark an output that is a table, is numbered
-among the tables.
+A figure of chapter 03 is Fig. 3.1, 3.2 and so on, of 05b Fig. 5b.1; on a page that is no chapter,
+Fig. 1, 2. A figure of the class `table`, which is how a cell's metadata mark an output that is a
+table, is numbered among the tables.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def caption_of(node: nodes.Node) -> str | None:
 def number_by_chapter(app: Sphinx, environment: BuildEnvironment) -> list[str]:
     """Number what Sphinx has numbered through the book anew, from 1 on every page."""
     for page, kinds in environment.toc_fignumbers.items():
-        chapter = re.match(r"notebooks/(\d+)_", page)
-        before = (int(chapter[1]),) if chapter else ()
+        chapter = re.match(r"notebooks/(\d+b?)_", page)
+        before = (chapter[1].lstrip("0") or "0",) if chapter else ()
         for numbers in kinds.values():
             for count, name in enumerate(sorted(numbers, key=numbers.__getitem__), start=1):
                 numbers[name] = (*before, count)

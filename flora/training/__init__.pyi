@@ -19,6 +19,7 @@ from .recipes import Lesson as Lesson
 from .recipes import adapt as adapt
 from .recipes import config_for as config_for
 from .recipes import train as train
+from .recipes import train_optical as train_optical
 from .recipes import with_pairs as with_pairs
 from .released import RELEASED_LOSS as RELEASED_LOSS
 from .released import ReleasedTask as ReleasedTask

@@ -278,7 +278,7 @@ def test_print_has_every_page_an_outline_and_links_within(browser, tmp_path):
 def test_figures_and_tables_are_numbered_chapter_by_chapter(tmp_path):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "index.md").write_text(
-        "# Start\n\n```{toctree}\nnotebooks/02_a\nnotebooks/03_b\n```\n\n"
+        "# Start\n\n```{toctree}\nnotebooks/02_a\nnotebooks/03_b\nnotebooks/03b_c\n```\n\n"
         "{numref}`fig-two` {numref}`tab-one`\n\n```{figure} x.svg\nOf no chapter.\n```\n"
     )
     figure = "```{{figure}} /x.svg\n:name: {}\n{}\nWords.\n```\n\n"
@@ -289,6 +289,7 @@ def test_figures_and_tables_are_numbered_chapter_by_chapter(tmp_path):
         + figure.format("tab-one", ":figclass: table")
         + figure.format("fig-two", "")
     )
+    (tmp_path / "notebooks/03b_c.md").write_text("# C\n\n" + figure.format("fig-three", ""))
     (tmp_path / "x.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     (tmp_path / "conf.py").write_text(
         "extensions = ['myst_parser', 'tools.numbering']\nnumfig = True\n"
@@ -301,6 +302,7 @@ def test_figures_and_tables_are_numbered_chapter_by_chapter(tmp_path):
 
     assert numbers("notebooks/02_a.html") == ["Fig. 2.1"]
     assert numbers("notebooks/03_b.html") == ["Fig. 3.1", "Table 3.1", "Fig. 3.2"]
+    assert numbers("notebooks/03b_c.html") == ["Fig. 3b.1"]
     assert numbers("index.html") == ["Fig. 1"]
     start = (tmp_path / "out/index.html").read_text()
     assert re.findall(r'class="std std-numref">(.+?)</span>', start) == ["Fig. 3.2", "Table 3.1"]

@@ -288,6 +288,17 @@ def test_another_length_is_the_students_and_in_proportion_the_teachers(chips, tm
     assert longer.notes["steps"] == {"student": 2, "teacher": 3}
 
 
+@pytest.mark.parametrize("name", ["lengths", "ombria_lengths"])
+def test_a_learning_curve_differs_in_length_alone(name) -> None:
+    learners = {}
+    for named, competitor in EXPERIMENTS[name].competitors.items():
+        model, _, steps = named.rpartition("_")
+        assert competitor.by.steps == int(steps)
+        learners.setdefault(model, []).append(competitor.by.learner)
+    assert {model: len(made) for model, made in learners.items()} == dict.fromkeys(learners, 3)
+    assert all(made.count(made[0]) == 3 for made in learners.values())
+
+
 def test_every_experiment_is_reachable_and_fair() -> None:
     for name, experiment in (EXPERIMENTS | ON_A_GPU).items():
         assert named_experiment(name) is experiment

@@ -347,6 +347,9 @@ def test_real_chips_are_quoted_as_they_are_recorded():
     assert [cells[2].strip(), cells[4].strip()] == [f"{at[t]:.3f}" for t in ("0.5", "0.1")]
     weights = load_record("spain_bound")["shipped"]["water_iou_at_threshold"]
     assert f"| {weights['0.5']:.3f} |" in TABLES["bound_table"]()
+    # Of the weights that ship, or the table says what is not so.
+    spain = load_record("spain_flora_tiny_sar")["scores"]["all"]["water_iou"]
+    assert weights["0.5"] == pytest.approx(spain, abs=1e-3)
 
 
 def test_a_number_stays_with_its_spread_but_code_is_left_alone(tmp_path):

@@ -95,10 +95,11 @@ def draw(runs: Path, target: Path) -> None:
     shore = SIDE // 2 + RADIUS + 40
     image[:, :, shore:] = surface(SEA, 3)[:, :, shore:]
     everywhere = np.ones((SIDE, SIDE), dtype=np.bool_)
-    made, axes = figure(1, 3, panel=(2.6, 2.9))
+    made, axes = figure(2, 2, panel=(2.6, 2.9))
     show_backscatter(axes[0, 0], image[1], band="VH", limits=(-32.0, -8.0))
     axes[0, 0].set_title("a lake, and calm sea (VH)")
-    for ax, norm in zip(axes[0, 1:], ("group", "layer"), strict=True):
+    axes[0, 1].set_axis_off()
+    for ax, norm in zip(axes[1], ("group", "layer"), strict=True):
         predict = predictor(load_model(weights_of(runs, norm)))
         show_probability(ax, probability(predict, image, everywhere), title=f"{norm} normalisation")
     scale_bar(axes[0, 0], 10)

@@ -131,7 +131,7 @@ def realism_table() -> str:
         "farmland": "farm\u00adland",
         "SEN12MS": "SEN\u00ad12MS",
     }
-    return table(["", *(breaks.get(name, name) for name in sources)], rows)
+    return table(["value", *(breaks.get(name, name) for name in sources)], rows)
 
 
 def spain_table() -> str:

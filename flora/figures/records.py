@@ -67,7 +67,7 @@ def difference_figure(
         raise FloraError(f"limits {limits}: expected a lower end below 0 and an upper one above it")
     labels = [fill(record["competitors"][name]["says"], 28) for name in reversed(names)]
     lines = max(label.count("\n") + 1 for label in labels)
-    fig, axes = figure(panel=(5.4, 0.6 + max(0.34, 0.17 * lines) * len(names)))
+    fig, axes = figure(panel=(4.8, 0.6 + max(0.3, 0.16 * lines) * len(names)))
     with style():
         ax = axes[0, 0]
         if limits is not None:
@@ -85,7 +85,9 @@ def difference_figure(
                 _break_off(ax, row, limits[mean > 0], signed(mean, METRICS[metric][1]))
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_yticks(range(len(names)), labels)
-        ax.set_xlabel(f"{METRICS[metric][0]}, difference to FLoRA (mode {mode}, {test})")
+        ax.set_ylim(-0.7, len(names) - 0.3)
+        ax.locator_params(axis="x", nbins=5)
+        ax.set_xlabel(f"{METRICS[metric][0]}, less FLoRA ({mode}, {test})")
     return fig
 
 
@@ -123,7 +125,7 @@ def places_figure(
     for name, found in scores.items():
         if not places or set(found) != set(places):
             raise FloraError(f"{name}: not recorded on the same places as {competitors[0]}")
-    fig, axes = figure(panel=(5.8, 0.9 + 0.27 * len(places)))
+    fig, axes = figure(panel=(4.6, 0.9 + 0.27 * len(places)))
     with style():
         ax = axes[0, 0]
         for name, (colour, marker) in zip(competitors, MARKS, strict=False):
@@ -138,7 +140,9 @@ def places_figure(
         ax.grid(axis="y", linewidth=0.4, color="#dddddd")
         ax.set_axisbelow(True)
         ax.set_xlabel(f"{METRICS[metric][0]} (mode {mode}, {test})")
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=7)
+        handles, says = ax.get_legend_handles_labels()
+        wrapped = [fill(words, 44) for words in says]
+        fig.legend(handles, wrapped, loc="outside upper left", fontsize=8, frameon=False)
     return fig
 
 
@@ -170,7 +174,7 @@ def score_curve(
     if not 0 < len(families) <= len(MARKS):
         raise FloraError(f"{len(families)} families: expected 1 to {len(MARKS)}")
     panels = [tests] if isinstance(tests, str) else list(tests)
-    fig, axes = figure(len(panels), panel=(5.6, 3.4 if len(panels) == 1 else 2.9))
+    fig, axes = figure(len(panels), panel=(4.4, 3.0 if len(panels) == 1 else 2.7))
     with style():
         for ax, test in zip(axes[:, 0], panels, strict=True):
             scores = _by_competitor(record, test, metric, mode)
@@ -184,9 +188,8 @@ def score_curve(
             ax.set_ylabel(f"{METRICS[metric][0]} ({test})")
             ax.grid(axis="y", linewidth=0.4, color="#dddddd")
         ax.set_xlabel(along)
-        many = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}  # would hide the dots
-        few = {"loc": "lower right"}
-        axes[0, 0].legend(fontsize=8, **(many if len(families) > 3 else few))
+        handles = axes[0, 0].get_legend_handles_labels()
+        fig.legend(*handles, loc="outside upper left", fontsize=8, frameon=False)
     return fig
 
 

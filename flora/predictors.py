@@ -18,6 +18,8 @@ that is to be drawn."""
 MODES: tuple[Mode, ...] = get_args(Mode)
 EVEN = 0.5
 """Probability from which a pixel is water where nothing better is known of a model."""
+SHIPPED_ON = "simulated scenes only"
+"""What maps say that the weights of the package were trained on."""
 
 
 class Prediction(NamedTuple):
@@ -79,3 +81,18 @@ def threshold_of(model: Predictor, mode: Mode) -> float:
     """
     own: Mapping[Mode, float] = getattr(model, "thresholds", {})
     return own.get(mode, EVEN)
+
+
+def trained_on(model: Predictor) -> str:
+    """What a model was trained on, in words, for its maps to say; "" where nothing is known.
+
+    A model of which it is known has it as `trained_on`, as `flora.predictor` gives that of its
+    weights.
+
+    Example:
+        >>> from flora import load_model, predictor
+        >>> from flora.predictors import trained_on
+        >>> trained_on(predictor(load_model()))
+        'simulated scenes only'
+    """
+    return str(getattr(model, "trained_on", ""))

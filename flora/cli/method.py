@@ -181,8 +181,7 @@ class ModelOptions:
         """What identifies this model, by name: kept as tags of the maps."""
         import torch
 
-        from flora.models.checkpoints import read_metadata
-        from flora.scenes.names import SHIPPED_ON
+        from flora.models.checkpoints import training_data
 
         path = self.chosen(dates)
         if path is None:
@@ -190,10 +189,7 @@ class ModelOptions:
         return {
             "method": self.method,
             "weights": path.name,
-            # Of other weights, the file knows the last training alone.
-            "trained_on": SHIPPED_ON
-            if self.weights is None
-            else str(read_metadata(path).get("dataset", "")),
+            "trained_on": training_data(self.weights),
             "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "device": place,
             "precision": self.precision,

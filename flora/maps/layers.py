@@ -28,7 +28,7 @@ from flora.maps.pictures import (
     radar_picture,
 )
 from flora.maps.screen import Screen
-from flora.scenes.names import SHIPPED_ON
+from flora.predictors import SHIPPED_ON
 from flora.scenes.optical import product_raster
 from flora.sensors import BoolArray, ByteArray
 

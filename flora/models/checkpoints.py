@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from flora.errors import FloraError
 from flora.files import write_whole
+from flora.predictors import SHIPPED_ON
 
 FORMAT = "flora-weights-1"
 # By the radar dates that they take.
@@ -127,6 +128,16 @@ def shipped_weights(dates: int = 1) -> Path:
     if dates not in SHIPPED:
         raise FloraError("expected 1 or 2", argument="dates", value=dates)
     return Path(str(resources.files("flora.models") / "shipped" / SHIPPED[dates]))
+
+
+def training_data(path: Path | None) -> str:
+    """What the weights in a file were trained on, in words; "" where it does not say.
+
+    Args:
+        path: The file; None is that of the package. Of any other, the last training alone is
+            known: what its first weights had seen, it does not say.
+    """
+    return SHIPPED_ON if path is None else str(read_metadata(path).get("dataset", ""))
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:

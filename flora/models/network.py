@@ -83,6 +83,7 @@ class Flora(nn.Module):
         config: The same.
         thresholds: Probability from which a pixel is water, by mode, where its weights bring one;
             training empties it.
+        trained_on: What its weights were trained on, in words; "" if unknown, and after training.
 
     Example:
         >>> import torch
@@ -101,6 +102,7 @@ class Flora(nn.Module):
         super().__init__()
         self.config = config
         self.thresholds: dict[Mode, float] = {}
+        self.trained_on = ""
         widths, stem, norm = config.widths, config.stem_stride, config.norm
         detail = config.detail
         seen = config.optical_channels + config.index_channels

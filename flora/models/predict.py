@@ -73,6 +73,11 @@ class FloraPredictor:
         """See `Flora`; what was chosen in one precision serves the other."""
         return self._model.thresholds
 
+    @property
+    def trained_on(self) -> str:
+        """See `Flora`."""
+        return self._model.trained_on
+
     def __call__(self, sar: Tensor, valid: Tensor, guide: OpticalStack | None, /) -> Prediction:
         """See `flora.predictors.Predictor`."""
         rows, columns = (slice(0, side) for side in sar.shape[-2:])

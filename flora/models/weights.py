@@ -10,7 +10,7 @@ from typing import Any
 from flora.datasets.base import FloodDataset
 from flora.errors import FloraError
 from flora.models.beside import load_thresholds
-from flora.models.checkpoints import load_weights, read_metadata, shipped_weights
+from flora.models.checkpoints import load_weights, read_metadata, shipped_weights, training_data
 from flora.models.config import FloraConfig
 from flora.models.network import Flora
 from flora.models.unet import LateFusion, UNet
@@ -47,6 +47,7 @@ def load_model(path: Path | None = None, dates: int = 1) -> Flora:
             "that `flora train` wrote without --model"
         )
     model.thresholds = {mode: own.value for mode, own in load_thresholds(file).items()}
+    model.trained_on = training_data(path)
     return model
 
 

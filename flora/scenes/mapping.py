@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from flora import __version__
 from flora.areas import CellAreas
 from flora.errors import FloraError, Given
-from flora.predictors import Predictor, threshold_of
+from flora.predictors import Predictor, threshold_of, trained_on
 from flora.scenes.inputs import BeforeScene, SarScene
 from flora.scenes.outputs import (
     SceneOutputs,
@@ -159,6 +159,8 @@ def _water_in_words(work: Work, areas: CellAreas | None) -> str:
 def _tags_of(model: Predictor, model_id: str | dict[str, str] | None) -> dict[str, str]:
     """What the maps keep of what made them."""
     tags = {"FLORA_VERSION": __version__}
+    if known := trained_on(model):
+        tags["FLORA_TRAINED_ON"] = known
     if isinstance(model_id, dict):
         tags |= {f"FLORA_{name.upper()}": said for name, said in model_id.items()}
     return tags | (model.tags if isinstance(model, SceneThresholds) else {})

@@ -21,8 +21,6 @@ INCIDENCE_LIMITS = (15.0, 60.0)  # degrees: of all modes of Sentinel-1, and some
 BACKSCATTER_TAG, INCIDENCE_TAG = "FLORA_BACKSCATTER", "FLORA_INCIDENCE_DEGREES"
 SIGMA0_TAG = "FLORA_SIGMA0_FROM"
 PIXELS_TAG = "FLORA_PIXELS_SHA256"
-# What FLORA_TRAINED_ON says of the weights that come with the package.
-SHIPPED_ON = "simulated scenes only"
 
 # Sigma0 divided by each, from the incidence angle.
 SIGMA0_OF = {"gamma0": math.cos, "beta0": math.sin}

@@ -119,8 +119,8 @@ class StudentTask(Task):
     """SAR in, optical image and water out, with a mixture of guidances and a frozen teacher.
 
     Args:
-        model: The model, its teacher pre-trained by `TeacherTask`. The thresholds that its weights
-            brought go: they are those of the weights as they were.
+        model: The model, its teacher pre-trained by `TeacherTask`. What its weights brought
+            (thresholds, what they were trained on) goes: it is true of them as they were.
         loss: Weights of the loss terms.
         mix: Shares of the guidance modes.
         dates: Radar dates that are stacked as channels, see `FloraLoss`.
@@ -150,6 +150,7 @@ class StudentTask(Task):
         self.loss = FloraLoss(loss, dates, perceptual)
         self.mix = mix or GuidanceMix()
         model.thresholds = {}
+        model.trained_on = ""
         model.requires_grad_(True)
         model.teacher.requires_grad_(False)
 

@@ -24,7 +24,7 @@ from flora.models.calibration import Calibration
 from flora.models.checkpoints import shipped_weights
 from flora.models.predict import predictor
 from flora.models.weights import load_model
-from flora.predictors import threshold_of
+from flora.predictors import SHIPPED_ON, threshold_of, trained_on
 from flora.training.tasks import StudentTask
 
 HONEST = Calibration(wet=1, dry=1, shift=0, less=2, more=3, coverage=0.9)
@@ -60,8 +60,9 @@ def test_thresholds_and_calibrations_lie_side_by_side_and_go_with_the_model(tmp_
     model = load_model(weights)
     predict = predictor(model)
     assert [threshold_of(predict, mode) for mode in ("sar", "before", "oracle")] == [0.5, 0.3, 0.5]
+    assert (trained_on(predictor(load_model())), trained_on(predict)) == (SHIPPED_ON, "simulated")
     StudentTask(model)  # other weights from here on
-    assert threshold_of(predict, "before") == 0.5
+    assert threshold_of(predict, "before") == 0.5 and trained_on(predict) == ""
 
 
 @pytest.mark.parametrize(

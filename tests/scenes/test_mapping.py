@@ -403,12 +403,12 @@ def test_before_reaches_the_model_as_image_index_and_validity(scene, tmp_path, o
     np.testing.assert_allclose(read(result.water_probability)[0], (ndvi + 1) / 2, atol=1e-5)
 
 
-def test_a_model_brings_the_threshold_of_its_maps_from_radar_alone(scene, tmp_path, out):
+def test_a_model_brings_the_threshold_of_its_maps_and_its_training(scene, tmp_path, out):
     class Own:
-        """A model of which 0.9 is known to be better than 0.5."""
+        """A model that knows its training, and that 0.9 is better than 0.5."""
 
         def __init__(self):
-            self.thresholds = {"sar": 0.9}
+            self.thresholds, self.trained_on = {"sar": 0.9}, "floods"
 
         def __call__(self, sar, valid, guide):
             return by_vh(sar, valid, guide)
@@ -417,6 +417,7 @@ def test_a_model_brings_the_threshold_of_its_maps_from_radar_alone(scene, tmp_pa
         result = map_file(scene, out, Own(), overwrite=True, **options)
         with rasterio.open(result.water_mask) as mask:
             assert mask.tags()["FLORA_WATER_THRESHOLD"] == f"{options.get('threshold', least):g}"
+            assert mask.tags()["FLORA_TRAINED_ON"] == "floods"
         (chance,), (codes,) = read(result.water_probability), read(result.water_mask)
         np.testing.assert_array_equal(codes == 1, chance >= options.get("threshold", least))
         return result.water_pixels

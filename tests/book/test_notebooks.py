@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import rasterio
 from rasterio.windows import Window
 
 from tools import colab_cell
+from tools.run_variants import solutions
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 PARAMETERS = {"PROFILE", "DATA", "SEED"}
@@ -71,6 +73,20 @@ def test_no_output_is_an_error_or_a_complaint(path):
     outputs = [output for cell in code_cells(path) for output in cell.outputs]
     assert [output.ename for output in outputs if output.output_type == "error"] == []
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+
+
+def test_solutions_can_be_parsed_and_import_what_there_is(path):
+    for code in solutions(nbformat.read(path, as_version=4)):
+        cell = nbformat.v4.new_code_cell(code)
+        for wanted in nodes(cell, ast.ImportFrom):
+            module = importlib.import_module(wanted.module)
+            assert [name.name for name in wanted.names if not hasattr(module, name.name)] == []
+
+
+def test_the_code_of_solutions_is_found():
+    everything = [solutions(nbformat.read(path, as_version=4)) for path in NOTEBOOKS]
+    assert sum(map(len, everything)) > 25
+    assert all("```" not in code for chapter in everything for code in chapter)
 
 
 def test_one_cell_imports(path):

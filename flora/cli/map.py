@@ -123,7 +123,7 @@ def map_(
         Path,
         typer.Option(
             help="Folder for the GeoTIFFs and the quicklook. An interrupted run leaves its rows "
-            "there; the same command goes on from them."
+            "there; the same command goes on from them (of --stac with --reuse)."
         ),
     ],
     existing: ExistingOptions,

@@ -15,10 +15,10 @@ from flora.datasets.fetch.publishers import Figshare, Publisher
 from flora.datasets.pairing import (
     EmptySplitError,
     complete_chips,
-    excluded,
     files_in,
     held_out,
     require_split,
+    several,
 )
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid, require_size
 from flora.datasets.sentinel import decode_labels, read_sentinel1
@@ -166,7 +166,9 @@ class DeepFlood(FloodDataset):
             layer: {path.stem for path in files_in(folder, "*.tif")}
             for layer, folder in self._folders.items()
         }
-        tiles = [_tile(name) for name in sorted(set().union(*found.values()) - excluded(exclude))]
+        tiles = [
+            _tile(name) for name in sorted(set().union(*found.values()) - set(several(exclude)))
+        ]
         sites = _split_sites(split)
         self._tiles = [tile for tile in tiles if tile.site in sites]
         if not self._tiles:

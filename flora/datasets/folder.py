@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Window, require_folder
-from flora.datasets.pairing import excluded, files_in
+from flora.datasets.pairing import files_in, several
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sentinel import decode_labels, read_optical, read_sentinel1
 from flora.errors import FloraError, FloraWarning
@@ -133,7 +133,7 @@ class Folder(FloodDataset):
         self.optical_scaling = SENTINEL2_RGB
         self.split = split
         self.units: Units = units
-        left_out = excluded(exclude)
+        left_out = set(several(exclude))
         self._chips = [chip for chip in _chips(root) if chip.name not in left_out]
         if not self._chips:
             raise FloraError(f"{self.name}: no chip in {root}: expected {_LAYOUT}")

@@ -23,7 +23,7 @@ from flora.datasets.base import (
     require_folder,
 )
 from flora.datasets.fetch.publishers import GitCommit, Publisher
-from flora.datasets.pairing import files_in
+from flora.datasets.pairing import files_in, several
 from flora.datasets.rasters import picture_shape, read_colour, read_grey
 from flora.errors import FloraError
 from flora.sensors import (
@@ -135,7 +135,7 @@ class Ombria(FloodDataset):
     ) -> None:
         if split not in self.splits:
             raise FloraError(f"{self.name}: no split {split!r}; choose {', '.join(self.splits)}")
-        self.sar_dates = tuple(sar_dates)
+        self.sar_dates = several(sar_dates)
         if self.sar_dates not in (("before",), ("after",), _DATES):
             raise FloraError(
                 f"{self.name}: sar_dates {self.sar_dates}: expected ('after',), ('before',) or "
@@ -143,6 +143,7 @@ class Ombria(FloodDataset):
             )
         if index not in ("NDWI", "MNDWI"):
             raise FloraError(f"{self.name}: no index {index!r}; choose NDWI or MNDWI")
+        held_out = several(held_out)
         unknown = sorted(set(held_out) - {_name(ranges) for ranges in self.sites})
         if unknown:
             raise FloraError(

@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 from flora.errors import FloraError
 
@@ -17,6 +17,7 @@ _LAYER_ENDS = re.compile(
 )
 
 HeldOutPart = Literal["train", "valid", "only"]
+Name = TypeVar("Name", bound=str)
 
 HELD_OUT = ("train-without-PLACE", "valid-without-PLACE", "only-PLACE")
 
@@ -117,9 +118,9 @@ def how_to_exclude(path: Path) -> str:
     return f'exclude="{chip}", on the command line --option exclude={chip}'
 
 
-def excluded(exclude: Sequence[str]) -> set[str]:
-    """Ids to leave out; one id alone, as the command line gives it, is one id."""
-    return {exclude} if isinstance(exclude, str) else set(exclude)
+def several(names: Sequence[Name]) -> tuple[Name, ...]:
+    """Names as they were given; one alone, as the command line gives it, is one name."""
+    return (cast(Name, names),) if isinstance(names, str) else tuple(names)
 
 
 def held_out(split: str) -> tuple[HeldOutPart, str] | None:

@@ -18,9 +18,9 @@ from flora.datasets.fetch.publishers import FtpArchives, Publisher
 from flora.datasets.pairing import (
     EmptySplitError,
     complete_chips,
-    excluded,
     files_in,
     read_lines,
+    several,
 )
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid, require_size
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
@@ -211,7 +211,7 @@ class Sen12MS(FloodDataset):
         found = {layer: _Layer(root, layer) for layer in ("s1", "s2", "lc")}
         if not found["s1"].patches and not found["s2"].patches:
             raise FloraError(f"{self.name}: no patch in {root}: expected {_LAYOUT}; check --root")
-        left_out = excluded(exclude) | set(() if include_damaged else self.damaged)
+        left_out = set(several(exclude)) | set(() if include_damaged else self.damaged)
         tested = _listed(root, test_list)
         scenes = {patch.place for patch in tested or ()}
         patches = []

@@ -17,10 +17,10 @@ from flora.datasets.blocks import touching, whole_blocks
 from flora.datasets.fetch.publishers import Bucket, Publisher
 from flora.datasets.pairing import (
     complete_chips,
-    excluded,
     held_out,
     read_lines,
     require_split,
+    several,
 )
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sentinel import decode_labels, read_sentinel1, read_sentinel2
@@ -157,7 +157,7 @@ class Sen1Floods11(FloodDataset):
         self.split = split
         root = require_folder(Path(root), self.name, _LAYOUT)
         root = root / "v1.1" if (root / "v1.1").is_dir() else root
-        left_out = excluded(exclude) | set(() if include_damaged else self.damaged)
+        left_out = set(several(exclude)) | set(() if include_damaged else self.damaged)
         listed = _split_chips(partial(_listed_chips, root), split)
         self._folders = {layer: _layer_folder(root, layer) for layer in _FOLDERS}
         self._blocks: dict[str, str] = {}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Stored, Window, require_folder
-from flora.datasets.pairing import complete_chips, excluded, files_in, held_out
+from flora.datasets.pairing import complete_chips, files_in, held_out, several
 from flora.datasets.rasters import read_grid, read_raster, require_same_grid
 from flora.datasets.sen1floods11 import LABEL_MEANING, Sen1Floods11
 from flora.datasets.sentinel import decode_labels, read_sentinel1
@@ -91,7 +91,7 @@ class Sen1Floods11Weak(FloodDataset):
         wanted = set(places) - {self.held_out_place}
         if part is not None:
             wanted = {part[1]} if part[0] == "only" else wanted - {part[1]}
-        chips = sorted(set().union(*found.values()) - excluded(exclude))
+        chips = sorted(set().union(*found.values()) - set(several(exclude)))
         listed = [chip for chip in chips if chip.split("_")[0] in wanted]
         missing = {
             chip: [self._file(chip, layer) for layer in found if chip not in found[layer]]

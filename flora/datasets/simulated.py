@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from flora.datasets.base import FloodDataset, Meta, Sample, Window, crop_sample
+from flora.datasets.pairing import several
 from flora.errors import FloraError
 from flora.season import SENTINEL1_SEASON, season_statistics
 from flora.sensors import (
@@ -83,7 +84,7 @@ class Simulated(FloodDataset):
             raise FloraError(f"seed {seed}: expected an integer from 0")
         if cloud is not None and not 0 <= cloud <= 1:
             raise FloraError("expected a share from 0 to 1", argument="cloud", value=cloud)
-        self.sar_dates = tuple(sar_dates)
+        self.sar_dates = several(sar_dates)
         self._season = _season(self.sar_dates)
         if self._season is None and self.sar_dates not in _STACKED:
             raise FloraError(

@@ -69,6 +69,8 @@ def test_dates(pictures):
     stacked = torch.cat([before[0]["sar"], after[0]["sar"]])
     assert torch.equal(both[0]["sar"], stacked)
     assert both.sar_scaling.bands == ("VV", "VV") and after.sar_scaling.bands == ("VV",)
+    alone = Ombria(pictures, "test", sar_dates="before")  # as --option sar_dates=before gives it
+    assert torch.equal(alone[0]["sar"], before[0]["sar"])
     assert not torch.equal(after[0]["before"].image, after[0]["optical"])
     for wrong in ((), ("after", "before"), ("during",)):
         with pytest.raises(FloraError, match="sar_dates"):

@@ -19,7 +19,7 @@ help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 book: $(VENV)/.installed-book ## execute the notebooks and build the book
-	@echo "==> The book: executing its notebooks (less than a minute each), then building its pages"
+	@echo "==> The book: executing its notebooks (about a minute each), then building its pages"
 	$(BUILD) $(PARAMETERS)
 
 pages: $(VENV)/.installed-book ## build the book from the committed outputs, executing nothing
@@ -51,7 +51,7 @@ unit: $(VENV)/.installed-test ## run the tests with pytest
 	$(BIN)/python -m pytest -n auto --dist loadfile tests
 
 notebooks: $(VENV)/.installed-test ## execute the notebooks and compare with their outputs
-	@echo "==> Notebooks, each against the outputs it was committed with (less than a minute each)"
+	@echo "==> Notebooks, each against the outputs it was committed with (about a minute each)"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval --nbval-current-env -n auto --dist loadscope notebooks
 
 variants: $(VENV)/.installed-test ## execute the notebooks with other parameters

@@ -71,6 +71,8 @@ def test_dates(pictures):
     assert both.sar_scaling.bands == ("VV", "VV") and after.sar_scaling.bands == ("VV",)
     alone = Ombria(pictures, "test", sar_dates="before")  # as --option sar_dates=before gives it
     assert torch.equal(alone[0]["sar"], before[0]["sar"])
+    with pytest.raises(FloraError, match="held_out Atlantis: no such site"):
+        Ombria(pictures, "test", held_out="Atlantis")
     assert not torch.equal(after[0]["before"].image, after[0]["optical"])
     for wrong in ((), ("after", "before"), ("during",)):
         with pytest.raises(FloraError, match="sar_dates"):

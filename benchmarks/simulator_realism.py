@@ -56,8 +56,8 @@ LIMITS = [
     "Simulated water is darker in VV and VH and lower in NDVI than that of any real chip here.",
     "Speckle is as wide down as across. On the chip Spain, whose pixels of equal degrees are "
     "narrower than tall, it is wider across.",
-    "Not simulated at all: coast and waves, snow and ice, rain, ponds left on fields by rain, rice "
-    "and reed, bridges and ships, seams of the swath.",
+    "Not simulated at all: coast and waves, dry snow and ice, rain, ponds left on fields by rain, "
+    "rice and reed, bridges and ships, seams of the swath.",
 ]
 
 

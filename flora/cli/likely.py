@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from flora.models.beside import Held
     from flora.models.calibration import AreaInterval, Calibration
     from flora.predictors import Mode
-    from flora.scenes.outputs import SceneOutputs
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Likely:
         why_not: What to say without one.
         reuse: Take a likelihood that is there, if it was made by this calibration.
         fitted_on: What the calibration was fitted on, as JSON values.
-        held: How often its interval held on real chips; None where that is not known.
+        held: How often its interval of all water held on real chips; None where that is not known.
     """
 
     calibration: Calibration | None
@@ -98,23 +97,27 @@ class Likely:
     def _on_real(self) -> str:
         if self.held is None:
             return "on real chips it was not tested"
-        return f"of {self.held.chips} real chips it held for {self.held.covered}"
+        return f"on {self.held.chips} real chips, that of all water held for {self.held.covered}"
 
-    def said(self, intervals: AreaIntervals | None, outputs: SceneOutputs) -> str:
-        """What the terminal says of the true areas, and where the map's lies beyond them."""
+    def said(self, intervals: AreaIntervals | None, mapped: Mapping[str, float]) -> str:
+        """What the terminal says of the true areas, and where those of the map lie beyond them.
+
+        Args:
+            intervals: Of the true areas; None without a calibration.
+            mapped: Areas of the map by the names "water" and, where it is known, "flood", in the
+                unit of the intervals.
+        """
         if intervals is None or self.calibration is None:
             return f"No likelihood, and no interval of the area: {self.why_not}"
         named = {"flood": intervals.flood, "water": intervals.water}
         areas = "; ".join(
-            f"{name} {_ends(one, intervals.unit)}" for name, one in named.items() if one is not None
+            f"{name} {_ends(one, intervals.unit)}{_beyond(one, mapped[name], intervals.unit)}"
+            for name, one in named.items()
+            if one is not None
         )
-        water, square = intervals.water, outputs.water_km2
-        mapped = outputs.water_pixels if square is None else square
-        away = "more" if mapped > water.high else "less" if mapped < water.low else ""
-        shown = f"; the map shows {away}, {mapped:.4g} {intervals.unit}" if away else ""
         return (
             f"True area, {self.calibration.coverage:.0%} interval for {self._kind} "
-            f"({self._on_real}): {areas}{shown}"
+            f"({self._on_real}): {areas}"
         )
 
     def facts(self, intervals: AreaIntervals | None) -> dict[str, Any]:
@@ -130,7 +133,7 @@ class Likely:
         how = {"coverage": intervals.water.coverage, "unit": intervals.unit}
         known = {"calibrated_on": dict(self.fitted_on)}
         if self.held is not None:
-            known["real_chips"] = self.held._asdict()
+            known["real_chips"] = {"of": "water"} | self.held._asdict()
         return {"flora:area_interval": how | ends | known}
 
     def _taken(self, target: Path) -> bool:
@@ -146,3 +149,10 @@ class Likely:
 
 def _ends(interval: AreaInterval, unit: str) -> str:
     return f"{interval.low:.4g} to {interval.high:.4g} {unit}"
+
+
+def _beyond(interval: AreaInterval, mapped: float, unit: str) -> str:
+    """What is said of a map whose area lies outside the interval; nothing of another."""
+    if interval.low <= mapped <= interval.high:
+        return ""
+    return f" (the map shows {'more' if mapped > interval.high else 'less'}, {mapped:.4g} {unit})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flora.cli.trust import TrustOptions
     from flora.cli.wanted import ProductOptions
     from flora.grid import Grid
+    from flora.maps.floods import FloodAreas
     from flora.maps.likelihood import AreaIntervals
     from flora.scenes.outputs import SceneOutputs
     from flora.scenes.tiles import Tiling
@@ -132,14 +133,16 @@ class Products:
         wanted = self.wanted
         targets = {name: Path(str(given.value)) for name, given in self._targets(stem).items()}
         classes, outlines = outputs.water_mask, None
+        mapped = {"water": _area(outputs.water_pixels, outputs.water_km2)}
         if wanted.permanent_water is not None:
             classes = targets["flood"]
-            yield from self._write_flood(classes, outputs, wanted.permanent_water)
+            flood = yield from self._write_flood(classes, outputs, wanted.permanent_water)
+            mapped["flood"] = _area(flood.flood_pixels, flood.flood_km2)
         intervals = self._intervals(outputs)
         if "likelihood" in targets:
             chance, made = outputs.water_probability, targets["likelihood"]
             yield from self.likely.write(chance, made, self.overwrite)
-        yield self.likely.said(intervals, outputs)
+        yield self.likely.said(intervals, mapped)
         if wanted.polygons:
             found = write_polygons(
                 classes,
@@ -200,7 +203,7 @@ class Products:
 
     def _write_flood(
         self, target: Path, outputs: SceneOutputs, permanent_water: Path
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, FloodAreas]:
         from flora.maps.floods import split_flood
 
         split = split_flood(
@@ -215,6 +218,7 @@ class Products:
         permanent = area_words(split.permanent_pixels, split.permanent_km2)
         yield f"  {split.classes}"
         yield f"New flood: {flood}; permanent water: {permanent}"
+        return split
 
     def _intervals(self, outputs: SceneOutputs) -> AreaIntervals | None:
         """Between which areas the true ones should lie; None without a calibration."""
@@ -342,9 +346,14 @@ class Products:
         if year is not None:
             return f"{ATTRIBUTION} {year}"
         warnings.warn(
-            "--html: no date in the scene's name, but the licence of Sentinel data asks for the "
+            "no date in the scene's name, but the licence of Sentinel data asks for the "
             f"year; pass e.g. --attribution '{ATTRIBUTION} 2019'",
             FloraWarning,
             stacklevel=2,
         )
         return ATTRIBUTION
+
+
+def _area(pixels: int, km2: float | None) -> float:
+    """An area in the unit of the intervals: km2, or pixels where no CRS tells their size."""
+    return pixels if km2 is None else km2

@@ -263,5 +263,5 @@ def require_folder(path: Path, dataset: str, expected: str) -> Path:
         FloraError: If the folder does not exist.
     """
     if not path.is_dir():
-        raise FloraError(f"{dataset}: no folder {path}: expected {expected}; check --root")
+        raise FloraError(f"{dataset}: no folder {path}: expected {expected}; check the path")
     return path

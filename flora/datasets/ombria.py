@@ -156,7 +156,7 @@ class Ombria(FloodDataset):
         root = require_folder(Path(root), self.name, f"{_LAYOUT} or {_LAYOUT_2021}")
         chips = _chips_2021(root) if split == "2021" else _official_chips(root, split, held_out)
         if not chips:
-            raise FloraError(f"{self.name}: no chip of split {split!r} in {root}: check --root")
+            raise FloraError(f"{self.name}: no chip of split {split!r} in {root}: check the path")
         self._chips = chips
 
     @classmethod

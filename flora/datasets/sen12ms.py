@@ -210,7 +210,7 @@ class Sen12MS(FloodDataset):
         root = require_folder(Path(root), self.name, _LAYOUT)
         found = {layer: _Layer(root, layer) for layer in ("s1", "s2", "lc")}
         if not found["s1"].patches and not found["s2"].patches:
-            raise FloraError(f"{self.name}: no patch in {root}: expected {_LAYOUT}; check --root")
+            raise FloraError(f"{self.name}: no patch in {root}: expected {_LAYOUT}; check the path")
         left_out = set(several(exclude)) | set(() if include_damaged else self.damaged)
         tested = _listed(root, test_list)
         scenes = {patch.place for patch in tested or ()}

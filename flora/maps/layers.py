@@ -61,8 +61,8 @@ class SceneMap:
 
     Attributes:
         title: What stands above the map.
-        grid: Where the layers lie, see `flora.maps.screen.Screen`: square pixels of Web Mercator
-            (EPSG:3857), or without a CRS the reduced pixels of the scene.
+        grid: Where the layers lie: square pixels of Web Mercator (EPSG:3857), or without a CRS the
+            reduced pixels of the scene.
         levels: uint8 (H, W): how many of `THRESHOLDS[1:]` the probability reaches (bits 0 to 6,
             127 nodata), and 128 on top where water is permanent.
         images: uint8 (H, W, 4), red, green, blue, alpha, by name.
@@ -161,7 +161,7 @@ class SceneMap:
         Args:
             intervals: Of `flora.maps.likelihood.area_intervals`.
             promise: Of which scenes they hold, and how often, as it follows upon "an interval":
-                "made to hold for 90 % of simulated scenes; of 6 real chips it held for 3".
+                "made to hold for 90 % of simulated scenes; on real chips it was not tested".
         """
         return replace(self, intervals=intervals, promise=promise)
 

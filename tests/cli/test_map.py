@@ -581,20 +581,24 @@ def test_likelihood_and_interval_are_written_and_said(scene, occurrence, mapped,
     known = ["--permanent-water", occurrence, "--permanent-threshold", 50, "--html", page]
     said = run(scene, "--out", finished, "--reuse", "--item", *known)
     number = r"([0-9.e-]+) to ([0-9.e-]+) km2"
-    ends = re.search(rf"True area, 90% interval for .*: flood {number}; water {number}", said)
-    low, high, least, most = map(float, ends.groups())
+    beyond = r"( \(the map shows (?:more|less), [0-9.e-]+ km2\))?"
+    said_of = rf"True area, 90% interval for .*: flood {number}{beyond}; water {number}{beyond}"
+    low, high, more, least, most, _ = re.search(said_of, said).groups()
+    low, high, least, most = map(float, (low, high, least, most))
+    shown = dict(re.findall(r"(New flood|Water): ([0-9.]+) km2", said))
+    assert bool(more) != (low <= float(shown["New flood"]) <= high)
     assert 0 <= low < high < most and low < least
     (flood, water) = page_data(page)["intervals"]
     assert flood["of"] == "flood" and water["of"] == "water"
     assert flood["ends"] == pytest.approx([low, high], rel=1e-3)
-    promise = "made to hold for 90 % of simulated scenes, whatever the threshold; of 6 real chips "
-    assert flood["promise"] == promise + "it held for 3"
+    promise = "made to hold for 90 % of simulated scenes, whatever the threshold; on 6 real chips, "
+    assert flood["promise"] == promise + "that of all water held for 3"
     assert made_by(page) == "a model that was trained on simulated scenes only"
     item = json.loads((finished / f"{NAME}_item.json").read_text())
     kept = item["properties"]["flora:area_interval"]
     assert (kept["coverage"], kept["unit"]) == (0.9, "km2")
     assert kept["calibrated_on"]["interval"]["scenes"] == 99
-    assert kept["real_chips"] == {"chips": 6, "covered": 3}
+    assert kept["real_chips"] == {"of": "water", "chips": 6, "covered": 3}
     for name, wanted in (("flood", (low, high)), ("water", (least, most))):
         ends = kept[name]
         assert (ends["low"], ends["high"]) == pytest.approx(wanted, rel=1e-3)

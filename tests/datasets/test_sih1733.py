@@ -56,7 +56,7 @@ def test_nothing_is_labelled_and_a_window_is_a_part(root) -> None:
 def test_what_does_not_fit_is_refused(root) -> None:
     with pytest.raises(FloraError, match="no split 'train'; choose pair-1, pair-2"):
         Sih1733(root, "train")
-    with pytest.raises(FloraError, match="check --root"):
+    with pytest.raises(FloraError, match="check the path"):
         Sih1733(root / "absent", "pair-1")
     Image.fromarray(np.zeros((CHIP, CHIP), dtype=np.uint8)).save(root / "Pair-1/SAR-Image-1.jpg")
     with pytest.raises(FloraError, match="must have one size"):

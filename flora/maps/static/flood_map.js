@@ -241,21 +241,23 @@
       maximumFractionDigits: digits })} ${data.unit}`;
   };
 
-  const [interval] = data.intervals;
-  // The interval does not move with the threshold, so the map can leave it: that is said.
-  const judge = flood => {
-    if (!interval) return;
-    const [low, high] = interval.ends;
-    const away = flood > high ? "more" : flood < low ? "less" : "";
+  // An interval does not move with the threshold, so the map can leave it: that is said.
+  const judge = mapped => {
+    if (!data.intervals.length) return;
+    const ends = data.intervals.map(({ of, ends: [low, high] }) =>
+      `of ${of} ${area(low)} to ${area(high)}`);
+    const away = data.intervals.flatMap(({ of, ends: [low, high] }) =>
+      mapped[of] > high ? [`more ${of}`] : mapped[of] < low ? [`less ${of}`] : []);
     find(".interval").hidden = false;
-    find(".interval").textContent = `True area of ${interval.of}: ${area(low)} to ${area(high)}, an `
-      + `interval ${interval.promise}.`
-      + (away && ` At this threshold, the map shows ${away}.`);
+    const named = data.intervals.length > 1 ? "intervals" : "an interval";
+    find(".interval").textContent = `True area ${ends.join(", ")}; ${named} `
+      + `${data.intervals[0].promise}.`
+      + (away.length ? ` At this threshold, the map shows ${away.join(" and ")}.` : "");
   };
 
   const read = () => {
     const [flood, permanent] = data.areas[limit()];
-    judge(flood);
+    judge({ flood, water: flood + permanent });
     find("label output").textContent = Number(slider.value).toFixed(2);
     const rows = data.split
       ? [[key(data.flood), "flood", flood], [key(data.permanent), "permanent water", permanent]]

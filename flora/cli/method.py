@@ -36,16 +36,16 @@ class ModelOptions:
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Probability that counts as water; default: what the weights bring for radar of "
-            "one date alone, else 0.5.",
+            help="Probability that counts as water, above 0 and below 1, with a page from 0.01 to "
+            "0.99; default: what the weights bring for radar of one date alone, else 0.5.",
         ),
     ] = None
     device: Device = None
     precision: Annotated[
         Literal["float32", "bfloat16"],
         typer.Option(
-            help="bfloat16 computes in half the digits: worth a try on a processor with AMX; "
-            "probabilities move by less than a hundredth."
+            help="bfloat16 computes in half the digits: worth a try on a processor with matrix units "
+            "(Intel's AMX); probabilities move by less than a hundredth."
         ),
     ] = "float32"
 

@@ -194,8 +194,8 @@ def sigma0_share(
                 "dB in far range",
                 argument="sar_path",
                 value=path,
-                remedy="pass the angle of incidence at the place, {incidence}",
-                incidence=35,
+                remedy="pass the angle of incidence at the place if you know it, {incidence}",
+                incidence=round(angle, 1),
             ),
             stacklevel=4,
         )

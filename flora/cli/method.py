@@ -44,8 +44,8 @@ class ModelOptions:
     precision: Annotated[
         Literal["float32", "bfloat16"],
         typer.Option(
-            help="bfloat16 computes in half the digits: worth a try on a processor with matrix units "
-            "(Intel's AMX); probabilities move by less than a hundredth."
+            help="bfloat16 computes in half the digits: worth a try on a processor with matrix "
+            "units (Intel's AMX); probabilities move by less than a hundredth."
         ),
     ] = "float32"
 

@@ -220,7 +220,7 @@ _ASKED: dict[str, tuple[str, Callable[[Mapping[str, Any]], str], str]] = {
     "real_threshold": (
         "Do they choose a better threshold of the water map?",
         _real_threshold,
-        "any other season: it finds more wet snow, too; six test chips",
+        "any other season; six test chips",
     ),
     "other_products": (
         "Pixels of 20 m: what does training further on 32 scenes give back?",

@@ -24,7 +24,6 @@ from flora.models.beside import calibration_file, load_calibration, load_thresho
 from flora.models.calibration import AreaInterval
 from flora.models.checkpoints import read_metadata, save_weights, shipped_weights
 from flora.scenes.dates import open_dates
-from flora.scenes.outputs import SceneOutputs
 from flora.sensors import SENTINEL1, SENTINEL2_RGB
 from tests.support.fake_data import fake_scene, write_raster
 from tests.support.fake_orbit import CENTRE, elevation, fake_hill
@@ -610,11 +609,10 @@ def test_likelihood_and_interval_are_written_and_said(scene, occurrence, mapped,
 )
 def test_a_map_beyond_its_interval_is_told(square, says):
     likely = Likely(load_calibration(shipped_weights()), "", reuse=False, fitted_on={})
-    outputs = SceneOutputs(Path("p.tif"), Path("m.tif"), None, None, 1, 2, square, 9.0)
     intervals = AreaIntervals(AreaInterval(1.0, 1.5, 3.0, 0.9), None, "km2")
-    said = likely.said(intervals, outputs)
+    said = likely.said(intervals, {"water": square})
     assert "scenes like those it was fitted on (on real chips it was not tested)" in said
-    assert said.endswith(f"water 1 to 3 km2; the map shows {says}" if says else "water 1 to 3 km2")
+    assert said.endswith(f"water 1 to 3 km2 (the map shows {says})" if says else "1 to 3 km2")
 
 
 def test_maps_take_the_threshold_of_their_weights_and_another_that_is_named(

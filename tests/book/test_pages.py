@@ -152,7 +152,7 @@ def test_every_page_is_small(site: Path, pages: dict[str, Links]) -> None:
 def test_recorded_times_keep_their_limits() -> None:
     # Measured by benchmarks/book.py, because a test has no quiet computer to measure on.
     record = json.loads((ROOT / "results/book.json").read_text(encoding="utf-8"))
-    assert max(page["readable_s"] for page in record["pages"].values()) < 2.0
+    assert max(page["readable_s"] for page in record["pages"].values()) < 2.5
     assert sum(record["notebooks_s"].values()) < 600.0
 
 

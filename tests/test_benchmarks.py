@@ -18,6 +18,7 @@ from benchmarks import (
     calibration,
     label_bound,
     real_threshold,
+    released_bands,
     roofline,
     scenes,
     season,
@@ -702,3 +703,24 @@ def test_networks_that_share_no_mistake_leave_the_label_as_it_is():
 def test_every_answer_of_two_networks_has_one_colour():
     cases = [case for _, *cases in label_bound.CLASSES.values() for case in cases]
     assert sorted(cases) == sorted(np.ndindex(2, 2, 2))
+
+
+# --- what the release takes for linear power --------------------------------------------------------
+
+
+def test_one_bright_pixel_wipes_out_a_band():
+    land = np.full((10, 10), -9.0, dtype=np.float32)
+    assert released_bands.look(land) == (False, 0, 1.0)
+    land[0, :4] = 5.0
+    assert released_bands.look(land) == (False, 0, 0.96)
+    land[5, 5] = 5.1
+    assert released_bands.look(land) == (True, 1, 0.95)
+
+
+def test_missing_pixels_are_0_db_to_the_release():
+    half = np.full((10, 10), -9.0, dtype=np.float32)
+    half[:5] = np.nan
+    assert released_bands.look(half).wiped_out is False  # median of -9 and 0
+    half[5, 0] = np.nan
+    assert released_bands.look(half) == (True, 0, 1.0)
+    assert released_bands.look(np.full_like(half, np.nan)) is None

@@ -705,7 +705,7 @@ def test_every_answer_of_two_networks_has_one_colour():
     assert sorted(cases) == sorted(np.ndindex(2, 2, 2))
 
 
-# --- what the release takes for linear power -----------------------------------------------------------
+# --- what the release takes for linear power ------------------------------------------------------
 
 
 def test_one_bright_pixel_wipes_out_a_band():

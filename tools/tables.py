@@ -102,11 +102,22 @@ def farthest_from_sarsen() -> str:
     return f"{max(max(one['along_m'], one['across_m']) for one in found):.1f} m"
 
 
+def products() -> list[dict[str, Any]]:
+    """The products of results/terrain.json."""
+    return list(record("terrain")["products"].values())
+
+
 def brightness_of_slopes(slope: str) -> str:
     """Median brightness of slopes less that of level ground, from results/terrain.json."""
-    found = [one["slopes"][slope]["db"][1] for one in record("terrain")["products"].values()]
+    found = [one["slopes"][slope]["db"][1] for one in products()]
     low, high = (f"{end:.1f}" for end in sorted((abs(min(found)), abs(max(found)))))
     return f"{low} dB" if low == high else f"{low} to {high} dB"
+
+
+def spread_of_slopes(slope: str) -> str:
+    """Between what their brightness lies in nine of ten cells of all products."""
+    ends = [abs(one["slopes"][slope]["db"][end]) for one in products() for end in (0, 2)]
+    return f"{min(ends):.1f} to {max(ends):.1f} dB"
 
 
 def realism_table() -> str:
@@ -278,6 +289,8 @@ SENTENCES: dict[str, Callable[[], str]] = {
     "sarsen_off": farthest_from_sarsen,
     "sarsen_products": lambda: {2: "two", 3: "three"}[len(record("terrain")["products"])],
     "facing_10": lambda: brightness_of_slopes("10 to 20"),
+    "facing_10_range": lambda: spread_of_slopes("10 to 20"),
+    "away_10_range": lambda: spread_of_slopes("-20 to -10"),
     "away_10": lambda: brightness_of_slopes("-20 to -10"),
     "facing_5": lambda: brightness_of_slopes("5 to 10"),
     "away_5": lambda: brightness_of_slopes("-10 to -5"),

@@ -254,6 +254,9 @@ class Products:
 
         found = write_depth(classes, self.trust.files, target, overwrite=self.overwrite)
         yield f"  {found.depth}"
+        if not found.cells:
+            yield "Depth of the flood: the map shows no flood"
+            return
         if math.isnan(found.median):
             yield "Depth of the flood: not known, since none has an edge of known elevation"
             return

@@ -61,7 +61,8 @@ class Sample(ChipLayers):
         water: int64 (H, W), 0 dry, 1 water, 255 ignore.
         before: image, index and validity from before the flood, where the dataset has them.
         taught: float32 (H, W), probability of water in [0, 1] that a teacher gives where there is
-            no label, NaN where it is silent; only in what `flora.datasets.unlabelled` serves.
+            no label, NaN where it is silent; only in what `flora.datasets.unlabelled.Unlabelled`
+            serves.
         meta: where and when it was taken: `id`, `place`, `date`, `crs`, `transform` (six numbers,
             of the whole chip) and `split`; None what is not known.
 

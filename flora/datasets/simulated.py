@@ -35,7 +35,7 @@ _SPAN = 1_000_000
 
 
 class Simulated(FloodDataset):
-    """Scenes from `flora.simulate.scene`, each made when it is read.
+    """Scenes from `flora.simulate.scene.simulate`, each made when it is read.
 
     The label is open water after the flood, rivers and lakes included. A pixel in cloud or in
     the shadow of a cloud is not valid: nothing seen by radar could tell its colour. Wrap in
@@ -48,7 +48,8 @@ class Simulated(FloodDataset):
         seed: Another number gives other scenes in every split.
         sar_dates: Which radar images are stacked as channels, the earliest first. "before:N" in
             place of "before", with "after", gives in their place statistics over N dates before the
-            flood (see `flora.season`); "before:M-N" draws from M to N dates for each scene.
+            flood (see `flora.season.season_statistics`); "before:M-N" draws from M to N dates for
+            each scene.
         look_alikes: Whether scenes hold what is taken for water (wet snow, smooth wet fields, dark
             sand, border noise) and wind that varies, see `flora.simulate.radar.LookAlikes`;
             without, they are those of version 1. To leave out one of them, pass parameters to

@@ -19,12 +19,13 @@ class Competitor:
 
     Attributes:
         says: What it is, for tables.
-        by: How it comes to its weights, or the rule that needs none; see
-            `flora.experiments.makers`.
+        by: How it comes to its weights, or the rule that needs none, such as
+            `flora.experiments.makers.MakeFlora`.
         group: Heading under which it stands: "FLoRA", "baseline", "ablation", "release".
         modes: Guidance modes it is scored in; a baseline has the one it sees.
         options: Further options of the datasets, e.g. `sar_dates`.
-        change: Name of a change to the chips, see `flora.datasets.changes.CHANGES`.
+        change: Name of a change to the chips: "stretched", "ranked", "anchored", "misaligned" or
+            "shifted"; None leaves them.
 
     Example:
         >>> from dataclasses import replace

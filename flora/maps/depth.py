@@ -32,11 +32,13 @@ class FloodDepth:
 
     Attributes:
         depth: GeoTIFF, float32, m above the ground; 0 on dry ground, NaN where nothing is known.
+        cells: Flooded cells of the elevation, whether their depth is known or not.
         median: Of the flooded cells, in m; NaN where no flood has an edge of known elevation.
         high: What 95 % of them stay below, in m; NaN likewise.
     """
 
     depth: Path
+    cells: int
     median: float
     high: float
 
@@ -94,6 +96,11 @@ def write_depth(
 
     Raises:
         FloraError: If an input is refused, `output` exists already, or the disk refuses.
+
+    Example:
+        >>> from flora.maps.depth import write_depth
+        >>> found = write_depth("flood/S1_flood.tif", ["dem.tif"], "depth.tif")  # doctest: +SKIP
+        >>> print(f"half of it below {found.median:.1f} m")  # doctest: +SKIP
     """
     inputs = [Given("classes", classes), *(Given("dem", path) for path in dem)]
     target = new_file(output, "output", overwrite, inputs)
@@ -105,7 +112,8 @@ def write_depth(
         with WarpedVRT(mask, **place, **size, resampling=Resampling.nearest, nodata=IGNORE) as view:
             codes = read_bands(view, indexes=1).astype(np.uint8)
     depth = flood_depth(codes, elevation_on(dem, grid, required=True))
-    flooded = depth[(codes == FLOOD) & np.isfinite(depth)]
+    flood = codes == FLOOD
+    flooded = depth[flood & np.isfinite(depth)]
     profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "nodata": np.nan, **place, **size}
     with folder_beside(target, GDAL_ERRORS) as temporary:
         rows, finished = temporary / "rows.tif", temporary / "depth.tif"
@@ -117,4 +125,4 @@ def write_depth(
         write_cog(rows, finished, "AVERAGE", lambda part: int(np.isfinite(part).sum()), known)
         publish({"depth": finished}, {"depth": target}, temporary / "earlier")
     middle, high = np.percentile(flooded, (50, 95)) if flooded.size else (np.nan, np.nan)
-    return FloodDepth(target, float(middle), float(high))
+    return FloodDepth(target, int(flood.sum()), float(middle), float(high))

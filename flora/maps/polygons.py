@@ -59,7 +59,7 @@ def write_polygons(
 
     Pixels that touch at corners only belong to different patches. Each polygon has the attributes
     `class` ("flood", "permanent water", or "water" where the two were not told apart), `area_km2`
-    (true area, see `flora.areas.CellAreas`) and `mean_probability`.
+    (true area on the ellipsoid) and `mean_probability`.
 
     With `minimum_area`, a smaller patch takes the class of its largest neighbour before anything
     is outlined (GDAL's sieve filter): specks become dry, holes become water, a narrow rim of flood

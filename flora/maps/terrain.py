@@ -160,6 +160,12 @@ def read_terrain(dem: Sequence[str | Path], around: Grid) -> ElevationModel:
 
     Raises:
         FloraError: If the scene has no CRS, a file is refused, or none reaches the scene.
+
+    Example:
+        >>> from flora import open_scene
+        >>> from flora.maps.terrain import read_terrain
+        >>> with open_scene("S1.tif") as scene:  # doctest: +SKIP
+        ...     terrain = read_terrain(["dem.tif"], scene.grid)
     """
     grid = terrain_grid(around)
     return ElevationModel(grid, elevation_on(dem, grid, required=True))

@@ -71,7 +71,7 @@ def doubting(model: Flora, head: ErrorHead) -> Predictor:
 
     Args:
         model: The network.
-        head: Trained on it, see `flora.training.doubting`.
+        head: Trained on it by `flora.training.doubting.DoubtTask`.
 
     Example:
         >>> import torch

@@ -195,8 +195,9 @@ def open_before(
     metadata say that it is there. Another grid or CRS is resampled bilinearly, block by block as
     it is read; where the image does not reach is not valid.
 
-    How far it lies beside the scene is told from their edges (`flora.scenes.align`), and kept as
-    its `alignment`. From 2 px on and where the edges agree clearly, it is read moved back by that.
+    How far it lies beside the scene is told from their edges, by `flora.scenes.align.find_offset`,
+    and kept as its `alignment`. From 2 px on and where the edges agree clearly, it is read moved
+    back by that.
 
     Args:
         path: The file or product.

@@ -108,8 +108,9 @@ def open_scene(
             measured power is left at least. Other files are taken as they are.
         correction: By which the terrain of a GRD product is corrected. Other files are taken as
             they are.
-        incidence: Angle in degrees at which files that say gamma0 or beta0 are read as sigma0;
-            see `flora.scenes.names.sigma0_share`.
+        incidence: Angle of incidence in degrees at which files that say gamma0 or beta0 are read as
+            sigma0 (gamma0 cos(angle), beta0 sin(angle)); 0 leaves values as they are. The default
+            is what a fetched file's tags say, else 38.8, the middle of the swath, with a warning.
 
     Raises:
         FloraError: If a file is missing, damaged, complex or of another kind, files differ in

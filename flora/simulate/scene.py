@@ -185,7 +185,7 @@ def simulate(
         seed: Any integer from 0.
         size: Side in pixels, or (rows, columns); at least 32.
         parameters: The scene's parameters; drawn from the seed if not given.
-        earlier: Further radar dates before the flood, see `flora.simulate.season`.
+        earlier: Further radar dates before the flood, 12 days apart.
 
     Raises:
         FloraError: If the seed or `earlier` is negative, or the size too small.

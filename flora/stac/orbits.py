@@ -43,8 +43,10 @@ def find_same_orbit(
         sar: The acquisition of the flood.
         bbox: West, south, east, north in degrees; default is the whole acquisition.
         count: How many passes are wanted.
-        days: How long before the acquisition the earliest may have been.
-        gap: How long before it the latest may have been; more than the flood had lasted by then.
+        days: How long before the acquisition the earliest may have been; 90 by default, since an
+            orbit is flown every 6 or 12 days.
+        gap: How long before it the latest may have been; more than the flood had lasted by then; 10
+            by default.
         endpoint: Where to search; default is where the radar was found.
         options: Passed to `flora.stac.search.search`.
 
@@ -123,7 +125,7 @@ def fetch_same_orbit(
         units: What the archive holds.
         overwrite: Replace files that are there.
         reuse: Take files that are there, without asking the catalogue.
-        progress: See `flora.stac.fetch.Blocks`.
+        progress: Called with the number of blocks done and of all blocks.
 
     Returns:
         The files, the latest pass first.

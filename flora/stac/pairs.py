@@ -144,7 +144,7 @@ def fetch_pair(
         bbox: West, south, east, north in degrees; default is all of the radar.
         overwrite: Replace existing files.
         timeout: Seconds without an answer before a server is given up.
-        progress: See `flora.stac.fetch.Blocks`.
+        progress: Called with the number of blocks done and of all blocks.
 
     Returns:
         Both files, which appear together or not at all.

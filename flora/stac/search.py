@@ -171,7 +171,8 @@ def find_before(
         sar: The radar acquisition.
         bbox: West, south, east, north in degrees; default is the whole acquisition.
         days: How long before the radar an image may have been taken.
-        gap: How long before it must have been; more than the flood had lasted by then.
+        gap: How long before it must have been; more than the flood had lasted by then. The default
+            is 10.
         max_cloud: Images with a larger share of cloud, in per cent, are left out.
         endpoint: Where to search; default is where the radar was found.
         options: Passed to `search`.

@@ -260,6 +260,12 @@ def load_lpips(weights: Path | None = None) -> nn.Module:
 
     Raises:
         FloraError: If the file is not such a file, or the download fails.
+
+    Example:
+        >>> import torch
+        >>> from flora.training.metrics import load_lpips
+        >>> distance = load_lpips()  # doctest: +SKIP
+        >>> float(distance(torch.ones(1, 3, 64, 64), -torch.ones(1, 3, 64, 64)))  # doctest: +SKIP
     """
     import lpips  # brings torchvision, which takes a second to import
 

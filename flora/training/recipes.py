@@ -72,7 +72,8 @@ def train(
 
     Args:
         config: The model's shape.
-        chips: Chips to train on; some may be without labels, see `flora.datasets.unlabelled`.
+        chips: Chips to train on; some may be without labels, see
+            `flora.datasets.unlabelled.Unlabelled`.
         folder: Where the runs `teacher` and `student` go.
         student: Length and schedule of the student.
         teacher: Length and schedule of the teacher, which learns with it the decoders; None leaves
@@ -193,7 +194,7 @@ def taught_pairs(teacher: Teacher, pairs: FloodDataset, confidence: float = 0.8)
     """Pairs with a teacher's maps in place of their labels.
 
     Args:
-        teacher: Who is asked, see `flora.training.teaching`.
+        teacher: Who is asked, see `flora.training.teaching.teach`.
         pairs: The chips.
         confidence: See `flora.training.teaching.teach`.
 
@@ -229,7 +230,7 @@ def adapt(
         model: The weights to begin with; changed in place.
         pairs: Chips of the region or the flood to adapt to.
         folder: Where the run goes.
-        teacher: Who says what is water, see `flora.training.teaching`.
+        teacher: Who says what is water, see `flora.training.teaching.teach`.
         training: Length and schedule; a tenth of the usual learning rate keeps what was learned.
         confidence: See `flora.training.teaching.teach`.
         labelled: Chips with labels that take half of every batch, so that what they teach is not

@@ -60,6 +60,7 @@ def test_depth_of_a_map_on_the_cells_of_the_elevation(tmp_path):
         assert named.read_bytes() == kept
     dry = write_scene(tmp_path / "dry.tif", np.zeros((1, 120, 160), np.uint8), nodata=255)
     none = write_depth(dry, [dem], tmp_path / "other.tif")
+    assert none.cells == 0 < found.cells
     assert np.isnan([none.median, none.high]).all()
     with rasterio.open(none.depth) as file:
         assert np.nanmax(file.read(1)) == 0  # dry ground, as far as the scene reaches

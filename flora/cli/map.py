@@ -155,7 +155,15 @@ def map_(
     threshold, remark = model.least(scenes.dates, guided)
     likely = Likely.of(model.chosen(scenes.dates), guided, existing.reuse)
     products = Products(
-        wanted, trust, likely, _tiling(part), out, several, found.before, existing.overwrite
+        wanted,
+        trust,
+        likely,
+        _tiling(part),
+        out,
+        several,
+        found.before,
+        existing.overwrite,
+        existing.reuse,
     )
     products.check_files(stems, _inputs(found, scenes.stac, model.weights))
     facts = model.facts(place, scenes.dates)

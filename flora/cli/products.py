@@ -44,6 +44,7 @@ class Products:
         before: Image from before the flood, shown on the page; without one, the earlier radar
             scene is, where there is one.
         overwrite: Replace existing files.
+        reuse: Whether maps that exist are kept.
     """
 
     wanted: ProductOptions
@@ -54,6 +55,7 @@ class Products:
     several: bool = False
     before: Path | None = None
     overwrite: bool = False
+    reuse: bool = False
 
     @property
     def in_folder(self) -> bool:
@@ -97,7 +99,7 @@ class Products:
             for name, given in self._targets(stem).items():
                 # Maps that are there are refused, or held against what made them, before it is.
                 if name != "likelihood" or not mapped:
-                    new_file(str(given.value), given.argument, self.overwrite)
+                    self._check_new(given)
 
     def check_scene(self, pixels: Grid, viewing: Viewing | None, source: Given) -> None:
         """Refuse a scene of which these things cannot be made, before it is mapped.
@@ -174,6 +176,19 @@ class Products:
         if wanted.item:
             self._write_item(targets, outputs, opened, said, intervals)
             yield f"  {targets['item']}"
+
+    def _check_new(self, given: Given) -> None:
+        """Refuse a product that exists, and say how it is made anew of maps that are kept."""
+        path = Path(str(given.value))
+        if self.reuse and not self.overwrite and path.is_file():
+            raise FloraError(
+                "exists already",
+                argument=given.argument,
+                value=path,
+                remedy="pass {overwrite}, too: the maps are kept, what is made of them is new",
+                overwrite=True,
+            )
+        new_file(path, given.argument, self.overwrite)
 
     def _targets(self, stem: str) -> dict[str, Given]:
         """File of each product, with the argument that leads to its name."""

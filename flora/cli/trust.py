@@ -117,11 +117,14 @@ class TrustOptions:
         from flora.maps.terrain import check_installed
 
         if self.dem is None:
-            depth = self.depth or None
-            for argument, value in (("orbit", self.orbit), ("geoid", self.geoid), ("depth", depth)):
+            given = {"orbit": self.orbit, "geoid": self.geoid, "depth": self.depth or None}
+            for argument, value in given.items():
                 if value is not None:
                     raise FloraError(
-                        "goes with --dem FILE", argument=argument, value=value, remedy="add that"
+                        "goes with --dem FILE",
+                        argument=argument,
+                        value=None if value is True else value,
+                        remedy="add that",
                     )
             return
         if self.catalogue is not None and len(self.dem) > 1:

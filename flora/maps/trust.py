@@ -31,7 +31,7 @@ REASONS = {
     STEEP: "steep",
     HIGH: "high above drainage",
     HIDDEN: "shadow or layover",
-    EDGE: "edge of the scene",
+    EDGE: "edge of the map",
     DARK: "dark as noise",
     UNKNOWN: "elevation unknown",
 }
@@ -39,7 +39,7 @@ REASONS = {
 DOUBTS = STEEP | HIGH | HIDDEN | EDGE | UNKNOWN
 CODES = ", ".join(f"{bit} {reason}" for bit, reason in REASONS.items()) + ", 255 nodata"
 
-EDGE_PIXELS = 16  # from nodata or the end of the scene: there the model sees less around a pixel
+EDGE_PIXELS = 16  # from nodata or the end of the map: there the model sees less around a pixel
 NOISE = -22.0  # dB: noise-equivalent sigma0 that Sentinel-1 is specified to stay below
 
 
@@ -123,7 +123,7 @@ def write_trust(
 
     A pixel holds the sum of the bits that apply: 1 steep, 2 high above the nearest drainage,
     4 shadow or layover (of products, or with the direction of flight), 8 within `EDGE_PIXELS` of
-    nodata or the edge of the scene, 16 darker in every polarisation than `NOISE`, as calm water is,
+    nodata or the edge of the map, 16 darker in every polarisation than `NOISE`, as calm water is,
     but also dry sand, roads and shadow, 32 elevation unknown; 0 where there is no doubt,
     255 nodata.
 

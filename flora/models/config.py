@@ -101,7 +101,7 @@ class FloraConfig:
 
     @property
     def reach(self) -> int:
-        """How far an answer looks, in pixels: none beyond it, to either side, changes it.
+        """How many pixels an answer looks to either side; no pixel beyond changes it.
 
         The sum of what convolutions, attention windows and upsampling add on the longest way
         through the network, an upper bound.

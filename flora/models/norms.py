@@ -13,8 +13,8 @@ from flora.errors import FloraError
 GROUPS = 8
 
 Norm = Literal["layer", "batch", "weight", "group"]
-"""What keeps the scale of features. All but "group" are local at inference: a pixel's value does
-not depend on what else is in view.
+"""What keeps the scale of features. All but "group" are local at inference, where a pixel's value
+does not depend on what else is in view.
 
 - "layer": each pixel over its channels (Ba et al., Layer Normalization, 2016; per pixel as in Liu
   et al., ConvNeXt, CVPR 2022).

@@ -50,7 +50,7 @@ class Offset(NamedTuple):
 
     @property
     def trusted(self) -> bool:
-        """Whether an image is better moved back: clear, and 2 px or more down or to the right.
+        """Whether an image is better moved back, as its offset is clear and 2 px or more.
 
         Less than that is found of images in their place, too.
         """

@@ -154,17 +154,7 @@ def map_(
     guided = found.before is not None
     threshold, remark = model.least(scenes.dates, guided)
     likely = Likely.of(model.chosen(scenes.dates), guided, existing.reuse)
-    products = Products(
-        wanted,
-        trust,
-        likely,
-        _tiling(part),
-        out,
-        several,
-        found.before,
-        existing.overwrite,
-        existing.reuse,
-    )
+    products = Products(wanted, trust, likely, _tiling(part), out, existing, several, found.before)
     products.check_files(stems, _inputs(found, scenes.stac, model.weights))
     facts = model.facts(place, scenes.dates)
     mapping = _mapping(products.tiling, threshold, facts, existing.overwrite)

@@ -18,6 +18,7 @@ from flora.files import check_outputs, check_writable, make_folder, new_file
 if TYPE_CHECKING:
     from flora.cli.finished import OpenScene
     from flora.cli.likely import Likely
+    from flora.cli.scenes import ExistingOptions
     from flora.cli.trust import TrustOptions
     from flora.cli.wanted import ProductOptions
     from flora.grid import Grid
@@ -40,11 +41,10 @@ class Products:
         likely: How likely the water is.
         tiling: How a rival's map is cut.
         folder: Where files go; they are named after their scene.
+        existing: What becomes of files that are there.
         several: Whether there are several scenes: then `wanted.html` is the folder of their pages.
         before: Image from before the flood, shown on the page; without one, the earlier radar
             scene is, where there is one.
-        overwrite: Replace existing files.
-        reuse: Whether maps that exist are kept.
     """
 
     wanted: ProductOptions
@@ -52,10 +52,14 @@ class Products:
     likely: Likely
     tiling: Tiling
     folder: Path
+    existing: ExistingOptions
     several: bool = False
     before: Path | None = None
-    overwrite: bool = False
-    reuse: bool = False
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether existing files are replaced."""
+        return self.existing.overwrite
 
     @property
     def in_folder(self) -> bool:
@@ -180,7 +184,7 @@ class Products:
     def _check_new(self, given: Given) -> None:
         """Refuse a product that exists, and say how it is made anew of maps that are kept."""
         path = Path(str(given.value))
-        if self.reuse and not self.overwrite and path.is_file():
+        if self.existing.reuse and not self.overwrite and path.is_file():
             raise FloraError(
                 "exists already",
                 argument=given.argument,

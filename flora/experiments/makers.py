@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flora.datasets.base import FloodDataset
-from flora.datasets.unlabelled import Mixed, Unlabelled, drawn
+from flora.datasets.unlabelled import Chosen, Mixed, Unlabelled, drawn
 from flora.errors import FloraError
 from flora.models.checkpoints import load_weights
 from flora.models.network import Flora
@@ -380,6 +380,7 @@ class Adapted:
         word: Who teaches: an optical network that learned from the labelled chips, or a water
             index.
         dates: What the teacher looks at, see `flora.training.teaching.OpticalWater`.
+        site: The place whose pairs alone are adapted to; None for all pairs at once.
     """
 
     kind: ClassVar[str] = "adapted"
@@ -387,12 +388,15 @@ class Adapted:
     steps: int = 500
     word: Literal["output", "index"] = "output"
     dates: Dates = "both"
+    site: str | None = None
 
     def make(self, job: Job) -> Made:
         """See `Maker.make`."""
         chips, training, pairs = job.chips, job.training, job.setting.pairs
         if pairs is None:
             raise FloraError("an adapted competitor needs an experiment with pairs to adapt to")
+        if self.site is not None:
+            pairs = of_site(pairs, self.site)
         shared = job.folder.parent  # for all competitors that begin alike
         base = self.learner.make(replace(job, folder=shared / f"base-{training.seed}"))
         teacher: Teacher = IndexTeacher(chips.optical_scaling.index_name, self.dates)
@@ -417,4 +421,23 @@ class Adapted:
             labelled=chips,
             quiet=job.quiet,
         )
-        return Made(result.last, teacher, {"adapted_to": sorted(pairs.manifest())})
+        notes: dict[str, Any] = {"adapted_to": sorted(pairs.manifest())}
+        if self.site is not None:
+            notes["site"] = self.site
+        return Made(result.last, teacher, notes)
+
+
+def of_site(chips: FloodDataset, site: str) -> Chosen:
+    """The chips of one place.
+
+    Args:
+        chips: Where they come from.
+        site: Its name in `meta.place`.
+
+    Raises:
+        FloraError: If there is no chip of it.
+    """
+    places = [chips[index]["meta"]["place"] for index in range(len(chips))]
+    if site not in places:
+        raise FloraError(f'site "{site}": {chips.name} has {", ".join(sorted(set(places)))}')
+    return Chosen(chips, [index for index, place in enumerate(places) if place == site])

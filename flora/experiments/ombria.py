@@ -223,6 +223,14 @@ OMBRIA_SITES = {
             "adapted": _few(
                 "FLoRA, adapted to the pairs of the new sites", Adapted(WITHOUT_TEACHER)
             ),
+            **{
+                f"adapted_alone_{of}": _few(
+                    f"FLoRA, adapted to the pairs of {site} alone",
+                    Adapted(WITHOUT_TEACHER, site=site),
+                )
+                for of, site in enumerate(sites)
+                if len(sites) > 1
+            },
             # As many steps as what is adapted has had in all, on the labels of the other sites.
             "longer": _few("FLoRA, 2000 steps, not adapted", ForSteps(WITHOUT_TEACHER, 2000)),
             "otsu_two_dates": TWO_DATES["otsu_two_dates"],

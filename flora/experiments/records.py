@@ -244,3 +244,32 @@ def by_place(
                     if metric in score:
                         found.setdefault(place, []).append(score[metric])
     return {place: statistics.mean(values) for place, values in found.items()}
+
+
+def by_own_site(
+    records: Iterable[Mapping[str, Any]], test: str, metric: str, mode: str = "sar"
+) -> dict[str, float]:
+    """Score of networks adapted to one site each, on that site, its mean over seeds.
+
+    Args:
+        records: From `load_record`, with trials of `flora.experiments.makers.Adapted` that name
+            their site.
+        test: Name of the test chips in all of them.
+        metric: Name from `METRICS`.
+        mode: Guidance mode.
+
+    Example:
+        >>> from flora.experiments.records import by_own_site
+        >>> places = {"Ebro": {"water_iou": 0.75}, "Segura": {"water_iou": 0.5}}
+        >>> trial = {"site": "Ebro", "scores": {"test": {"sar": {"places": places}}}}
+        >>> by_own_site([{"trials": {"adapted-0": trial}}], "test", "water_iou")
+        {'Ebro': 0.75}
+    """
+    found: dict[str, list[float]] = {}
+    for record in records:
+        for trial in record["trials"].values():
+            if site := trial.get("site"):
+                found.setdefault(site, []).append(
+                    trial["scores"][test][mode]["places"][site][metric]
+                )
+    return {site: statistics.mean(values) for site, values in found.items()}

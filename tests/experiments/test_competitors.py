@@ -5,12 +5,20 @@ import torch
 
 from flora.datasets.base import collate, optical_stack
 from flora.datasets.simulated import Simulated
-from flora.datasets.wrapped import InMemory
+from flora.datasets.wrapped import InMemory, Wrapped
 from flora.errors import FloraError
 from flora.experiments.catalogue import EXPERIMENTS, ON_A_GPU, SIMULATED, named_experiment
 from flora.experiments.competitors import prepared
 from flora.experiments.labels import SIMULATED_LABELS
-from flora.experiments.makers import FewLabels, ForSteps, Job, MakeFlora, MakeUNet, Setting
+from flora.experiments.makers import (
+    Adapted,
+    FewLabels,
+    ForSteps,
+    Job,
+    MakeFlora,
+    MakeUNet,
+    Setting,
+)
 from flora.models.checkpoints import read_metadata
 from flora.models.config import SIZES, FloraConfig
 from flora.models.network import Flora
@@ -265,6 +273,27 @@ def test_a_teacher_under_other_clouds_is_another_teacher(tmp_path) -> None:
         folder = tmp_path / f"student-{cloud}"  # beside each other, as one experiment's trials
         few.make(Job(chips, SHORT, folder, Setting(), quiet=True))
     assert len(list(tmp_path.glob("optical-*"))) == 2
+
+
+def test_one_site_alone_is_adapted_to_its_own_pairs_from_the_same_base(chips, tmp_path) -> None:
+    class OfTwoFloods(Wrapped):
+        def read(self, index, window=None):
+            sample = self.dataset.read(index, window)
+            place = "Segura" if index == 1 else "Ebro"
+            return {**sample, "meta": {**sample["meta"], "place": place}}
+
+    pairs = OfTwoFloods(InMemory(Simulated("test", count=3, size=64)))
+    job = Job(chips, SHORT, tmp_path, Setting(norm="group", pairs=pairs), quiet=True)
+    made = {}
+    for name, asked in (("all", None), ("alone", "Segura")):
+        by = Adapted(MakeUNet(norm="group"), steps=1, word="index", site=asked)
+        made[name] = by.make(replace(job, folder=tmp_path / name))
+    assert made["all"].notes == {"adapted_to": sorted(pairs.manifest())}
+    assert made["alone"].notes == {"adapted_to": [pairs.manifest()[1]], "site": "Segura"}
+    assert made["all"].weights.read_bytes() != made["alone"].weights.read_bytes()
+    assert [path.name for path in tmp_path.glob("base-*")] == ["base-0"]
+    with pytest.raises(FloraError, match='site "Atlantis"'):
+        Adapted(MakeUNet(norm="group"), word="index", site="Atlantis").make(job)
 
 
 def test_images_are_shifted_for_the_teacher_and_not_in_the_test(chips) -> None:

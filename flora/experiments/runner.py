@@ -157,7 +157,7 @@ class Runner:
     results: Path
     lpips: nn.Module | None = None
     quiet: bool = False
-    _open: dict[str, FloodDataset] = field(default_factory=dict)
+    _open: dict[str, FloodDataset] = field(default_factory=dict, init=False, repr=False)
 
     def trials(self) -> Iterator[Trial]:
         """All trials, every competitor with the first seed before any with the second."""

@@ -4,7 +4,8 @@
 
 Reads the chip Spain_7370579 of Sen1Floods11 and writes book/images/hero.webp, all four panels with
 titles for the README, and hero_sar, hero_seen, hero_drawn and hero_map.webp for the start page. The
-map is drawn at the threshold of the weights; what it finds is printed, there and at 0.5.
+map is drawn at the threshold of the weights; what it finds, there and at 0.5, is the record
+results/hero.json.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from PIL import Image
 
 from flora import load_model, open_dataset
 from flora.datasets.base import Sample, collate
+from flora.experiments.provenance import write_record
 from flora.figures.plots import (
     SCREEN_DPI,
     BookFigure,
@@ -61,8 +63,19 @@ def main() -> int:
         if key := axes[0, 0].get_legend():
             key.remove()
         write(made, f"hero_{name}", dpi=480 / SMALL)
-    for threshold in (own, EVEN):
-        print(f"from {threshold:g} on: {scores(mapped(probability, threshold, sample), sample)}")
+    found_from = {
+        f"{threshold:g}": scores(mapped(probability, threshold, sample), sample)
+        for threshold in (own, EVEN)
+    }
+    record = {
+        "question": "What does the map find that opens the book?",
+        "chip": CHIP,
+        "weights": "those that ship, of one radar date",
+        "from_probability": found_from,
+        "cite": chips.citation,
+    }
+    write_record(ROOT / "results/hero.json", record)
+    print(found_from)
     return 0
 
 
@@ -73,7 +86,7 @@ def mapped(probability: np.ndarray, threshold: float, sample: Sample) -> np.ndar
     return found
 
 
-def scores(found: np.ndarray, sample: Sample) -> str:
+def scores(found: np.ndarray, sample: Sample) -> dict[str, float]:
     """Pixels found, missed and falsely alarmed of, the share of the water found, and the IoU."""
     truth = sample["water"].numpy()
     known = (truth != IGNORE) & (found != IGNORE)
@@ -85,9 +98,13 @@ def scores(found: np.ndarray, sample: Sample) -> str:
             (truth != WATER) & (found == WATER),
         )
     )
-    share, iou = hit / (hit + missed), hit / (hit + missed + false)
-    counts = f"found {hit}, missed {missed}, false alarms {false} px"
-    return f"{counts}; {share:.1%} of the water, IoU {iou:.3f}"
+    return {
+        "found": hit,
+        "missed": missed,
+        "false_alarms": false,
+        "recall": round(hit / (hit + missed), 5),
+        "water_iou": round(hit / (hit + missed + false), 5),
+    }
 
 
 def draw_all(sample: Sample, drawn: np.ndarray, found: np.ndarray) -> BookFigure:

@@ -170,7 +170,8 @@ _ASKED: dict[str, tuple[str, Callable[[Mapping[str, Any]], str], str]] = {
     "two_dates": (
         "A radar date from before the flood, with the weights that ship?",
         _two_dates,
-        "real floods: 48 simulated scenes",
+        "another training of either: one each, of one date on more scenes and steps; real floods: "
+        "48 simulated scenes",
     ),
     "season": (
         "Each further date before the flood?",

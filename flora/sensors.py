@@ -348,9 +348,10 @@ def sentinel2_bands(descriptions: Sequence[str | None], source: Given) -> tuple[
             argument=source,
             remedy="choose a file that has them, or correct the descriptions",
         )
+    described = f"described as {said}" if any(descriptions) else "without names"
     if len(names) not in _IN_ORDER:
         raise FloraError(
-            f"{len(names)} bands without names, expected 13 (Level-1C: "
+            f"{len(names)} bands {described}, expected 13 (Level-1C: "
             f"{', '.join(SENTINEL2_BANDS)}), 12 (Level-2A: the same without B10) or 4 "
             f"({', '.join(COLOUR_BANDS)})",
             argument=source,
@@ -358,7 +359,6 @@ def sentinel2_bands(descriptions: Sequence[str | None], source: Given) -> tuple[
         )
     order = _IN_ORDER[len(names)]
     if len(names) == 12 or any(descriptions):
-        described = f"described as {said}" if any(descriptions) else "without names"
         warnings.warn(
             FloraWarning(
                 f"{len(names)} bands {described}: taken for {', '.join(order)} in this order",

@@ -231,7 +231,8 @@ def adapt(
         pairs: Chips of the region or the flood to adapt to.
         folder: Where the run goes.
         teacher: Who says what is water, see `flora.training.teaching.teach`.
-        training: Length and schedule; a tenth of the usual learning rate keeps what was learned.
+        training: Length and schedule; `flora adapt` takes a quarter of the usual learning rate,
+            which keeps what was learned.
         confidence: See `flora.training.teaching.teach`.
         labelled: Chips with labels that take half of every batch, so that what they teach is not
             forgotten; None trains on the pairs alone.

@@ -100,6 +100,7 @@ def test_bands_are_found_by_their_names(sar, tmp_path, order, names, says):
         ((None,) * 5, "5 bands without names"),
         ((None,) * 3, "3 bands without names"),
         ((None,) * 2, "2 bands without names"),
+        (("VV", "VH"), "2 bands described as VV, VH, expected 13"),
     ],
 )
 def test_bands_that_are_not_there_are_refused(sar, tmp_path, names, message):

@@ -12,6 +12,7 @@ from .records import Table as Table
 from .records import by_place as by_place
 from .records import comparison as comparison
 from .records import differences as differences
+from .records import gains_on_own_site as gains_on_own_site
 from .records import load_record as load_record
 from .records import mean_and_spread as mean_and_spread
 from .records import results_folder as results_folder

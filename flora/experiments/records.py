@@ -246,30 +246,41 @@ def by_place(
     return {place: statistics.mean(values) for place, values in found.items()}
 
 
-def by_own_site(
-    records: Iterable[Mapping[str, Any]], test: str, metric: str, mode: str = "sar"
+def gains_on_own_site(
+    records: Iterable[Mapping[str, Any]], test: str, less: str, metric: str, mode: str = "sar"
 ) -> dict[str, float]:
-    """Score of networks adapted to one site each, on that site, its mean over seeds.
+    """What adapting to one site alone brings on that site, paired by seed, its mean over seeds.
 
     Args:
-        records: From `load_record`, with trials of `flora.experiments.makers.Adapted` that name
-            their site.
+        records: From `load_record`, of experiments with `flora.experiments.makers.Adapted`. Trials
+            count that name their site, and those that were adapted where there is one site only.
         test: Name of the test chips in all of them.
+        less: Name of the competitor whose score with the same seed is taken away.
         metric: Name from `METRICS`.
         mode: Guidance mode.
 
     Example:
-        >>> from flora.experiments.records import by_own_site
-        >>> places = {"Ebro": {"water_iou": 0.75}, "Segura": {"water_iou": 0.5}}
-        >>> trial = {"site": "Ebro", "scores": {"test": {"sar": {"places": places}}}}
-        >>> by_own_site([{"trials": {"adapted-0": trial}}], "test", "water_iou")
-        {'Ebro': 0.75}
+        >>> from flora.experiments.records import gains_on_own_site
+        >>> def trial(name, iou, **of):
+        ...     places = {"Ebro": {"water_iou": iou}, "Segura": {"water_iou": 0.5}}
+        ...     scores = {"test": {"sar": {"places": places}}}
+        ...     return {"competitor": name, "seed": 0, "scores": scores, **of}
+        >>> trials = {
+        ...     "adapted_alone_0-0": trial("adapted_alone_0", 0.75, adapted_to=["1"], site="Ebro"),
+        ...     "longer-0": trial("longer", 0.5),
+        ... }
+        >>> gains_on_own_site([{"trials": trials}], "test", "longer", "water_iou")
+        {'Ebro': 0.25}
     """
     found: dict[str, list[float]] = {}
     for record in records:
-        for trial in record["trials"].values():
-            if site := trial.get("site"):
-                found.setdefault(site, []).append(
-                    trial["scores"][test][mode]["places"][site][metric]
-                )
-    return {site: statistics.mean(values) for site, values in found.items()}
+        trials = record["trials"]
+        for trial in trials.values():
+            places = trial["scores"].get(test, {}).get(mode, {}).get("places", {})
+            sites = [trial["site"]] if "site" in trial else list(places)
+            other = trials.get(f"{less}-{trial['seed']}") or trials.get(less)
+            if "adapted_to" in trial and len(sites) == 1 and other not in (None, trial):
+                [site] = sites
+                rival = other["scores"][test][mode]["places"][site][metric]
+                found.setdefault(site, []).append(places[site][metric] - rival)
+    return {site: statistics.mean(gains) for site, gains in found.items()}

@@ -6,6 +6,7 @@ from flora.experiments.records import (
     by_place,
     comparison,
     differences,
+    gains_on_own_site,
     load_record,
     mean_and_spread,
     results_folder,
@@ -129,6 +130,29 @@ def test_scores_by_place_are_means_over_seeds_and_leave_out_what_has_no_score() 
         "Elbe": 0.9,
     }
     assert by_place([first], "unseen", "flora", "miou", mode="before") == {}
+
+
+def named(*trials: dict) -> dict:
+    return {"trials": {f"{one['competitor']}-{one['seed']}": one for one in trials}}
+
+
+def test_what_a_site_gains_alone_is_paired_by_seed_and_counts_no_other_site() -> None:
+    of_ebro = {"adapted_to": ["1"], "site": "Ebro"}
+    two_sites = named(
+        placed("alone", 0, Ebro=0.75, Po=0.9) | of_ebro,
+        placed("alone", 1, Ebro=0.5, Po=0.9) | of_ebro,
+        placed("adapted", 0, Ebro=0.5, Po=0.5) | {"adapted_to": ["1", "2"]},
+        placed("longer", 0, Ebro=0.5, Po=0.1),
+        placed("longer", 1, Ebro=0.0, Po=0.1),
+        placed("longer", 2, Ebro=0.9, Po=0.1),
+    )
+    one_site = named(
+        placed("adapted", 0, Elbe=0.5) | {"adapted_to": ["3"]}, placed("longer", 0, Elbe=0.75)
+    )
+    records = [two_sites, one_site]
+    gains = gains_on_own_site(records, "unseen", "longer", "miou")
+    assert gains == {"Ebro": pytest.approx(0.375), "Elbe": -0.25}
+    assert gains_on_own_site(records, "unseen", "adapted", "miou") == {"Ebro": 0.25}
 
 
 def test_places_figure_draws_places_by_rank_and_asks_for_all_scores() -> None:

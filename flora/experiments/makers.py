@@ -26,9 +26,12 @@ from flora.training.fit import fit
 from flora.training.objective import LossWeights
 from flora.training.pix2pix import Pix2PixTask
 from flora.training.recipes import (
+    ONLY_SAR,
+    UNDISTILLED,
     Lesson,
     adapt,
     config_for,
+    fine_tune,
     taught_pairs,
     train,
     train_optical,
@@ -378,7 +381,7 @@ class Adapted:
         learner: What is trained first.
         steps: Steps of the adaptation.
         word: Who teaches: an optical network that learned from the labelled chips, or a water
-            index.
+            index; "none" trains as long on the labelled chips alone.
         dates: What the teacher looks at, see `flora.training.teaching.OpticalWater`.
         site: The place whose pairs alone are adapted to; None for all pairs at once.
     """
@@ -386,7 +389,7 @@ class Adapted:
     kind: ClassVar[str] = "adapted"
     learner: MakeFlora | MakeUNet
     steps: int = 500
-    word: Literal["output", "index"] = "output"
+    word: Literal["output", "index", "none"] = "output"
     dates: Dates = "both"
     site: str | None = None
 
@@ -399,23 +402,22 @@ class Adapted:
             pairs = of_site(pairs, self.site)
         shared = job.folder.parent  # for all competitors that begin alike
         base = self.learner.make(replace(job, folder=shared / f"base-{training.seed}"))
-        teacher: Teacher = IndexTeacher(chips.optical_scaling.index_name, self.dates)
-        if self.word == "output":
-            run = shared / f"optical-all-{self.dates}-{training.seed}"
-            optical = train_optical(
-                chips, run, training=training, dates=self.dates, quiet=job.quiet
-            )
-            teacher = optical.teach
         model = load_any(base.weights)
         if isinstance(model, LateFusion):
             raise FloraError("late fusion needs the optical image itself: nothing to adapt")
         further = replace(
             training, steps=self.steps, learning_rate=training.learning_rate / ADAPTING_RATE
         )
+        run = job.folder / "adapted"
+        if self.word == "none":
+            lesson = Lesson(UNDISTILLED, ONLY_SAR)
+            tuned = fine_tune(model, chips, run, training=further, lesson=lesson, quiet=job.quiet)
+            return Made(tuned.last)
+        teacher = self._teacher(job)
         result = adapt(
             model,
             pairs,
-            job.folder / "adapted",
+            run,
             teacher=teacher,
             training=further,
             labelled=chips,
@@ -425,6 +427,15 @@ class Adapted:
         if self.site is not None:
             notes["site"] = self.site
         return Made(result.last, teacher, notes)
+
+    def _teacher(self, job: Job) -> Teacher:
+        """Who teaches; an optical network is trained once for all competitors beside it."""
+        chips, training = job.chips, job.training
+        if self.word == "index":
+            return IndexTeacher(chips.optical_scaling.index_name, self.dates)
+        run = job.folder.parent / f"optical-all-{self.dates}-{training.seed}"
+        optical = train_optical(chips, run, training=training, dates=self.dates, quiet=job.quiet)
+        return optical.teach
 
 
 def of_site(chips: FloodDataset, site: str) -> Chosen:

@@ -231,7 +231,11 @@ OMBRIA_SITES = {
                 for of, site in enumerate(sites)
                 if len(sites) > 1
             },
-            # As many steps as what is adapted has had in all, on the labels of the other sites.
+            # As many steps as what is adapted has had in all, on the labels of the other sites:
+            # by the same two schedules, and by one.
+            "further": _few(
+                "FLoRA, trained further without the pairs", Adapted(WITHOUT_TEACHER, word="none")
+            ),
             "longer": _few("FLoRA, 2000 steps, not adapted", ForSteps(WITHOUT_TEACHER, 2000)),
             "otsu_two_dates": TWO_DATES["otsu_two_dates"],
         },

@@ -275,7 +275,7 @@ def test_a_teacher_under_other_clouds_is_another_teacher(tmp_path) -> None:
     assert len(list(tmp_path.glob("optical-*"))) == 2
 
 
-def test_one_site_alone_is_adapted_to_its_own_pairs_from_the_same_base(chips, tmp_path) -> None:
+def test_one_site_is_adapted_to_its_own_pairs_and_the_control_to_none(chips, tmp_path) -> None:
     class OfTwoFloods(Wrapped):
         def read(self, index, window=None):
             sample = self.dataset.read(index, window)
@@ -285,12 +285,17 @@ def test_one_site_alone_is_adapted_to_its_own_pairs_from_the_same_base(chips, tm
     pairs = OfTwoFloods(InMemory(Simulated("test", count=3, size=64)))
     job = Job(chips, SHORT, tmp_path, Setting(norm="group", pairs=pairs), quiet=True)
     made = {}
-    for name, asked in (("all", None), ("alone", "Segura")):
-        by = Adapted(MakeUNet(norm="group"), steps=1, word="index", site=asked)
+    for name, word, asked in (
+        ("all", "index", None),
+        ("alone", "index", "Segura"),
+        ("further", "none", None),
+    ):
+        by = Adapted(MakeUNet(norm="group"), steps=1, word=word, site=asked)
         made[name] = by.make(replace(job, folder=tmp_path / name))
     assert made["all"].notes == {"adapted_to": sorted(pairs.manifest())}
     assert made["alone"].notes == {"adapted_to": [pairs.manifest()[1]], "site": "Segura"}
-    assert made["all"].weights.read_bytes() != made["alone"].weights.read_bytes()
+    assert not made["further"].notes
+    assert len({one.weights.read_bytes() for one in made.values()}) == 3
     assert [path.name for path in tmp_path.glob("base-*")] == ["base-0"]
     with pytest.raises(FloraError, match='site "Atlantis"'):
         Adapted(MakeUNet(norm="group"), word="index", site="Atlantis").make(job)

@@ -47,6 +47,7 @@ def likelihood_table() -> str:
         "simulated scenes, radar alone": modes["sar"]["simulated"],
         "simulated scenes, with an image from before": modes["before"]["simulated"],
         "simulated scenes, radar of two dates": two["sar"]["simulated"],
+        "simulated scenes, radar of two dates and an image from before": two["before"]["simulated"],
         "real test chips, radar alone": modes["sar"]["real"],
     }
 
@@ -70,6 +71,7 @@ def likelihood_table() -> str:
         ("1 sar", "simulated scenes of 5 km, radar alone"),
         ("1 before", "simulated scenes of 5 km, with an image from before"),
         ("2 sar", "simulated scenes of 5 km, radar of two dates"),
+        ("2 before", "simulated scenes of 5 km, radar of two dates and an image from before"),
     ):
         rows.append([name, "-", "-", held(larger[mode]["water"]), held(larger[mode]["flood"])])
     header = ["", "error of the probability", "of the likelihood", "area of water", "of flood"]

@@ -129,7 +129,10 @@ def adapt(
     adapting: AdaptingOptions,
     others: LabelledOptions,
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted one continues.")],
-    split: Annotated[str, typer.Option(help="Split of the pairs.")] = "all",
+    split: Annotated[
+        str,
+        typer.Option(help="Split of the pairs; `all` is there where chips are your own (folder)."),
+    ] = "all",
     weights: Weights = None,
     quiet: Quiet = False,
 ) -> None:

@@ -74,7 +74,7 @@ class SceneOptions:
         typer.Option(
             help="Radar scene from before the flood, on any grid, as SAR and in the same units; "
             "of the same orbit if possible. May be given several times. With --stac, `auto` "
-            "fetches the latest one of the same orbit, `auto:3` the latest three.",
+            "fetches the latest one of the same orbit that covers the area, `auto:3` three.",
             metavar="FILE",
         ),
     ] = None

@@ -84,6 +84,29 @@ def drawn(dataset: FloodDataset, count: int, seed: int) -> Chosen:
     return Chosen(dataset, order[:count].tolist())
 
 
+def of_place(dataset: FloodDataset, place: str) -> Chosen:
+    """The chips of one place.
+
+    Args:
+        dataset: Where they come from.
+        place: Its name in `meta.place`.
+
+    Raises:
+        FloraError: If there is no chip of it.
+
+    Example:
+        >>> from flora import open_dataset
+        >>> from flora.datasets.unlabelled import of_place
+        >>> chips = open_dataset("simulated", None, "train", count=3, size=64)
+        >>> len(of_place(chips, "simulated"))
+        3
+    """
+    places = [dataset[index]["meta"]["place"] for index in range(len(dataset))]
+    if place not in places:
+        raise FloraError(f'place "{place}": {dataset.name} has {", ".join(sorted(set(places)))}')
+    return Chosen(dataset, [index for index, name in enumerate(places) if name == place])
+
+
 class Unlabelled(Wrapped):
     """The chips of a dataset without their labels, with or without a teacher's maps of them.
 

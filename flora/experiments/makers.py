@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flora.datasets.base import FloodDataset
-from flora.datasets.unlabelled import Chosen, Mixed, Unlabelled, drawn
+from flora.datasets.unlabelled import Mixed, Unlabelled, drawn, of_place
 from flora.errors import FloraError
 from flora.models.checkpoints import load_weights
 from flora.models.network import Flora
@@ -399,7 +399,7 @@ class Adapted:
         if pairs is None:
             raise FloraError("an adapted competitor needs an experiment with pairs to adapt to")
         if self.site is not None:
-            pairs = of_site(pairs, self.site)
+            pairs = of_place(pairs, self.site)
         shared = job.folder.parent  # for all competitors that begin alike
         base = self.learner.make(replace(job, folder=shared / f"base-{training.seed}"))
         model = load_any(base.weights)
@@ -436,19 +436,3 @@ class Adapted:
         run = job.folder.parent / f"optical-all-{self.dates}-{training.seed}"
         optical = train_optical(chips, run, training=training, dates=self.dates, quiet=job.quiet)
         return optical.teach
-
-
-def of_site(chips: FloodDataset, site: str) -> Chosen:
-    """The chips of one place.
-
-    Args:
-        chips: Where they come from.
-        site: Its name in `meta.place`.
-
-    Raises:
-        FloraError: If there is no chip of it.
-    """
-    places = [chips[index]["meta"]["place"] for index in range(len(chips))]
-    if site not in places:
-        raise FloraError(f'site "{site}": {chips.name} has {", ".join(sorted(set(places)))}')
-    return Chosen(chips, [index for index, place in enumerate(places) if place == site])

@@ -297,7 +297,7 @@ def test_one_site_is_adapted_to_its_own_pairs_and_the_control_to_none(chips, tmp
     assert not made["further"].notes
     assert len({one.weights.read_bytes() for one in made.values()}) == 3
     assert [path.name for path in tmp_path.glob("base-*")] == ["base-0"]
-    with pytest.raises(FloraError, match='site "Atlantis"'):
+    with pytest.raises(FloraError, match='place "Atlantis"'):
         Adapted(MakeUNet(norm="group"), word="index", site="Atlantis").make(job)
 
 

@@ -25,7 +25,7 @@ from flora.experiments.field import (
     at_lengths,
 )
 from flora.experiments.labels import HEARING, SIMULATED_LABELS
-from flora.experiments.makers import ForSteps, MakeFlora, MakeUNet, Otsu, ZScore
+from flora.experiments.makers import ForSteps, MakeFlora, MakeUNet
 from flora.experiments.ombria import (
     HELD_OUT_FLOODS,
     OMBRIA,
@@ -33,6 +33,7 @@ from flora.experiments.ombria import (
     OMBRIA_LENGTHS,
     OMBRIA_SITES,
 )
+from flora.experiments.rules import Otsu, ZScore
 from flora.experiments.runner import Experiment, Source
 from flora.models.norms import NORMS
 from flora.predictors import MODES

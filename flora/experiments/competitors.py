@@ -9,7 +9,8 @@ from typing import Any
 from flora.datasets.base import FloodDataset
 from flora.datasets.changes import CHANGES, Misaligned, Shifted
 from flora.datasets.wrapped import InMemory
-from flora.experiments.makers import MakeFlora, Maker, Rule
+from flora.experiments.makers import MakeFlora, Maker
+from flora.experiments.rules import Rule
 from flora.predictors import Mode
 
 

@@ -13,8 +13,8 @@ from flora.experiments.makers import (
     MakePix2Pix,
     MakeReleased,
     MakeUNet,
-    Otsu,
 )
+from flora.experiments.rules import Otsu
 from flora.predictors import MODES
 from flora.training.jitter import RadiometricJitter
 from flora.training.objective import LossWeights

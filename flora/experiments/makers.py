@@ -16,11 +16,9 @@ from flora.errors import FloraError
 from flora.models.checkpoints import load_weights
 from flora.models.network import Flora
 from flora.models.norms import Norm
-from flora.models.otsu import otsu, otsu_change
 from flora.models.unet import LateFusion, UNet
 from flora.models.weights import load_any
-from flora.models.zscore import z_score
-from flora.predictors import Mode, Predictor
+from flora.predictors import Mode
 from flora.training.config import BatchChange, TrainingConfig
 from flora.training.fit import fit
 from flora.training.objective import LossWeights
@@ -109,14 +107,6 @@ class Maker(Protocol):
     def make(self, job: Job) -> Made:
         """Train, or continue where it was."""
         ...
-
-
-class Rule(Protocol):
-    """Something that learns nothing."""
-
-    kind: ClassVar[str]
-
-    def predictor(self) -> Predictor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -275,42 +265,6 @@ class MakeReleased:
         task = ReleasedTask(model, job.setting.perceptual, frozen)
         result = fit(task, job.chips, job.training, job.folder / "baseline", quiet=job.quiet)
         return Made(result.last, notes={"lpips_term": job.setting.perceptual is not None})
-
-
-@dataclass(frozen=True)
-class Otsu:
-    """Otsu's threshold on one band after a median filter of some pixels."""
-
-    kind: ClassVar[str] = "otsu"
-    band: int = 0
-    median: int = 1
-
-    def predictor(self) -> Predictor:
-        """The threshold."""
-        return otsu(self.band, self.median)
-
-
-@dataclass(frozen=True)
-class OtsuChange:
-    """Otsu's thresholds on two dates: dark, and darker than before."""
-
-    kind: ClassVar[str] = "otsu change"
-    median: int = 1
-
-    def predictor(self) -> Predictor:
-        """The thresholds."""
-        return otsu_change(self.median)
-
-
-@dataclass(frozen=True)
-class ZScore:
-    """Thresholds on the z-score over dates, and on their mean."""
-
-    kind: ClassVar[str] = "z-score"
-
-    def predictor(self) -> Predictor:
-        """The thresholds."""
-        return z_score()
 
 
 PairUse = Literal["none", "pairs", "output", "index"]

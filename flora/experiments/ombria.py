@@ -27,8 +27,8 @@ from flora.experiments.makers import (
     ForSteps,
     MakeFlora,
     MakeUNet,
-    OtsuChange,
 )
+from flora.experiments.rules import OtsuChange
 from flora.experiments.runner import Experiment, Source
 from flora.training.config import TrainingConfig
 

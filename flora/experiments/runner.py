@@ -68,7 +68,7 @@ class Experiment:
     Example:
         >>> from flora import TrainingConfig
         >>> from flora.experiments.competitors import Competitor
-        >>> from flora.experiments.makers import Otsu
+        >>> from flora.experiments.rules import Otsu
         >>> from flora.experiments.runner import Experiment, Source
         >>> experiment = Experiment(
         ...     question="Is a median filter worth its blur?",
@@ -136,7 +136,7 @@ class Runner:
         >>> from flora import load_record
         >>> from flora.experiments import named_experiment
         >>> from flora.experiments.competitors import Competitor
-        >>> from flora.experiments.makers import Otsu
+        >>> from flora.experiments.rules import Otsu
         >>> from flora.experiments.runner import Runner, Source
         >>> chips = {"count": 2, "size": 64}
         >>> otsu = replace(

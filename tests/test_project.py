@@ -258,11 +258,17 @@ def test_answers_in_the_readme_are_those_of_the_records():
         judge(differences(records["ombria_labels"], test, "miou", "labels_27")["output_27"])
         for test in ("unseen", "official")
     ]
+    opening = records["hero"]["from_probability"]
     area = records["likelihood"]["modes"]["sar"]
     kept = [area[on]["intervals"]["water"] for on in ("simulated", "real")]
     counts = [f"{round(held['covered'] * held['scenes'])} of {held['scenes']}" for held in kept]
     answers = [
         f"on {counts[0]} simulated scenes; on {counts[1]} real chips",
+        f"from a probability of 0.1 on, they find {opening['0.1']['recall']:.0%}".replace(
+            "%", " %"
+        ),
+        f"(an IoU of {opening['0.1']['water_iou']:.3f}; from 0.5 on it is "
+        f"{opening['0.5']['water_iou']:.3f};",
         judge(without).text(),
         f"{judge(by_pairs).text()} of mIoU over as many further steps without them; "
         f"{worst_and_better(by_pairs)}",

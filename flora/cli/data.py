@@ -127,7 +127,8 @@ def check(
 
     report = check_dataset(dataset, root)
     screen = console()
-    screen.print(report.table(), soft_wrap=False)
+    if report.places:
+        screen.print(report.table(), soft_wrap=False)
     for note in report.notes:
         screen.print(f"Note: {note}")
     for problem in report.problems:

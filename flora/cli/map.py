@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flora.cli.bars import SceneBar
-from flora.cli.console import console
 from flora.cli.likely import Likely
 from flora.cli.method import ModelOptions
 from flora.cli.options import Quiet
@@ -167,9 +166,7 @@ def map_(
         products = replace(products, trust=trust)
     reading = replace(reading, correction=trust.correction, incidence=scenes.incidence)
     makes, reuse = model.makes(scenes.dates), existing.reuse
-    if remark:
-        console().print(remark)
-    run = Run(out, makes, products, reading, mapping, reuse=reuse, year=found.year)
+    run = Run(out, makes, products, reading, mapping, reuse=reuse, year=found.year, remark=remark)
     if several or workers.workers or workers.dask:
         run.many(found.paths, workers.workers, workers.dask, place)
     else:

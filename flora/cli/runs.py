@@ -35,6 +35,7 @@ class Run:
         mapping: How they are mapped.
         reuse: Take existing maps.
         year: When the scene was taken; None takes it from its name.
+        remark: What is said of the threshold as soon as a scene is accepted; may be empty.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class Run:
         *,
         reuse: bool,
         year: int | None,
+        remark: str = "",
     ) -> None:
         self._out, self._predictor, self._products = out, predictor, products
         self._reading, self._mapping = reading, mapping
-        self._reuse, self._year = reuse, year
+        self._reuse, self._year, self._remark = reuse, year, remark
         self._console = console()
 
     def one(self, paths: list[Path], bar: SceneBar) -> None:
@@ -64,6 +66,7 @@ class Run:
                 given = Given("sar_path", scene.name)
                 self._products.check_scene(scene.grid, scene.viewing, given)
                 bar.accepted(scene)
+                self._say_remark()
                 outputs = map_scene(
                     scene,
                     self._out,
@@ -117,6 +120,7 @@ class Run:
                 self._console.print(f"{path.name}: mapped before")
                 products(path, outputs)
         if waiting:
+            self._say_remark()
             map_scenes(
                 waiting,
                 self._out,
@@ -129,6 +133,12 @@ class Run:
         if failures:
             _print_failures(failures, len(scenes))
             raise typer.Exit(1)
+
+    def _say_remark(self) -> None:
+        """Say once what the threshold is."""
+        if self._remark:
+            self._console.print(self._remark)
+            self._remark = ""
 
     def _finished(self, paths: list[Path]) -> SceneOutputs | None:
         """The maps of an earlier run, if they are to be taken and are there.
@@ -172,6 +182,7 @@ class Run:
         from flora.scenes.thresholds import OTSU_CHANGE_TAG, OTSU_TAG
         from flora.scenes.work import settled
 
+        self._say_remark()
         for path in (outputs.water_probability, outputs.water_mask, outputs.rgb, outputs.quicklook):
             if path is not None:
                 self._console.print(f"  {path}")

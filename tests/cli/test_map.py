@@ -445,6 +445,14 @@ def test_scenes_are_added_to_a_finished_run(scene, finished):
     assert (finished / "other_water_mask.tif").is_file()
 
 
+def test_nothing_is_said_of_the_threshold_where_there_is_no_scene(tmp_path):
+    result = CliRunner().invoke(
+        app, ["map", str(tmp_path / "no.tif"), "--out", str(tmp_path / "o")]
+    )
+    assert result.exit_code == 1 and "no such file" in result.stderr
+    assert not result.stdout
+
+
 def test_no_scheduler_is_said_in_one_line(scene, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("flora.scenes.many.CONNECT_TIMEOUT", 0.2)

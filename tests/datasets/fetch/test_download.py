@@ -648,3 +648,5 @@ def test_check_command_fails_where_something_is_wrong(bucket: Site, tmp_path: Pa
     image.write_bytes(image.read_bytes()[:200])
     code, said, _ = flora("check", "sen1floods11", tmp_path)
     assert code == 1 and image.name in said
+    code, said, _ = flora("check", "sen1floods11", tmp_path / "none")
+    assert code == 1 and len(said.splitlines()) == 1, said

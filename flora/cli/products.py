@@ -138,6 +138,7 @@ class Products:
 
         wanted = self.wanted
         targets = {name: Path(str(given.value)) for name, given in self._targets(stem).items()}
+        self._warn_of_flood(stem)
         classes, outlines = outputs.water_mask, None
         mapped = {"water": _area(outputs.water_pixels, outputs.water_km2)}
         if wanted.permanent_water is not None:
@@ -219,6 +220,22 @@ class Products:
         if page is not None:
             targets["page"] = Given("html", page / f"{stem}.html" if self.several else page)
         return targets
+
+    def _warn_of_flood(self, stem: str) -> None:
+        """Warn where a flood of an earlier run lies beside what is made of all water."""
+        flood = self.folder / f"{stem}_flood.tif"
+        of_classes = (self.wanted.polygons, self.wanted.html, self.trust.dem)
+        if self.wanted.permanent_water is None and any(of_classes) and flood.is_file():
+            warnings.warn(
+                FloraWarning(
+                    "of an earlier run, is not read: what is made here is of all water",
+                    argument="output_folder",
+                    value=flood,
+                    remedy="name the permanent water again, and pass {overwrite}",
+                    overwrite=True,
+                ),
+                stacklevel=2,
+            )
 
     def _write_flood(
         self, target: Path, outputs: SceneOutputs, permanent_water: Path

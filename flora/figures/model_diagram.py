@@ -12,12 +12,12 @@ from flora.errors import FloraError
 from flora.predictors import MODES, Mode
 
 PARTS = ("encoder", "prior", "teacher", "fusion")
-# The roads by which guidance enters the features, and the words for them.
+# The roads by which guidance brings something into the features, and the words for them.
 ROADS = {
     "none": "none",
     "attention": "cross-attention",
     "shift": "FiLM's shift",
-    "gate": "the gate, and so both",
+    "both": "both",
 }
 LABEL = (
     "FLoRA. The SAR image goes through an encoder into features s; an estimator guesses p from "

@@ -20,9 +20,12 @@ from flora.scenes.inputs import SarScene
 from flora.scenes.names import PIXELS_TAG, date_in_name
 from flora.sensors import BoolArray, FloatArray, Units
 
-# Of an absolute orbit, the orbit in the cycle of 175 (Sentinel-1 Mission Operations Plan).
-ORBIT = re.compile(r"S1(?P<unit>[AB])_\w{2}_GRD.*?_(?P<orbit>\d{6})_[0-9A-F]{6}")
-FIRST_ORBIT = {"A": 73, "B": 27}
+ORBIT = re.compile(r"S1(?P<unit>[A-D])_\w{2}_GRD.*?_(?P<orbit>\d{6})_[0-9A-F]{6}")
+# Satellite, absolute orbit from which it holds, and what is subtracted from an absolute orbit for
+# the orbit in the cycle of 175 (SentiWiki, S1 Products, naming convention). Sentinel-1C was moved
+# in June 2026, after orbit 8018 (pull request 28130 of isce2). Not told: products of Sentinel-1C
+# from before its first place, and of Sentinel-1D from before pull request 151 of s1-reader saw it.
+OFFSETS = (("A", 1, 73), ("B", 1, 27), ("C", 8019, 99), ("C", 1681, 172), ("D", 2389, 42))
 CYCLE = 175
 
 MOST_MISSING = 0.05  # share of the scene that the earlier one may lack before it is said
@@ -98,8 +101,8 @@ def open_dates(
 
     On another grid they are resampled bilinearly, block by block as they are read. Where names
     hold dates, each must be earlier than the scene, and they are put in their order; where names
-    hold orbits, one relative orbit is expected: on another one slopes and fields look different
-    without any flood.
+    hold orbits (as those of products do), one relative orbit is expected, and another one is warned
+    of: on it slopes and fields look different without any flood.
 
     Args:
         scene: The scene of the flood, opened by `flora.open_scene`.
@@ -209,6 +212,9 @@ def _check_names(before: Path, after: Path, source: Given) -> None:
 def relative_orbit(name: str) -> int | None:
     """The orbit of a product's name in the cycle of 175; None where it says none.
 
+    Where Sentinel-1C and 1D flew before they took up their places (absolute orbits before 1681 and
+    2389) their names do not say it: None.
+
     Example:
         >>> from flora.scenes.dates import relative_orbit
         >>> relative_orbit("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B")
@@ -217,7 +223,11 @@ def relative_orbit(name: str) -> int | None:
     found = ORBIT.search(name)
     if found is None:
         return None
-    return (int(found["orbit"]) - FIRST_ORBIT[found["unit"]]) % CYCLE + 1
+    orbit = int(found["orbit"])
+    for unit, first, offset in OFFSETS:
+        if unit == found["unit"] and orbit >= first:
+            return (orbit - offset) % CYCLE + 1
+    return None
 
 
 def _check_covered(earlier: SarScene, scene: SarScene) -> None:

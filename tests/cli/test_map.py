@@ -128,6 +128,7 @@ def test_permanent_water_is_told_from_flood(scene, occurrence, finished):
     assert (read(finished / f"{NAME}_flood.tif") == 2).sum() > (classes == 2).sum()
 
 
+@SAID
 def test_polygons_of_water_and_of_its_parts(scene, occurrence, finished):
     run(scene, "--out", finished, "--reuse", "--polygons")
     path = finished / f"{NAME}_polygons.gpkg"
@@ -147,6 +148,8 @@ def test_polygons_of_water_and_of_its_parts(scene, occurrence, finished):
     assert 0 < len(some[area]) < len(parts[area])
     features = json.loads((finished / f"{NAME}_polygons.geojson").read_text())["features"]
     assert len(features) == len(some[0])
+    said = run(*again[:6])
+    assert f"{NAME}_flood.tif: of an earlier run, is not read" in said and "--overwrite" in said
 
 
 def test_page_shows_what_there_is(scene, occurrence, finished):

@@ -80,18 +80,18 @@ def test_two_on_a_page_are_switched_apart(browser):
 def test_a_road_is_closed_and_its_scores_stand_beside(browser):
     scores = {
         road: {mode: f"{road} in {mode}" for mode in ("sar", "before")}
-        for road in ("none", "attention", "gate")
+        for road in ("none", "attention", "both")
     }
     tab = page(browser, ModelDiagram(scores=scores))
     shown = tab.locator(".scores p:visible")
     dashed = "all => all.filter(e => getComputedStyle(e).strokeDasharray !== 'none').length"
     seen = []
-    for words in ("cross-attention", "before", "the gate, and so both", "oracle"):
+    for words in ("cross-attention", "before", "both", "oracle"):
         tab.locator("label", has_text=words).click()
         closed = tab.locator("rect.inner").evaluate_all(dashed)
         seen.append((shown.all_inner_texts(), closed))
     assert tab.locator("label", has_text="shift").count() == 0
-    tab.locator("input[value=gate]").focus()
+    tab.locator("input[value=both]").focus()
     tab.keyboard.press("ArrowRight")
     tab.locator("label", has_text="sar").click()
     assert shown.all_inner_texts() == ["none in sar"]
@@ -99,14 +99,14 @@ def test_a_road_is_closed_and_its_scores_stand_beside(browser):
     assert seen == [
         (["attention in sar"], 1),
         (["attention in before"], 1),
-        (["gate in before"], 3),
-        ([], 3),
+        (["both in before"], 2),
+        ([], 2),
     ]
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"lit": "decoder"}, {"mode": "blind"}, {"scores": {"door": {}}}, {"scores": {"gate": {}}}],
+    [{"lit": "decoder"}, {"mode": "blind"}, {"scores": {"door": {}}}, {"scores": {"both": {}}}],
 )
 def test_unknown_part_mode_or_road_is_refused(wrong):
     with pytest.raises(FloraError, match=r"expected (one of|those)"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -122,6 +123,36 @@ def test_another_orbit_is_said(tmp_path):
         with pytest.warns(FloraWarning, match="relative orbit"), open_dates(scene, other):
             pass
     assert relative_orbit(same.name) == relative_orbit(after.name) == (29045 - 73) % 175 + 1
+
+
+@pytest.mark.parametrize(
+    ("unit", "absolute", "relative"),
+    [
+        ("A", 22812, 165),
+        ("B", 27, 1),
+        ("C", 638, None),  # while it was tested; its manifest says 15
+        ("C", 1681, 110),
+        ("C", 8018, 147),
+        ("C", 8019, 46),  # moved by 73 orbits
+        ("D", 2389, 73),
+    ],
+)
+def test_each_satellite_counts_its_orbits_from_its_own_place(unit, absolute, relative):
+    name = f"S1{unit}_IW_GRDH_1SDV_20260901T060141_20260901T060206_{absolute:06d}_034BE1_2B2F"
+    assert relative_orbit(name) == relative
+
+
+def test_a_name_says_the_orbit_of_its_manifest(flora_data):
+    said = {
+        manifest.parent.name: int(found[1])
+        for manifest in flora_data.glob("fixtures/safe/*/manifest.safe")
+        if (found := re.search(r'elativeOrbitNumber type="start">(\d+)<', manifest.read_text()))
+    }
+    named = {name: relative_orbit(name) for name in said}
+    assert {name: said[name] for name, orbit in named.items() if orbit} == {
+        name: orbit for name, orbit in named.items() if orbit
+    }
+    assert any(named.values())
 
 
 def test_an_earlier_scene_elsewhere_or_of_other_bands_is_refused_by_its_own_name(tmp_path):

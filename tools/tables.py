@@ -297,6 +297,7 @@ SENTENCES: dict[str, Callable[[], str]] = {
     "facing_5": lambda: brightness_of_slopes("5 to 10"),
     "away_5": lambda: brightness_of_slopes("-10 to -5"),
     "gamma0_cost": lambda: points_of_iou("gamma0 at 38 degrees"),
+    "coarse_cost": lambda: points_of_iou("20 m pixels"),
 }
 TABLES: dict[str, Callable[[], str]] = {
     "memory_table": memory_table,

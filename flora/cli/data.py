@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from flora.cli.console import console
-from flora.cli.options import Quiet
+from flora.cli.options import OnceCommand, Quiet
 from flora.datasets.registry import DATASETS, DatasetName, dataset_class
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ Verify = Annotated[
 AtOnce = Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once, at most.")]
 
 
-@download_app.command()
+@download_app.command(cls=OnceCommand)
 def sen1floods11(
     root: Root,
     part: Annotated[
@@ -84,7 +84,7 @@ def sen1floods11(
     fetch(asked, root, yes, verify, workers, quiet)
 
 
-@download_app.command()
+@download_app.command(cls=OnceCommand)
 def sen12ms(
     root: Root,
     season: Annotated[
@@ -100,7 +100,7 @@ def sen12ms(
     fetch(replace(publishers()["sen12ms"], chosen=chosen), root, yes, verify, workers, quiet)
 
 
-@download_app.command()
+@download_app.command(cls=OnceCommand)
 def deepflood(
     root: Root,
     yes: Yes = False,
@@ -112,7 +112,7 @@ def deepflood(
     fetch(publishers()["deepflood"], root, yes, verify, workers, quiet)
 
 
-@download_app.command()
+@download_app.command(cls=OnceCommand)
 def ombria(root: Root, yes: Yes = False, verify: Verify = False, quiet: Quiet = False) -> None:
     """OMBRIA, from its authors' repository."""
     fetch(publishers()["ombria"], root, yes, verify, 1, quiet)

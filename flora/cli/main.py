@@ -17,7 +17,7 @@ from flora.cli.data import check, download_app
 from flora.cli.evaluate import evaluate
 from flora.cli.experiment import experiment
 from flora.cli.map import map_
-from flora.cli.options import grouped
+from flora.cli.options import OnceCommand, grouped
 from flora.cli.search import BoxCommand, search
 from flora.cli.spelling import in_one_line
 from flora.cli.train import train
@@ -98,11 +98,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.add_typer(download_app, name="download")
-app.command()(check)
-app.command()(grouped(train))
-app.command()(grouped(adapt))
-app.command()(grouped(evaluate))
-app.command()(grouped(experiment))
+app.command(cls=OnceCommand)(check)
+app.command(cls=OnceCommand)(grouped(train))
+app.command(cls=OnceCommand)(grouped(adapt))
+app.command(cls=OnceCommand)(grouped(evaluate))
+app.command(cls=OnceCommand)(grouped(experiment))
 app.command(cls=BoxCommand)(grouped(search))
 app.command("map", cls=BoxCommand)(grouped(map_))
 

@@ -137,7 +137,7 @@ def map_(
     from flora.training.evaluation import choose_device
 
     if scenes.example:
-        scenes, wanted = example_given(scenes, wanted, out)
+        scenes, wanted = example_given(scenes, wanted, out, existing)
     _check_usage(scenes, workers)
     box = None if part.bbox is None else parse_bbox(part.bbox)
     model.check(scenes.before)

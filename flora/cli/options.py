@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from flora.datasets import DatasetName
 from flora.errors import FloraError
@@ -35,6 +36,19 @@ Threshold = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(help="Weights; default: those that come with the package.")
 ]
+
+
+class OnceCommand(TyperCommand):
+    """A command that refuses a value given twice for one option: all but the last would be lost."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Look for options given twice, then parse as ever."""
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        options = [one for one in given if isinstance(one, TyperOption)]
+        for number, option in enumerate(options):
+            if option in options[:number] and not (option.multiple or option.is_flag):
+                raise FloraError(f"{option.opts[-1]}: given twice, expected once; leave one out")
+        return super().parse_args(ctx, args)
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,6 +12,7 @@ from flora.cli.earlier import earlier_dates, earlier_files, fetched_earlier
 from flora.cli.search import BlocksBar
 from flora.cli.wanted import ProductOptions
 from flora.errors import FloraError
+from flora.files import new_file
 from flora.sensors import Units
 
 
@@ -149,12 +150,12 @@ class Found:
 
 
 def example_given(
-    scenes: SceneOptions, wanted: ProductOptions, out: Path
+    scenes: SceneOptions, wanted: ProductOptions, out: Path, existing: ExistingOptions
 ) -> tuple[SceneOptions, ProductOptions]:
     """The scene that comes with the package, and a page that says whose it is.
 
     Raises:
-        FloraError: If a scene of one's own is named, too.
+        FloraError: If a scene of one's own is named, too, or the page exists.
     """
     from flora.scenes.example import ATTRIBUTION, example_scene
     from flora.scenes.names import MIDDLE_INCIDENCE
@@ -169,6 +170,8 @@ def example_given(
                 remedy="leave one of the two out",
             )
     page, attribution = wanted.html or out / "map.html", wanted.attribution or ATTRIBUTION
+    if wanted.html is None and not existing.reuse:
+        new_file(page, "output_folder", existing.overwrite)
     made = replace(wanted, html=page, attribution=attribution)
     # Nothing says at which angle it was seen; that of the middle is taken without a warning.
     angle = MIDDLE_INCIDENCE if scenes.incidence is None else scenes.incidence

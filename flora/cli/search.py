@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import typer
 from rich.progress import Progress
 from rich.table import Table
-from typer.core import TyperCommand
 
 from flora.cli.console import console
+from flora.cli.options import OnceCommand
 from flora.errors import FloraError, Given
 from flora.files import check_outputs, check_writable
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BOX = "WEST,SOUTH,EAST,NORTH"
 
 
-class BoxCommand(TyperCommand):
+class BoxCommand(OnceCommand):
     """A command with --bbox, which refuses sides set apart by spaces, and says how to write them.
 
     Without it, a negative side would be taken for an option, and another one for a file.

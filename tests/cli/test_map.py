@@ -448,6 +448,14 @@ def test_scenes_are_added_to_a_finished_run(scene, finished):
     assert (finished / "other_water_mask.tif").is_file()
 
 
+def test_an_option_given_twice_is_refused_and_not_half_read(scene, occurrence, tmp_path):
+    twice = ["--permanent-water", occurrence, "--permanent-water", scene]
+    line = refused(scene, "--out", tmp_path / "o", *twice)
+    assert "--permanent-water: given twice" in line and not (tmp_path / "o").exists()
+    assert "a.tif: no such" in refused(scene, "--out", tmp_path, "--dem", "a.tif", "--dem", "b.tif")
+    assert "given twice" not in refused("no.tif", "--out", tmp_path, "--quiet", "--quiet")
+
+
 def test_nothing_is_said_of_the_threshold_where_there_is_no_scene(tmp_path):
     result = CliRunner().invoke(
         app, ["map", str(tmp_path / "no.tif"), "--out", str(tmp_path / "o")]

@@ -31,6 +31,8 @@ def test_example_is_mapped_without_a_network(tmp_path, monkeypatch):
     assert water[40:80, 120:150].mean() > 0.9 and water[60:160, :60].mean() < 0.05
     page = (out / "map.html").read_text(encoding="utf-8")
     assert "CC BY-SA 4.0" in page and "Copernicus Sentinel data 2021" in page
+    again = CliRunner().invoke(app, ["map", "--example", "--out", str(out), "--quiet"])
+    assert again.exit_code == 1 and f"--out {out / 'map.html'}: exists already" in again.stderr
 
 
 def test_example_goes_without_a_scene_of_ones_own(tmp_path):

@@ -334,6 +334,12 @@ def test_answers_beyond_the_paper_are_those_of_the_records():
         *(f"{iou(f'output_{n}')} in place of {iou(f'labels_{n}')}" for n in (32, 256)),
         f"with 32 labelled scenes {iou('output_32_cloudy')} under cloud",
         f"{iou('output_32_shifted')} where they lie beside",
+        *(
+            judge(
+                differences(few_scenes, "test", "water_iou", "output_32")[f"output_32_{how}"]
+            ).text()
+            for how in ("cloudy", "shifted")
+        ),
         held(loaded("two_dates")["rows"]["two dates"]["water_iou"]),
         *(held(dates[step], "mean") for step in ("0 to 1", "1 to 2", "2 to 4")),
         held(shifted["water_iou"]),

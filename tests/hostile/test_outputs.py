@@ -42,7 +42,9 @@ from tests.support.fake_data import fake_scene, write_raster
 SIDE = 96
 UTM, GRID = "EPSG:32630", Affine(10, 0, 600_000, 0, -10, 4_400_000)
 SAR = fake_scene(3, SIDE)["sar"]
-MAP = "map S1.tif --method otsu --out o --quiet --overwrite"
+SAID = pytest.mark.filterwarnings("always::flora.errors.FloraWarning")
+TO = "map S1.tif --method otsu --quiet --overwrite --out"
+MAP = f"{TO} o"
 EVALUATE = "evaluate --dataset sen1floods11 --root r --weights w.safetensors --json"
 
 
@@ -103,7 +105,7 @@ def state(folder: Path) -> dict[str, object]:
         (f"{MAP} --html link/S1.tif", "would replace what SAR names"),
         (f"{MAP} --html hard.html", "would replace what SAR names"),
         (f"{MAP} --html o", "--html o: is a folder"),
-        (f"{MAP} --html new --out new/o", "--html new: is a folder"),
+        (f"{TO} new/o --html new", "--html new: is a folder"),
         (f"{MAP} --html j", "--html j: is a folder"),
         (f"{MAP} --html o/S1_water_mask.tif", "would replace what --out names"),
         (f"{MAP} --html o/S1_quicklook.png", "would replace what --out names"),
@@ -111,10 +113,10 @@ def state(folder: Path) -> dict[str, object]:
         (f"{MAP} --html S1.tif/page.html", "would replace what SAR names"),
         (f"{MAP} --permanent-water o/S1_flood.tif", "would replace what --permanent-water names"),
         (f"{MAP} --permanent-water wet.tif --html wet.tif", "what --permanent-water names"),
-        (f"{MAP} --permanent-water p/S1_water_mask.tif --out p", "what --permanent-water names"),
-        (f"{MAP} --out S1.tif", "would replace what SAR names"),
-        (f"{MAP} --out S1.tif/deeper", "would replace what SAR names"),
-        (f"{MAP} --out text", "text"),
+        (f"{TO} p --permanent-water p/S1_water_mask.tif", "what --permanent-water names"),
+        (f"{TO} S1.tif", "would replace what SAR names"),
+        (f"{TO} S1.tif/deeper", "would replace what SAR names"),
+        (f"{TO} text", "text"),
         (f"{MAP} --html text/page.html", "/text is no folder that can be written to"),
         (f"{MAP} --html text/new/page.html", "/text is no folder that can be written to"),
         ("map virtual.vrt --method otsu --out o --html source.tif --overwrite", "what SAR names"),
@@ -146,6 +148,7 @@ def test_outputs_in_the_way_are_refused_at_once(crowded, monkeypatch, command, s
     assert state(crowded) == before
 
 
+@SAID
 def test_a_folder_that_cannot_be_written_to_is_refused_at_once(folder, monkeypatch):
     here = folder.resolve()
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).resolve() != here)
@@ -207,9 +210,10 @@ def test_two_runs_of_one_scene_in_one_folder_are_refused(folder):
     assert not list(out.glob(".*"))
 
 
+@SAID
 def test_products_of_a_scene_wait_for_its_maps(folder):
     CliRunner().invoke(app, MAP.split(), catch_exceptions=False)
-    command = [*MAP.split()[:-1], "--reuse", "--polygons"]
+    command = [*MAP.replace("--overwrite ", "").split(), "--reuse", "--polygons"]
     with alone(folder / "o" / f"{PREFIX}S1.lock", "out", "mapping S1"):
         result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 1 and "another process is mapping S1 there" in result.stderr

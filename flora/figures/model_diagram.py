@@ -22,8 +22,9 @@ ROADS = {
 LABEL = (
     "FLoRA. The SAR image goes through an encoder into features s; an estimator guesses p from "
     "them. Where there is an optical image, a frozen teacher makes features t of it. Guidance g is "
-    "t where something was seen, else p. At each of four levels, cross-attention, FiLM and a gate "
-    "fuse s and g. Two decoders make an image and a map of water of the fused features."
+    "t where something was seen, else p. At each of four levels, FiLM and a gate fuse s and g, at "
+    "two of them after cross-attention. Two decoders make an image and a map of water of the fused "
+    "features."
 )
 
 

@@ -336,7 +336,7 @@ def check_georeference(grid: Grid, source: Given, resampled: bool = False) -> No
             argument=source,
             remedy="set the one its coordinates are in (gdal_edit -a_srs)",
         )
-    if not resampled and not PIXEL / 2 <= metres < PIXEL * 2:
+    if not resampled and not PIXEL / 2 <= metres <= PIXEL * 1.5:
         warnings.warn(
             FloraWarning(
                 f"pixels of about {metres:.3g} m, expected about {PIXEL:g} m, which models are "

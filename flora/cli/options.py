@@ -46,7 +46,8 @@ class OnceCommand(TyperCommand):
         _, _, given = self.make_parser(ctx).parse_args(args=list(args))
         options = [one for one in given if isinstance(one, TyperOption)]
         for number, option in enumerate(options):
-            if option in options[:number] and not (option.multiple or option.is_flag):
+            again = option in options[:number] and not (option.multiple or option.is_flag)
+            if again and not ctx.resilient_parsing:  # as when a shell completes the line
                 raise FloraError(f"{option.opts[-1]}: given twice, expected once; leave one out")
         return super().parse_args(ctx, args)
 

@@ -2,6 +2,7 @@ import math
 import os
 import shutil
 import threading
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -422,6 +423,17 @@ def test_pixels_of_another_size_are_a_warning(tmp_path):
         opened(path)
     with open_scene(path, grid="utm") as scene:
         assert scene.shape == (480, 360)
+
+
+@pytest.mark.parametrize(("side", "told"), [(20, True), (12, False)])
+def test_pixels_of_20_m_are_told_at_the_edge_of_a_zone_too(tmp_path, side, told):
+    """There the ellipsoid makes them a little smaller than the grid says."""
+    grid = Affine(side, 0, 820_000, 0, -side, 4_400_000)
+    path = write_scene(tmp_path / "edge.tif", decibel(grid), transform=grid)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        opened(path)
+    assert any("pixels of about" in str(one.message) for one in said) == told
 
 
 # --- GRD products -------------------------------------------------------------------------------

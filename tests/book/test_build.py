@@ -308,6 +308,28 @@ def test_figures_and_tables_are_numbered_chapter_by_chapter(tmp_path):
     assert re.findall(r'class="std std-numref">(.+?)</span>', start) == ["Fig. 3.2", "Table 3.1"]
 
 
+# --- what a cell prints -------------------------------------------------------------------------
+
+
+def test_what_a_cell_prints_bit_by_bit_is_one_block(tmp_path):
+    cell = nbformat.v4.new_code_cell("print('first'); print('second')", execution_count=1)
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text=f"{word}\n")
+        for word in ("first", "second")
+    ]
+    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Page"), cell])
+    page.metadata.language_info = {"name": "python", "pygments_lexer": "ipython3"}
+    nbformat.write(page, tmp_path / "index.ipynb")
+    merged = book_config()["sphinx"]["config"]["nb_merge_streams"]
+    (tmp_path / "conf.py").write_text(
+        "extensions = ['myst_nb']\nnb_execution_mode = 'off'\n"
+        f"source_suffix = ['.ipynb']\nnb_merge_streams = {merged}\n"
+    )
+    assert build_main(["-qW", "-b", "html", str(tmp_path), str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out/index.html").read_text()
+    assert re.search(r"<pre>(<span></span>)?first\nsecond\n</pre>", text)
+
+
 # --- what pages quote from records --------------------------------------------------------------
 
 

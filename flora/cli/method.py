@@ -128,8 +128,8 @@ class ModelOptions:
         named = " ".join(sar_before or ())
         if self.weights is None and dates not in SHIPPED:
             raise FloraError(
-                f"the weights of the package map {_dates(max(SHIPPED))} of radar at most, "
-                f"expected {_dates(dates)}",
+                f"{_dates(dates)} of radar given, and the weights of the package map "
+                f"{_dates(max(SHIPPED))} at most",
                 argument="sar_before",
                 value=named,
                 remedy="name fewer, or pass {method}, which takes the median of all",
@@ -156,7 +156,7 @@ class ModelOptions:
         if sar.dates != dates:
             given = Given("sar_before", named) if named else Given("weights", weights)
             raise FloraError(
-                f"the weights map {_dates(sar.dates)} of radar, expected {_dates(dates)}",
+                f"{_dates(dates)} of radar given, and the weights map {_dates(sar.dates)}",
                 argument=given,
                 remedy="leave the weights out, which takes those of the package for two dates, or "
                 "pass {method}"

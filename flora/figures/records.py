@@ -157,7 +157,8 @@ def score_curve(
 ) -> BookFigure:
     """A score against a number, as that of labelled chips, one line a family of competitors.
 
-    A dot is one seed, the line joins the means. What is not recorded is left out.
+    A dot is one seed, the line joins the means. Families stand side by side at each number. What is
+    not recorded is left out.
 
     Args:
         record: From `flora.load_record`; competitors are called "FAMILY_N".
@@ -212,7 +213,7 @@ def _lines(
     ticks: set[int] = set()
     for number, (family, says) in enumerate(families.items()):
         colour, marker = MARKS[number]
-        aside = 1.04 ** (number - (len(families) - 1) / 2)  # so that no dot hides another
+        aside = 1.08 ** (number - (len(families) - 1) / 2)  # so that none hides another
         named = {
             int(name.removeprefix(f"{family}_")): values
             for name, values in scores.items()
@@ -222,11 +223,12 @@ def _lines(
             raise FloraError(f"{family}: nothing of that family is recorded on {test}")
         counts = sorted(named)
         ticks |= set(counts)
-        for count in counts:
-            x = [count * aside] * len(named[count])
-            ax.plot(x, named[count], marker, color=colour, markersize=4, alpha=0.5)
+        shown = [count * aside for count in counts]
+        for x, count in zip(shown, counts, strict=True):
+            dots = named[count]
+            ax.plot([x] * len(dots), dots, marker, color=colour, markersize=4, alpha=0.5)
         means = [float(np.mean(named[count])) for count in counts]
-        ax.plot(counts, means, marker + "-", color=colour, markersize=6, label=says)
+        ax.plot(shown, means, marker + "-", color=colour, markersize=6, label=says)
     return ticks
 
 

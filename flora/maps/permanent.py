@@ -107,6 +107,25 @@ class Meaning:
                 "(months), for classes their code, as {permanent_class} for ESA WorldCover",
             )
 
+    def check_whole(self, dtype: str) -> None:
+        """Refuse a threshold below 1 of whole numbers, from which every value but 0 is water.
+
+        Args:
+            dtype: Of the values.
+
+        Raises:
+            FloraError: If it is one.
+        """
+        if self.threshold is not None and self.threshold < 1 and np.dtype(dtype).kind in "iu":
+            raise FloraError(
+                "by it every value but 0 is water, because the file holds whole numbers",
+                argument="permanent_threshold",
+                value=self.threshold,
+                remedy="JRC occurrence is in per cent: pass {permanent_threshold}; or pass 1, if "
+                "every value but 0 is meant",
+                permanent_threshold=50,
+            )
+
     def check_unused(self, path: Path) -> None:
         """Refuse options for values with a file that has none.
 
@@ -238,6 +257,7 @@ def open_permanent_water(
 
 def _check_values(dataset: Any, meaning: Meaning, path: Path) -> None:
     """Refuse a raster in which nothing is what the options expect."""
+    meaning.check_whole(dataset.dtypes[0])
     step = max(1, math.ceil(max(dataset.shape) / SURVEY_SIDE))
     shape = tuple(math.ceil(side / step) for side in dataset.shape)
     survey = read_bands(dataset, indexes=1, out_shape=shape)

@@ -771,7 +771,7 @@ def test_otsu_takes_several_dates_in_any_order(scene, earlier, tmp_path):
         assert file.tags()["FLORA_SAR_BEFORE_DATES"] == "2019-09-05 2019-09-11"
     options = ["--sar-before", earlier, "--sar-before", middle]
     line = refused(scene, "--out", tmp_path / "o", *options)
-    assert "expected 3 dates" in line
+    assert "3 dates of radar given" in line
 
 
 @SAID
@@ -786,7 +786,7 @@ def test_shipped_weights_for_two_dates_are_taken_where_two_are_given(scene, earl
 def test_weights_of_one_date_refuse_a_second_and_say_what_to_do(scene, earlier, tmp_path):
     options = ["--sar-before", earlier, "--weights", shipped_weights()]
     line = refused(scene, "--out", tmp_path / "o", *options)
-    assert f"--sar-before {earlier}: the weights map one date" in line
+    assert f"--sar-before {earlier}: two dates of radar given, and the weights map one date" in line
     assert "--method otsu" in line
     assert not (tmp_path / "o").exists()
 

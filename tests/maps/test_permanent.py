@@ -91,6 +91,13 @@ def test_what_the_file_never_reaches_is_refused_with_what_it_holds(tmp_path):
         check_permanent_water(cover)
 
 
+def test_a_share_of_one_is_no_threshold_of_per_cent(tmp_path):
+    percent = write_codes(tmp_path / "jrc.tif", np.uint8([[0, 30, 90]]))
+    with pytest.raises(FloraError, match=r"permanent_threshold 0\.5: .*whole numbers; .*=50"):
+        check_permanent_water(percent, permanent_threshold=0.5)
+    check_permanent_water(percent, permanent_threshold=1)
+
+
 def test_one_pixel_of_water_in_a_large_file_is_found(tmp_path):
     percent = np.zeros((2000, 2000), np.uint8)
     percent[1001, 777] = 60  # between the pixels that a survey looks at

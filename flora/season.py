@@ -31,7 +31,7 @@ def season_statistics(before: FloatArray, after: FloatArray) -> FloatArray:
         spread^2 = (k s^2 + sum (x - mean)^2) / (k + n - 1)
         z-score  = (after - mean) / (spread sqrt(1 + 1 / n))
 
-    with the spread s of speckle alone (`SPECKLE_DB`) weighed as k dates (`PRIOR_DATES`): one date
+    with the spread s of speckle alone, 2.19 dB, weighed as k = 3 dates: one date
     gives s, and two dates that happen to agree give no enormous z-score. Such a prior for
     variances of few repeats is that of Smyth (2004), with a set in place of an estimated one; the
     z-score over dates maps floods in DeVries et al. (2020).
@@ -41,8 +41,8 @@ def season_statistics(before: FloatArray, after: FloatArray) -> FloatArray:
         after: (C, H, W), the same of the flood.
 
     Returns:
-        (5 C, H, W) float32: all bands' means, then as `STATISTICS` says; NaN where the flood, or
-        no date before it, was measured.
+        (5 C, H, W) float32: the means of all bands, then their spreads, minima and z-scores, last
+        the image of the flood; NaN where it, or every date before it, was not measured.
 
     Raises:
         FloraError: If there is no date before, or shapes differ.

@@ -21,7 +21,13 @@ def evaluate(
     chips: ChipOptions,
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
     weights: Weights = None,
-    mode: Annotated[Mode, typer.Option(help="Where the optical guidance comes from.")] = "sar",
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="Where the optical guidance comes from. sar: guessed from radar; before: an image "
+            "from before the flood; oracle: the very image of the flood, for reference only."
+        ),
+    ] = "sar",
     threshold: Threshold = 0.5,
     lpips: Lpips = None,
     json_path: Annotated[

@@ -34,8 +34,6 @@ class ModelOptions:
     threshold: Annotated[
         float | None,
         typer.Option(
-            min=0.0,
-            max=1.0,
             help="Probability that counts as water, above 0 and below 1, with a page from 0.01 to "
             "0.99; default: what the weights bring for radar of one date alone, else 0.5.",
         ),
@@ -50,11 +48,18 @@ class ModelOptions:
     ] = "float32"
 
     def check(self, before: str | None) -> None:
-        """Refuse what Otsu's method has no use for.
+        """Refuse a threshold that is none, and what Otsu's method has no use for.
 
         Raises:
-            FloraError: If weights, a threshold, a device or an optical image are given with it.
+            FloraError: If there is such a threshold, or weights, a threshold, a device or an
+                optical image are given with Otsu's method.
         """
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise FloraError(
+                "expected a probability above 0 and below 1",
+                argument="threshold",
+                value=self.threshold,
+            )
         if self.method == "flora":
             return
         for argument, value in (

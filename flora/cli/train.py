@@ -39,7 +39,7 @@ class ScheduleOptions(TrainingOptions):
         typer.Option(min=0, help="Optimiser steps of the teacher, before those of the student."),
     ] = 300
     workers: Annotated[int, typer.Option(min=0, help="Processes that read crops.")] = 0
-    precision: Annotated[str, typer.Option(help="auto, no or bf16.")] = "auto"
+    precision: Annotated[str, typer.Option(help="auto, no (32 bits) or bf16.")] = "auto"
 
     def config(self) -> TrainingConfig:
         """The same for the student."""

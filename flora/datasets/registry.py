@@ -37,7 +37,8 @@ def open_dataset(
     """Open a dataset by its name.
 
     Args:
-        name: One of `DATASETS`.
+        name: "simulated", "sample", "sen1floods11", "sen1floods11-weak", "sen12ms", "ombria",
+            "deepflood", "sih1733" or "folder".
         root: The folder that holds it; None for "simulated" and "sample", which need none: scenes
             are made, and the sample comes with the package.
         split: One of the splits that its class lists, e.g. "train", "valid" or "test".

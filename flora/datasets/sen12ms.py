@@ -101,7 +101,8 @@ class Sen12MS(FloodDataset):
             None for 255 everywhere.
         test_list: The publisher's list, one file name of any layer a line.
         exclude: Patch ids to leave out, e.g. "ROIs1970_fall_139_p839".
-        include_damaged: Keep the patches of `damaged`.
+        include_damaged: Keep the patches that are known to be damaged; the class lists them as
+            `damaged`.
 
     Raises:
         FloraError: If an argument is unknown, or files are missing, unpaired or misnamed.

@@ -81,7 +81,8 @@ class Sen1Floods11(FloodDataset):
         require_all: If false, chips of which no file is on disk are left out of the split.
         exclude: Chip ids to leave out, e.g. "Spain_7370579".
         scheme: "official", or "blocked", see above.
-        include_damaged: Keep the chips of `damaged`.
+        include_damaged: Keep the chips that are known to be damaged; the class lists them as
+            `damaged`.
 
     Raises:
         FloraError: If the split or the scheme is unknown, the split is empty, or files are missing.

@@ -118,7 +118,7 @@ def _likelihood(record: Mapping[str, Any]) -> str:
     before, after = (alone["real"][of]["ece"] for of in ("probability", "likelihood"))
     return (
         f"on **{held['simulated']}** simulated scenes, on **{held['real']}** real chips; "
-        f"calibration error there {before:.3f}, of the likelihood {after:.3f}"
+        f"calibration error there, of the probability {before:.3f}, of the likelihood {after:.3f}"
     )
 
 

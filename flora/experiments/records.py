@@ -142,7 +142,8 @@ def comparison(
     Args:
         record: From `load_record`.
         test: Name of the test chips.
-        metrics: Names from `METRICS`.
+        metrics: Some of "water_iou", "water_f1", "miou", "boundary_f1", "psnr", "ssim" and
+            "lpips".
         groups: Only these groups of competitors.
 
     Raises:
@@ -183,7 +184,7 @@ def differences(
     Args:
         record: From `load_record`.
         test: Name of the test chips.
-        metric: Name from `METRICS`.
+        metric: One of "water_iou", "water_f1", "miou", "boundary_f1", "psnr", "ssim" and "lpips".
         reference: What the others are compared with.
         mode: Guidance mode of both.
 
@@ -223,7 +224,7 @@ def by_place(
         records: From `load_record`, each with other places in its test chips.
         test: Name of the test chips in all of them.
         competitor: Its name in all of them; a record that lacks it adds nothing.
-        metric: Name from `METRICS`; a place without it (one class only) is left out.
+        metric: As of `differences`; a place without it (one class only) is left out.
         mode: Guidance mode.
 
     Example:
@@ -256,7 +257,7 @@ def gains_on_own_site(
             count that name their site, and those that were adapted where there is one site only.
         test: Name of the test chips in all of them.
         less: Name of the competitor whose score with the same seed is taken away.
-        metric: Name from `METRICS`.
+        metric: One of "water_iou", "water_f1", "miou", "boundary_f1", "psnr", "ssim" and "lpips".
         mode: Guidance mode.
 
     Example:

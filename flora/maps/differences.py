@@ -34,8 +34,9 @@ class MapDifferences:
     """What `write_differences` wrote, and how much of the scene is what.
 
     Attributes:
-        differences: GeoTIFF, uint8, see `CLASSES`.
-        pixels: Pixels of each of `CODES`.
+        differences: GeoTIFF, uint8: 0 dry in both, 1 water in both, 2 in the map alone, 3 in the
+            rival's alone, 255 nodata.
+        pixels: Pixels of each of these.
         km2: Areas of each; empty without a CRS.
     """
 

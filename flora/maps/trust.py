@@ -95,7 +95,7 @@ class TrustAreas:
 
     Attributes:
         trust: GeoTIFF, uint8: a sum of the bits of `REASONS`, 0 for no doubt, 255 nodata.
-        doubtful_pixels: Pixels of flood for which one of `DOUBTS` holds.
+        doubtful_pixels: Pixels of flood with any bit but 16, dark as noise, which calm water has.
         pixels: The same for each reason alone, by its name.
         doubtful_km2: Area of `doubtful_pixels`; None without a CRS.
         km2: Area of each of `pixels`; empty without a CRS.
@@ -122,8 +122,8 @@ def write_trust(
     """Write where a map is not to be trusted, on the map's own grid, and count it on the water.
 
     A pixel holds the sum of the bits that apply: 1 steep, 2 high above the nearest drainage,
-    4 shadow or layover (of products, or with the direction of flight), 8 within `EDGE_PIXELS` of
-    nodata or the edge of the map, 16 darker in every polarisation than `NOISE`, as calm water is,
+    4 shadow or layover (of products, or with the direction of flight), 8 within 16 px of
+    nodata or the edge of the map, 16 darker in every polarisation than -22 dB, as calm water is,
     but also dry sand, roads and shadow, 32 elevation unknown; 0 where there is no doubt,
     255 nodata.
 

@@ -33,8 +33,9 @@ class Tiling:
             memory allows, and little that is computed twice.
         overlap: Pixels that neighbouring tiles share, at most half of `tile`; None is `OVERLAP`,
             or that half where it is less. Tiles do not show where half of it exceeds what a model
-            looks at around a pixel by 16 px or more; `flora.FloraConfig.reach` bounds that from
-            above.
+            looks at around a pixel by 16 px or more. `flora.FloraConfig.reach` bounds that from
+            above; of the weights that ship, what lies beyond 112 px hardly counts, so the default
+            hides their tiles.
         batch: Tiles predicted at once.
 
     Raises:

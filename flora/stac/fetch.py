@@ -115,7 +115,7 @@ def fetch_scene(
         block: Side of the blocks that are read at once, a multiple of 512 px.
         overwrite: Replace existing files.
         timeout: Seconds without an answer before a server is given up.
-        progress: See `Blocks`.
+        progress: Called with the number of blocks that are done, and of all.
 
     Raises:
         FloraError: If an argument is refused, radar items are of several passes, a link does not
@@ -186,7 +186,7 @@ def fetch_item(
         units: What the archive holds.
         overwrite: Replace what was fetched before.
         reuse: Take what was fetched before.
-        progress: See `Blocks`.
+        progress: Called with the number of blocks that are done, and of all.
 
     Raises:
         FloraError: See `read_item`, `find_before` and `fetch_scene`.

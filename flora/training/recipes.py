@@ -79,7 +79,7 @@ def train(
         teacher: Length and schedule of the teacher, which learns with it the decoders; None leaves
             both at their random start.
         valid: Chips that choose the best weights, or None.
-        lesson: How the student is taught; the defaults if None.
+        lesson: How the student is taught, see `flora.training.Lesson`; the defaults if None.
         quiet: Hide the progress bars.
 
     Example:

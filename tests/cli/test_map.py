@@ -273,6 +273,7 @@ def test_finished_maps_of_something_else_are_refused(scene, finished, tmp_path):
         (["SCENE", "--minimum-area", 50], "--minimum-area 50.0: goes with --polygons"),
         (["SCENE", "--attribution", "me"], "--attribution me: goes with --html"),
         (["SCENE", "--html", "m.html", "--threshold", 0.995], "--threshold 0.995: with --html"),
+        (["nowhere.tif", "--threshold", 1], "--threshold 1.0: expected a probability above 0"),
         (["SCENE", "--html", "."], "--html .: is a folder"),
         (["SCENE", "OTHER", "--html", "SCENE"], "expected a folder"),
         (["SCENE", "--permanent-class", 80], "--permanent-class 80: goes with --permanent-water"),

@@ -139,7 +139,7 @@ def check_outputs(outputs: Iterable[Given], inputs: Iterable[Given]) -> None:
         inputs: Files and folders that are read; None as value is left out.
 
     Raises:
-        FloraError: If an output is one of them.
+        FloraError: If an output is one of them, or lies inside one.
 
     Example:
         >>> from flora.errors import FloraError, Given
@@ -164,10 +164,11 @@ def check_outputs(outputs: Iterable[Given], inputs: Iterable[Given]) -> None:
         for place in (path, *path.absolute().parents):
             if _place(place) in taken:
                 other = taken[_place(place)]
+                within = place is not path
                 raise FloraError(
-                    f"would replace what {{{other}}} names",
+                    f"{'lies inside' if within else 'would replace'} what {{{other}}} names",
                     argument=output,
-                    remedy="choose another name",
+                    remedy=f"choose {'a folder outside of it' if within else 'another name'}",
                     **{other: NAME_ALONE},
                 )
         taken[_place(path)] = output.argument

@@ -43,7 +43,7 @@ class ModelOptions:
         Literal["float32", "bfloat16"],
         typer.Option(
             help="bfloat16 computes in half the digits: worth a try on a processor with matrix "
-            "units (Intel's AMX); probabilities move by less than a hundredth."
+            "units (Intel's AMX); probabilities move by less than a hundredth on average."
         ),
     ] = "float32"
 

@@ -34,9 +34,9 @@ def predictor(
         model: The network; it is moved to the device.
         device: Where it computes; None leaves it where it is.
         precision: "bfloat16" computes in half the digits, channels last, which moves
-            probabilities by less than a hundredth. It is worth a try on a processor with AMX; on
-            one with AVX-512 BF16 alone it gains nothing (record `scenes`). The model itself stays
-            as it is.
+            probabilities by less than a hundredth on average. It is worth a try on a processor
+            with AMX; on one with AVX-512 BF16 alone it gains nothing (record `scenes`). The model
+            itself stays as it is.
 
     Raises:
         FloraError: If the precision is unknown. When asked, if a baseline gets no guide and needs

@@ -157,8 +157,9 @@ def _check_divided(
         warnings.warn(
             FloraWarning(
                 f"Otsu's threshold on {BAND}, {below:.1f} dB, explains {share:.0%} of the "
-                f"variance, of one population 64%, expected {DIVIDED:.0%} or more: probably there "
-                "is little water, or another thing is dark, and land is taken for water",
+                f"variance of its values, expected {DIVIDED:.0%} or more (values that do not "
+                "divide at all give about 64%): probably there is little water, or another thing "
+                "is dark, and land is taken for water",
                 argument="sar_path",
                 value=scene.name,
                 remedy="map a part with more water, or use weights",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from socket import gaierror
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import shapely
@@ -323,7 +324,8 @@ def asking(subject: str) -> Iterator[None]:
         raise FloraError(text) from error
     except (APIError, OSError) as error:
         answer = getattr(error, "response", error)  # of requests, or the error of pystac-client
-        status, said = getattr(answer, "status_code", None), first_line(error)
+        status = getattr(answer, "status_code", None)
+        said = first_line(_origin(error) if status is None else error)
         reason = f"cannot be reached ({said})" if status is None else f"HTTP {status} ({said})"
         raise FloraError(f"{subject}: {reason}; {remedy_for(status)}") from error
     except (*strange, *malformed) as error:
@@ -334,7 +336,15 @@ def asking(subject: str) -> Iterator[None]:
         ) from error
 
 
-def first_line(error: Exception) -> str:
+def _origin(error: BaseException) -> BaseException:
+    """The system's own error, which libraries wrap in what each of them was about to do."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, (TimeoutError, ConnectionError, gaierror)):
+        found = found.__cause__ or found.__context__
+    return error if found is None else found
+
+
+def first_line(error: BaseException) -> str:
     """The first line of a message; some servers send whole pages."""
     return (str(error).strip().splitlines() or ["no message"])[0][:200]
 

@@ -194,7 +194,7 @@ _ASKED: dict[str, tuple[str, Callable[[Mapping[str, Any]], str], str]] = {
         "cloudy pairs, nor what lay beside before",
     ),
     "misalignment_fusions": (
-        "Does a shift of 8 px cost early fusion more than FLoRA?",
+        "What does a shift of 8 px cost early fusion, and FLoRA?",
         _misalignment_fusions,
         "long trainings; one seed, 24 simulated scenes",
     ),

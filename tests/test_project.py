@@ -364,8 +364,8 @@ def test_the_scene_in_the_readme_is_that_of_its_record():
     run = record["runs"]["ours"]
     assert record["provenance"]["hardware"]["cores"] == 2
     assert (
-        f"{rows:,} x {columns:,} px took {run['wall_s'] / 60:.0f} minutes on two CPU cores and "
-        f"{run['peak_memory_gb']:.1f} GB"
+        f"{rows:,} x {columns:,} px of simulated floods, took {run['wall_s'] / 60:.0f} minutes on "
+        f"two CPU cores and {run['peak_memory_gb']:.1f} GB"
     ) in text
 
 
